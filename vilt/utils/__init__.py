@@ -1,0 +1,1 @@
+"""One writer per data set, one arrow writer for all, and the download of converted files."""

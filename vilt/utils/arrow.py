@@ -1,0 +1,149 @@
+"""The one place that writes arrow: record batches in a stream, and whole files or none."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from vilt.utils.raw import Item, Noted, RawDataError, Row, Skipped, Tally
+
+BATCH_BYTES = 16 * 2**20  # payload of a record batch; bounds memory whatever the data set's size
+BATCH_ROWS = 4096
+
+TEXTS = pa.list_(pa.string())
+CLASS = pa.int64()
+
+
+def schema(**columns: pa.DataType) -> pa.Schema:
+    """The columns of one data set between those that all have: image, image_id, split."""
+    return pa.schema(
+        {"image": pa.binary(), **columns, "image_id": pa.string(), "split": pa.string()}
+    )
+
+
+@dataclass
+class Counts:
+    """What became of the rows of one split."""
+
+    written: int = 0
+    skipped: Tally = field(default_factory=Tally)
+    noted: Tally = field(default_factory=Tally)
+
+
+def _sift(items: Iterable[Item], counts: Counts) -> Iterator[Row]:
+    for item in items:
+        if isinstance(item, Skipped):
+            counts.skipped.add(item)
+        elif isinstance(item, Noted):
+            counts.noted.add(item)
+        else:
+            counts.written += 1
+            yield item
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(map(_size, value))
+    return len(value) if isinstance(value, bytes | str) else 8
+
+
+def _batches(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    pending: list[Row] = []
+    filled = 0
+    for row in rows:
+        size = sum(map(_size, row.values()))
+        if pending and (filled + size > BATCH_BYTES or len(pending) == BATCH_ROWS):
+            yield pa.RecordBatch.from_pylist(pending, schema)
+            pending, filled = [], 0
+        pending.append(row)
+        filled += size
+    if pending:
+        yield pa.RecordBatch.from_pylist(pending, schema)
+
+
+def write_arrow(path: Path, schema: pa.Schema, items: Iterable[Item]) -> Counts:
+    """Streams rows into an arrow IPC file that gets its name only when it is complete.
+
+    Args:
+        path: The final file; what stands there stays until the new file is whole.
+        schema: Columns and types.
+        items: Rows in file order, mixed with `Skipped` and `Noted`.
+
+    Returns:
+        What was written, skipped and noted.
+
+    Raises:
+        RawDataError: If no row is left to write.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    counts = Counts()
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as sink:
+            with pa.ipc.new_file(sink, schema) as writer:
+                for batch in _batches(_sift(items, counts), schema):
+                    writer.write_batch(batch)
+            sink.flush()
+            os.fsync(sink.fileno())
+        if not counts.written:
+            raise RawDataError(f"no row for {path}: {counts.skipped or 'the split is empty'}")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return counts
+
+
+def convert(
+    target: Path,
+    prefix: str,
+    schema: pa.Schema,
+    splits: Mapping[str, tuple[int, Iterable[Item]]],
+    published: Mapping[str, int],
+) -> str:
+    """Writes `{prefix}_{split}.arrow` into target for each split and returns the closing table.
+
+    Args:
+        target: The folder to write to.
+        prefix: What the file names begin with.
+        schema: Columns and types.
+        splits: Number of rows and items of each split.
+        published: Rows of the real data in each split, shown for comparison.
+    """
+    table = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
+    for split, (total, items) in splits.items():
+        path = target / f"{prefix}_{split}.arrow"
+        with tqdm(total=total, desc=path.name, unit="row", disable=None) as bar:
+            counts = write_arrow(path, schema, _watched(items, bar))
+        skipped = counts.skipped.counts.total()
+        row = f"{split:6} {counts.written:8} {published[split]:9} {skipped:8}  {counts.skipped}"
+        table.append(row.rstrip())
+        if counts.noted.counts:
+            table.append(f"{'':6} noted: {counts.noted}")
+    return "\n".join(table)
+
+
+def _watched(items: Iterable[Item], bar: tqdm) -> Iterator[Item]:
+    for item in items:
+        bar.update(not isinstance(item, Noted))
+        yield item
+
+
+def check_arrow(path: Path, required: Iterable[str]) -> int:
+    """Opens an arrow file without reading its images and returns its number of rows.
+
+    Raises:
+        RawDataError: If it is no arrow file or lacks a required column.
+    """
+    try:
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+            absent = set(required) - set(reader.schema.names)
+            rows = sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
+    except pa.ArrowInvalid as error:
+        raise RawDataError(f"{path} is not an arrow file ({error}); fetch it again") from None
+    if absent:
+        raise RawDataError(f"{path} has no column {', '.join(sorted(absent))}")
+    return rows

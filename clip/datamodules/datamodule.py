@@ -1,0 +1,196 @@
+"""Arrow files and missing tables to batches, for any data set of the table ``DATASETS``."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from clip.datamodules.epoch_sampler import EpochSampler
+from clip.datasets import DATASETS, ArrowDataset
+from clip.errors import UserError
+from clip.missing import MissingSettings, describe, draw, table_hash
+from clip.missing_files import load_or_draw
+from clip.missing_import import import_table
+
+MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class MissingPlan:
+    """Which modalities are missing where.
+
+    Attributes:
+        types: split -> "text", "image" or "both".
+        ratios: split -> share of incomplete rows.
+        both_ratio: share of missing images among the incomplete rows of "both".
+        seed: of the tables.
+        folder: where tables are kept; None for a folder beside the arrow files.
+        files: split -> a table that somebody else made, "" for none.
+        simulate: draw complete training samples anew in each epoch.
+    """
+
+    types: Mapping[str, str]
+    ratios: Mapping[str, float]
+    both_ratio: float = 0.5
+    seed: int = 0
+    folder: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    simulate: bool = False
+
+    @classmethod
+    def from_config(cls, config: dict) -> "MissingPlan":
+        """Read the settings that ``config_rules.validate`` has checked."""
+        return cls(
+            types=config["missing_type"],
+            ratios=config["missing_ratio"],
+            both_ratio=config["both_ratio"],
+            seed=config["missing_seed"],
+            folder=config["missing_table_root"],
+            files=config["missing_table"],
+            simulate=config["simulate_missing"],
+        )
+
+    def settings(self, dataset: str, split: str, size: int) -> MissingSettings:
+        """Give everything that decides the table of one split."""
+        return MissingSettings(dataset, split, size, self.types[split], self.ratios[split],
+                               self.both_ratio, self.seed)  # fmt: skip
+
+
+class MissingModalityDataModule(pl.LightningDataModule):
+    """Loaders of one data set; a batch is the dict of ``ArrowDataset``, stacked.
+
+    Args:
+        dataset: a key of ``DATASETS``.
+        data_root: folder of the arrow files.
+        num_classes: of the task, to check the labels.
+        transform: Pillow image -> (3, H, W).
+        tokenize: texts -> (N, 77) ids.
+        image_size: H = W.
+        plan: what is missing.
+        plots: which texts of a row are samples.
+        batch_size: samples of one step on one device.
+        num_workers: loader processes; None for one a core, eight at most.
+        seed: of the order of the training samples.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: str,
+        data_root: str | Path,
+        num_classes: int,
+        transform: Callable,
+        tokenize: Callable,
+        image_size: int,
+        plan: MissingPlan,
+        plots: str = "first",
+        batch_size: int = 4,
+        num_workers: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.name, self.declaration = dataset, DATASETS[dataset]
+        self.data_root, self.plan, self.batch_size = Path(data_root), plan, batch_size
+        self.seed = seed
+        self.num_workers = (
+            min(MOST_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers
+        )
+        self._arguments = {"num_classes": num_classes, "transform": transform, "plots": plots,
+                           "tokenize": tokenize, "image_size": image_size}  # fmt: skip
+        self.datasets: dict[str, ArrowDataset] = {}
+        self.table_hashes: dict[str, str] = {}
+
+    @classmethod
+    def from_config(
+        cls,
+        config: dict,
+        num_classes: int,
+        image_size: int,
+        transform: Callable,
+        tokenize: Callable,
+    ) -> "MissingModalityDataModule":
+        """Join checked settings and the backbone's own transform and tokenizer."""
+        return cls(
+            dataset=config["task"],
+            data_root=config["data_root"],
+            num_classes=num_classes,
+            transform=transform,
+            tokenize=tokenize,
+            image_size=image_size,
+            plan=MissingPlan.from_config(config),
+            plots=config["plots"],
+            batch_size=config["per_gpu_batchsize"],
+            num_workers=config["num_workers"],
+            seed=config["seed"],
+        )
+
+    def setup(self, stage: str) -> None:
+        """Open the splits of a stage ("fit", "test"), give them their tables, print the counts."""
+        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
+            if split not in self.datasets:
+                self._open(split)
+
+    def _open(self, split: str) -> None:
+        dataset = self.dataset(split)
+        if self.plan.simulate and split == "train":
+            dataset.simulate = self.plan.seed
+        settings = self.plan.settings(self.name, split, dataset.num_rows)
+        if self.plan.files.get(split):
+            path = self.plan.files[split]
+            table = import_table(path, dataset.num_rows, split, dataset.row_ids())
+            origin = f"from {path}"
+        else:
+            folder = self.plan.folder or self.data_root / "missing_tables"
+            table, origin = load_or_draw(folder, settings), ""
+        dataset.set_missing(table)
+        self.datasets[split] = dataset
+        self.table_hashes[split] = table_hash(table)
+        print(describe(table, settings), origin)
+
+    def dataset(self, split: str) -> ArrowDataset:
+        """Open the arrow file of a split with all its modalities there.
+
+        Raises:
+            UserError: the file is absent, damaged or empty.
+        """
+        path = self.declaration.find(self.data_root, split)
+        dataset = ArrowDataset(path, text_column=self.declaration.text_column, **self._arguments)
+        if not len(dataset):
+            raise UserError(f"{path} has no samples; make it again with make_arrow.py")
+        return dataset
+
+    def draw(self, split: str, size: int, missing_type: str, ratio: float) -> np.ndarray:
+        """Draw a table of another type and ratio for a split, under the plan's seed; not kept."""
+        return draw(MissingSettings(self.name, split, size, missing_type, ratio,
+                                    self.plan.both_ratio, self.plan.seed))  # fmt: skip
+
+    def loader(self, dataset: ArrowDataset, sampler: Sampler | None = None) -> DataLoader:
+        """Batch a dataset in a sampler's order, or in its own."""
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled training batches."""
+        train, trainer = self.datasets["train"], self.trainer
+        return self.loader(
+            train, EpochSampler(train, self.seed, trainer.world_size, trainer.global_rank)
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation batches."""
+        return self.loader(self.datasets["val"])
+
+    def test_dataloader(self) -> DataLoader:
+        """Test batches."""
+        return self.loader(self.datasets["test"])

@@ -1,0 +1,181 @@
+"""Samples of one arrow file, memory-mapped and opened anew in every process."""
+
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from clip.errors import UserError
+from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
+
+PLOT_POLICIES = ("first", "longest", "all")
+
+
+class ArrowDataset(Dataset):
+    """Pairs of image and text of which the missing table takes one away.
+
+    A missing image is never decoded and comes as zeros; a missing text is the empty one.
+
+    Args:
+        path: an arrow file as make_arrow.py writes it.
+        text_column: name of its text column, a list of strings a row.
+        num_classes: labels must be 0..num_classes-1, or rows of num_classes zeros and ones.
+        transform: Pillow image -> (3, H, W).
+        tokenize: texts -> (N, 77) ids.
+        image_size: H = W, for the zeros.
+        plots: which texts of a row are samples: its first, its longest, or all of them.
+        simulate: seed with which each epoch draws the states of complete samples anew (paper,
+            Figure 5); None to leave them complete.
+
+    Raises:
+        UserError: the file is absent, truncated or foreign, or a label is out of range.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        text_column: str,
+        num_classes: int,
+        transform: Callable[[Image.Image], Tensor],
+        tokenize: Callable[[Iterable[str]], Tensor],
+        image_size: int,
+        plots: str = "first",
+        simulate: int | None = None,
+    ):
+        self.path, self.text_column, self.num_classes = path, text_column, num_classes
+        self.transform, self.tokenize, self.image_size = transform, tokenize, image_size
+        self.simulate = simulate
+        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # seen by live workers
+        self._open: pa.Table | None = None
+        self.num_rows = self.table.num_rows
+        self.labels = self._read_labels()  # (rows,) int64 or (rows, C) float32
+        self.rows, self.texts = self._select(plots)  # (samples,): arrow row, number of its text
+        self.missing = np.full(self.num_rows, COMPLETE, dtype=np.uint8)
+
+    @property
+    def table(self) -> pa.Table:
+        """The memory-mapped table of this process."""
+        if self._open is None:
+            try:
+                self._open = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
+            except (pa.ArrowInvalid, OSError) as error:
+                raise UserError(
+                    f"{self.path} is no whole arrow file ({error}); make it again: make_arrow.py"
+                ) from None
+            needed = {"image", "label", self.text_column}
+            if absent := sorted(needed - set(self._open.column_names)):
+                raise UserError(f"{self.path} lacks the columns {absent}; DATA.md lists them")
+        return self._open
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_open": None}  # a worker opens the file itself
+
+    def set_missing(self, table: np.ndarray) -> None:
+        """Take over a missing table, (rows,) states."""
+        assert table.shape == (self.num_rows,), (table.shape, self.num_rows)
+        self.missing = table
+
+    def row_ids(self) -> list[str] | None:
+        """Give the rows' image_id, or None in files without that column."""
+        if "image_id" not in self.table.column_names:
+            return None
+        return [str(value) for value in self.table.column("image_id").to_pylist()]
+
+    def _read_labels(self) -> Tensor:
+        try:
+            labels = torch.tensor(self.table.column("label").to_pylist())
+            several = labels.ndim == 2
+            bad = ((labels != 0) & (labels != 1)).any(1) if several else (
+                (labels < 0) | (labels >= self.num_classes))  # fmt: skip
+            if several and labels.shape[1] != self.num_classes:
+                raise UserError(
+                    f"{self.path}: labels of {labels.shape[1]} classes, the task has "
+                    f"{self.num_classes}; is this the file of another data set?"
+                )
+        except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{self.path}: labels are no numbers of one shape ({error})") from None
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            allowed = "zeros and ones" if several else f"0 to {self.num_classes - 1}"
+            raise UserError(
+                f"{self.path}: row {row} has the label {labels[row].tolist()}; allowed: {allowed}"
+            )
+        return labels.float() if several else labels.long()
+
+    def _select(self, plots: str) -> tuple[np.ndarray, np.ndarray]:
+        if plots not in PLOT_POLICIES:
+            raise UserError(f"plots={plots!r} is unknown; choose one of {', '.join(PLOT_POLICIES)}")
+        rows = np.arange(self.num_rows)
+        if plots == "first":
+            return rows, np.zeros_like(rows)
+        texts = self.table.column(self.text_column)
+        if plots == "all":
+            counts = pc.fill_null(pc.list_value_length(texts), 0).to_numpy()
+            starts = np.cumsum(counts) - counts
+            return np.repeat(rows, counts), np.arange(counts.sum()) - np.repeat(starts, counts)
+        lengths = ([len(text) for text in row or [""]] for row in texts.to_pylist())
+        return rows, np.array([row.index(max(row)) if row else 0 for row in lengths], dtype=int)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        row = int(self.rows[index])
+        state = self._state(index)
+        size = self.image_size
+        return {
+            "image": torch.zeros(3, size, size)
+            if state == MISSING_IMAGE
+            else self.image(row, self.transform),
+            "tokens": self.tokenize([self.text(index) if state != MISSING_TEXT else ""])[0],
+            "label": self.labels[row],
+            "missing_type": torch.tensor(state),
+            "sample_id": torch.tensor(index),
+        }
+
+    def sample_labels(self) -> Tensor:
+        """Give the labels in the order of the samples, (samples,) or (samples, C)."""
+        return self.labels[torch.from_numpy(self.rows)]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch: what ``simulate`` draws depends on it, in every worker."""
+        self.epoch.fill_(epoch)
+
+    def _state(self, index: int) -> int:
+        state = int(self.missing[self.rows[index]])
+        if self.simulate is None or state != COMPLETE:
+            return state
+        return Random(f"{self.simulate}/{int(self.epoch)}/{index}").randrange(len(CASES))
+
+    def text(self, index: int) -> str:
+        """Read the text of a sample, whatever the missing table says."""
+        texts = self.table.column(self.text_column)[int(self.rows[index])].as_py() or [""]
+        return texts[self.texts[index]] or ""
+
+    def image(self, row: int, transform: Callable[[Image.Image], Any]) -> Any:
+        """Decode and transform the image of a row, whatever the missing table says.
+
+        Raises:
+            UserError: its bytes are no image.
+        """
+        data = self.table.column("image")[row].as_py() or b""
+        try:
+            with Image.open(BytesIO(data)) as image:
+                return transform(image)
+        except Exception as error:  # noqa: BLE001  Pillow's decoders raise many kinds
+            raise UserError(
+                f"{self.path}: the image of row {row} cannot be decoded ({error}); "
+                "make the file again with make_arrow.py, which leaves such rows out"
+            ) from None

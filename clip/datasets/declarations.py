@@ -1,0 +1,61 @@
+"""What differs between the data sets: file names, text column, and the command that makes them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip.errors import UserError
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One data set.
+
+    Attributes:
+        files: split ("train", "val", "test") -> name of its arrow file, without the ending.
+        text_column: the column of texts, a list of strings a row.
+        folder: sub-folder in which others publish its files.
+        converter: its name for make_arrow.py.
+    """
+
+    files: dict[str, str]
+    text_column: str
+    folder: str
+    converter: str
+
+    def find(self, data_root: Path, split: str) -> Path:
+        """Find a split's arrow file in ``data_root`` or its sub-folder, under either name.
+
+        Raises:
+            UserError: it is in none of these places; the message has the command that makes it.
+        """
+        names = (f"{self.files[split]}.arrow", f"{split}.arrow")
+        for folder in (data_root, data_root / self.folder):
+            for name in names:
+                if (folder / name).is_file():
+                    return folder / name
+        raise UserError(
+            f"data_root={data_root} has no {names[0]}; make it with "
+            f"`python make_arrow.py --dataset {self.converter} --root RAW --target {data_root}`"
+        )
+
+
+DATASETS = {
+    "mmimdb": Declaration(
+        {"train": "mmimdb_train", "val": "mmimdb_dev", "test": "mmimdb_test"},
+        text_column="plots",
+        folder="mmimdb",
+        converter="mmimdb",
+    ),
+    "food101": Declaration(
+        {"train": "food101_train", "val": "food101_val", "test": "food101_test"},
+        text_column="text",
+        folder="food101",
+        converter="food101",
+    ),
+    "hatememes": Declaration(
+        {"train": "hatememes_train", "val": "hatememes_dev", "test": "hatememes_test"},
+        text_column="text",
+        folder="hateful_memes",
+        converter="hateful_memes",
+    ),
+}

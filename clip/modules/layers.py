@@ -1,0 +1,100 @@
+"""Building blocks shared by CLIP's towers and the prompt methods.
+
+A leaf: it imports nothing of ours, so every other file may import it. Parameter names are those of
+OpenAI's CLIP, so that loading a checkpoint is checking, not translating.
+"""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+HEAD_WIDTH = 64  # every published CLIP has heads of this width: heads = width // 64
+
+
+class QuickGELU(nn.Module):
+    """The sigmoid form of GELU that OpenAI's weights were trained with, x * sigmoid(1.702 x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it to a tensor of any shape."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
+
+
+class Attention(nn.Module):
+    """Multi-head attention with the parameters and the start of ``nn.MultiheadAttention``.
+
+    Args:
+        width: channels of queries, keys and values.
+        heads: number of heads; each gets ``width // heads`` channels.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, context: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Let the query attend to the context, or to itself where there is none.
+
+        Args:
+            query: (B, L, D).
+            context: (B, S, D), or None for self-attention.
+            causal: position i sees positions 0..i only (self-attention).
+
+        Returns:
+            (B, L, D).
+        """
+        if context is None:
+            projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+            q, k, v = projected.chunk(3, dim=-1)
+        else:
+            width = query.shape[-1]
+            q_weight, kv_weight = self.in_proj_weight.split([width, 2 * width])
+            q_bias, kv_bias = self.in_proj_bias.split([width, 2 * width])
+            q = F.linear(query, q_weight, q_bias)
+            k, v = F.linear(context, kv_weight, kv_bias).chunk(2, dim=-1)
+        q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=self.heads) for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self.out_proj(rearrange(mixed, "b h l d -> b l (h d)"))
+
+
+class ResidualAttentionBlock(nn.Module):
+    """One pre-norm transformer block of CLIP.
+
+    Args:
+        width: channels.
+        activation: a key of ``ACTIVATIONS``.
+    """
+
+    def __init__(self, width: int, activation: str):
+        super().__init__()
+        self.attn = Attention(width, width // HEAD_WIDTH)
+        self.ln_1 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                c_fc=nn.Linear(width, 4 * width),
+                gelu=ACTIVATIONS[activation](),
+                c_proj=nn.Linear(4 * width, width),
+            )
+        )
+        self.ln_2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, causal: bool) -> Tensor:
+        """Map (B, L, D) to (B, L, D)."""
+        x = x + self.attn(self.ln_1(x), causal=causal)
+        return x + self.mlp(self.ln_2(x))
+
+
+def bottleneck(width_in: int, width_out: int, reduction: int = 16) -> nn.Sequential:
+    """Make the paper's bottleneck MLP Fc(GELU(Fc(.))), its hidden width 1/16 (eq. 4 and 8)."""
+    hidden = max(1, width_in // reduction)
+    return nn.Sequential(nn.Linear(width_in, hidden), nn.GELU(), nn.Linear(hidden, width_out))

@@ -1,0 +1,158 @@
+"""A frozen CLIP, the prompts of one method and a linear head, joined."""
+
+import torch
+from torch import Tensor, nn
+
+from clip.errors import UserError
+from clip.missing import CASES, MISSING_IMAGE, MISSING_TEXT
+from clip.modules.clip_layouts import ClipSizes, tower_states
+from clip.modules.prompts import IMAGE, PROMPT_TYPES, TEXT, PromptMethod
+from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
+
+THAWABLE = {  # parts of CLIP that a method may train along with its prompts
+    "ln_post": ("image_encoder.ln_post.weight", "image_encoder.ln_post.bias"),
+    "ln_final": ("text_encoder.ln_final.weight", "text_encoder.ln_final.bias"),
+    "image_proj": ("image_encoder.proj",),
+}
+HEAD_STD = 0.02
+
+
+class PromptedCLIP(nn.Module):
+    """Classifies pairs of image and text of which one may be missing (paper, section 3).
+
+    Args:
+        image_encoder: CLIP's image tower.
+        text_encoder: CLIP's text tower.
+        prompts: the prompt method.
+        num_classes: outputs of the head.
+        thaw: keys of ``THAWABLE`` that train too.
+    """
+
+    def __init__(
+        self,
+        image_encoder: VisionTransformer,
+        text_encoder: TextTransformer,
+        prompts: PromptMethod,
+        num_classes: int,
+        thaw: tuple[str, ...],
+    ):
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.text_encoder = text_encoder
+        self.prompts = prompts
+        self.thaw = thaw
+        embed_dim = image_encoder.proj.shape[1]
+        self.classifier = nn.Linear(2 * embed_dim, num_classes)
+        nn.init.normal_(self.classifier.weight, std=HEAD_STD)
+        nn.init.zeros_(self.classifier.bias)
+        self._freeze()
+
+    def trainable_names(self) -> list[str]:
+        """Name every parameter that trains, as its owners declare them."""
+        owned = [f"{part}.{name}" for part in ("prompts", "classifier")
+                 for name, _ in getattr(self, part).named_parameters()]  # fmt: skip
+        return owned + [name for part in self.thaw for name in THAWABLE[part]]
+
+    def _freeze(self) -> None:
+        trainable = set(self.trainable_names())
+        parameters = dict(self.named_parameters())
+        assert trainable <= parameters.keys(), trainable - parameters.keys()
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in trainable)
+
+    def features(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
+        """Encode what is there; a missing modality is not encoded and its half is exactly zero.
+
+        Args:
+            image: (B, 3, H, W), normalised; the rows of missing images are not read.
+            tokens: (B, 77) ids; the rows of missing texts are not read.
+            missing_type: (B,), ``COMPLETE``, ``MISSING_TEXT`` or ``MISSING_IMAGE``.
+
+        Returns:
+            (B, 2 E), the image half first.
+        """
+        cases = self.prompts.cases()
+        half = []
+        for encode, raw, absent in (
+            (self._encode_image, image, MISSING_IMAGE),
+            (self._encode_text, tokens, MISSING_TEXT),
+        ):
+            rows = (missing_type != absent).nonzero().squeeze(1)
+            # An empty selection still runs: its gradients are zeros, not None, so that AdamW
+            # treats a batch without this modality as the published loop does.
+            feature = encode(raw[rows], cases, missing_type[rows])
+            empty = feature.new_zeros(len(missing_type), feature.shape[1])
+            half.append(empty.index_copy(0, rows, feature))
+        return torch.cat(half, dim=1)
+
+    def _encode_image(self, image: Tensor, cases: dict, missing_type: Tensor) -> Tensor:
+        tokens = self.image_encoder.embed(image)
+        prompts = self.prompts.for_samples(IMAGE, cases, tokens, missing_type)
+        return self.image_encoder.encode(tokens, prompts)
+
+    def _encode_text(self, ids: Tensor, cases: dict, missing_type: Tensor) -> Tensor:
+        tokens = self.text_encoder.embed(ids)
+        prompts = self.prompts.for_samples(TEXT, cases, tokens, missing_type)  # sees all 77
+        end = ids.argmax(dim=1)  # the end-of-text id is the largest; argmax gives its first place
+        longest = int(end.max()) + 1 if len(end) else 1
+        return self.text_encoder.encode(tokens[:, :longest], prompts, end)
+
+    def forward(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
+        """Give the logits (B, num_classes); arguments as in ``features``."""
+        return self.classifier(self.features(image, tokens, missing_type))
+
+
+def build_model(
+    clip_state: dict[str, Tensor],
+    prompt_type: str = "dcp",
+    num_classes: int = 23,
+    prompt_length: int = 36,
+    prompt_depth: int = 6,
+    *,
+    prompts: str = "full",
+    thaw: tuple[str, ...] | None = None,
+    activation: str = "quick_gelu",
+) -> PromptedCLIP:
+    """Build a model around the weights of a CLIP, which stay frozen.
+
+    Args:
+        clip_state: tensors under OpenAI's names; all sizes are read from their shapes.
+        prompt_type: a key of ``PROMPT_TYPES``.
+        num_classes: outputs of the head.
+        prompt_length: prompt tokens in all.
+        prompt_depth: layers with fresh prompts.
+        prompts: which kinds of prompts, the paper's ablation "A", "B" or "full".
+        thaw: parts of CLIP that train too; None for what the method was published with.
+        activation: CLIP's non-linearity, "quick_gelu" or "gelu".
+
+    Raises:
+        UserError: an unknown name, or prompts that do not fit this CLIP.
+    """
+    if prompt_type not in PROMPT_TYPES:
+        raise UserError(
+            f"prompt_type={prompt_type!r} is unknown; choose one of {', '.join(PROMPT_TYPES)}"
+        )
+    method = PROMPT_TYPES[prompt_type]
+    thaw = method.thaw if thaw is None else tuple(thaw)
+    if unknown := set(thaw) - THAWABLE.keys():
+        raise UserError(f"thaw={sorted(unknown)} is unknown; choose from {', '.join(THAWABLE)}")
+    sizes = ClipSizes.of(clip_state)
+    image_state, text_state = tower_states(clip_state)
+    image_encoder = VisionTransformer(**sizes.image(), activation=activation)
+    text_encoder = TextTransformer(**sizes.text(), activation=activation)
+    image_encoder.load_state_dict(image_state)
+    text_encoder.load_state_dict(text_state)
+    method_prompts = method(
+        widths={IMAGE: sizes.image_width, TEXT: sizes.text_width},
+        layers={IMAGE: sizes.image_layers, TEXT: sizes.text_layers},
+        length=prompt_length,
+        depth=prompt_depth,
+        prompts=prompts,
+    )
+    return PromptedCLIP(image_encoder, text_encoder, method_prompts, num_classes, thaw)
+
+
+def case_vector(case: int, size: int, like: Tensor) -> Tensor:
+    """Give a whole batch one missing case, (size,) on the device of ``like``."""
+    assert 0 <= case < len(CASES)
+    return torch.full((size,), case, dtype=torch.long, device=like.device)

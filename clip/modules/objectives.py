@@ -1,0 +1,146 @@
+"""What each task predicts: one row per task, and nothing elsewhere asks for a task's name."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    BinaryAUROC,
+    BinaryF1Score,
+    MulticlassAccuracy,
+    MultilabelAveragePrecision,
+    MultilabelF1Score,
+)
+from torchmetrics.utilities import dim_zero_cat
+
+
+class SamplesF1(BinaryF1Score):
+    """F1 of each sample over its labels, then the mean; a sample with no positive counts as 0."""
+
+    def __init__(self):
+        super().__init__(multidim_average="samplewise")
+
+    def compute(self) -> Tensor:
+        """Give the mean over all samples seen."""
+        return super().compute().mean()
+
+
+class MacroF1(MultilabelF1Score):
+    """Mean F1 over the classes that occur or are named; the others have no F1 (as published)."""
+
+    def __init__(self, num_labels: int):
+        super().__init__(num_labels, average="none")
+
+    def compute(self) -> Tensor:
+        """Give the mean over the classes."""
+        seen = (self.tp + self.fp + self.fn) > 0
+        return super().compute()[seen].mean() if seen.any() else torch.tensor(0.0)
+
+
+class MeanAveragePrecision(MultilabelAveragePrecision):
+    """Mean average precision over the classes that occur."""
+
+    def __init__(self, num_labels: int):
+        super().__init__(num_labels, average="none")
+
+    def compute(self) -> Tensor:
+        """Give the mean over the classes."""
+        present = dim_zero_cat(self.target).any(dim=0)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="No positive samples")
+            return super().compute()[present].mean() if present.any() else torch.tensor(0.0)
+
+
+class PositiveClass(BinaryAUROC):
+    """AUROC of the second of two classes, taken from (B, 2) probabilities."""
+
+    def update(self, probabilities: Tensor, label: Tensor) -> None:
+        """Add a batch."""
+        super().update(probabilities[:, 1], label)
+
+
+def multilabel_metrics(num_classes: int) -> dict[str, Metric]:
+    """F1 at 0.5 in four averages, and mean average precision, which needs no threshold."""
+    return {
+        "F1_Macro": MacroF1(num_classes),
+        "F1_Micro": MultilabelF1Score(num_classes, average="micro"),
+        "F1_Samples": SamplesF1(),
+        "F1_Weighted": MultilabelF1Score(num_classes, average="weighted"),
+        "mAP": MeanAveragePrecision(num_classes),
+    }
+
+
+def multiclass_metrics(num_classes: int) -> dict[str, Metric]:
+    """Share of right answers."""
+    return {"accuracy": MulticlassAccuracy(num_classes, average="micro")}
+
+
+def binary_metrics(num_classes: int) -> dict[str, Metric]:
+    """Area under the ROC curve, and the share of right answers."""
+    return {"AUROC": PositiveClass()} | multiclass_metrics(num_classes)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task.
+
+    Attributes:
+        num_classes: outputs of the head, C.
+        loss: (logits (B, C), label) -> scalar, the mean over the batch.
+        probabilities: logits (B, C) -> probabilities (B, C).
+        metrics: num_classes -> fresh metrics of (probabilities, label).
+        headline: the metric that selects checkpoints and is reported in the paper.
+    """
+
+    num_classes: int
+    loss: Callable[[Tensor, Tensor], Tensor]
+    probabilities: Callable[[Tensor], Tensor]
+    metrics: Callable[[int], dict[str, Metric]]
+    headline: str
+
+    def collection(self, prefix: str = "") -> MetricCollection:
+        """Make fresh metrics.
+
+        They are fed probabilities: torchmetrics would apply a sigmoid to logits only in batches
+        where one of them lies outside [0, 1].
+        """
+        return MetricCollection(self.metrics(self.num_classes), prefix=prefix)
+
+    def score(self, logits: Tensor, label: Tensor) -> dict[str, float]:
+        """Compute all metrics of (N, C) logits at once."""
+        metrics = self.collection()
+        metrics.update(self.probabilities(logits.float()), label.long())
+        return {name: float(value) for name, value in metrics.compute().items()}
+
+    def floor(self, label: Tensor) -> dict[str, float]:
+        """Compute what no input is needed for: the better of two constant answers, by metric.
+
+        One is the labels' own frequencies, the other names every class that occurs; what a model
+        scores above this is what it has learned from its input.
+
+        Args:
+            label: (N,) or (N, C), of the split that is scored.
+        """
+        hot = label if label.ndim > 1 else F.one_hot(label.long(), self.num_classes)
+        share = hot.double().mean(dim=0)
+        answers = (share.logit(eps=1e-6), torch.where(share > 0, 10.0, -10.0))
+        scores = [self.score(answer.expand(len(label), -1), label) for answer in answers]
+        return {name: max(score[name] for score in scores) for name in scores[0]}
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Softmax over the classes."""
+    return logits.softmax(dim=-1)
+
+
+TASKS = {
+    "mmimdb": Task(
+        23, F.binary_cross_entropy_with_logits, torch.sigmoid, multilabel_metrics, "F1_Macro"
+    ),
+    "food101": Task(101, F.cross_entropy, softmax, multiclass_metrics, "accuracy"),
+    "hatememes": Task(2, F.cross_entropy, softmax, binary_metrics, "AUROC"),
+}

@@ -1,0 +1,134 @@
+"""The two frozen towers of CLIP. Prompts enter in one visible place: the layer loop.
+
+The towers know nothing about prompt methods. They are given ``prompts``, a list over layers: the
+entry of layer 0 (B, P, D) is put in front of the tokens; the entry of a later layer (B, Q, D)
+replaces the first Q positions before that layer's attention (paper, eq. 1); behind the end of the
+list all prompts are carried on (eq. 2). No prompts at all is plain CLIP.
+"""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from clip.modules.layers import ResidualAttentionBlock
+
+
+class Transformer(nn.Module):
+    """The blocks of one tower.
+
+    Args:
+        width: channels of a token.
+        layers: number of blocks.
+        activation: a key of ``layers.ACTIVATIONS``.
+        causal: a position sees only itself and what stands in front of it (text).
+    """
+
+    def __init__(self, width: int, layers: int, activation: str, causal: bool):
+        super().__init__()
+        self.causal = causal
+        self.resblocks = nn.ModuleList(
+            ResidualAttentionBlock(width, activation) for _ in range(layers)
+        )
+
+    def forward(self, x: Tensor, prompts: list[Tensor]) -> Tensor:
+        """Run the blocks over [prompts, tokens].
+
+        Args:
+            x: (B, L, D), the embedded tokens.
+            prompts: see the head of this file.
+
+        Returns:
+            (B, L, D): the tokens' outputs; those of the prompts are dropped.
+        """
+        for layer, block in enumerate(self.resblocks):
+            if layer < len(prompts):
+                replaced = prompts[layer].shape[1] if layer else 0
+                x = torch.cat([prompts[layer].to(x.dtype), x[:, replaced:]], dim=1)
+            x = block(x, self.causal)
+        return x[:, prompts[0].shape[1] :] if prompts else x
+
+
+class VisionTransformer(nn.Module):
+    """CLIP's image tower.
+
+    Args:
+        width: channels of a token, D.
+        layers: number of blocks.
+        patch: side of a patch in pixels.
+        grid: patches along one side of the image.
+        embed_dim: channels of the feature, E.
+        activation: a key of ``layers.ACTIVATIONS``.
+    """
+
+    def __init__(
+        self, *, width: int, layers: int, patch: int, grid: int, embed_dim: int, activation: str
+    ):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
+        self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(grid**2 + 1, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(width, layers, activation, causal=False)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(width**-0.5 * torch.randn(width, embed_dim))
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Turn (B, 3, H, W) into X_0 (B, 1 + patches, D): class token first, after ``ln_pre``."""
+        patches = rearrange(self.conv1(image), "b d h w -> b (h w) d")
+        head = self.class_embedding.to(patches.dtype).expand(len(image), 1, -1)
+        return self.ln_pre(torch.cat([head, patches], dim=1) + self.positional_embedding)
+
+    def encode(self, tokens: Tensor, prompts: list[Tensor]) -> Tensor:
+        """Turn X_0 (B, L, D) and its prompts into the class token's feature (B, E)."""
+        x = self.transformer(tokens, prompts)
+        return self.ln_post(x[:, 0]) @ self.proj
+
+
+class TextTransformer(nn.Module):
+    """CLIP's text tower.
+
+    Args:
+        width: channels of a token, D.
+        layers: number of blocks.
+        context: number of positions (77 in every published CLIP).
+        vocabulary: number of token ids; the last one ends a text.
+        embed_dim: channels of the feature, E.
+        activation: a key of ``layers.ACTIVATIONS``.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        layers: int,
+        context: int,
+        vocabulary: int,
+        embed_dim: int,
+        activation: str,
+    ):
+        super().__init__()
+        self.token_embedding = nn.Embedding(vocabulary, width)
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(context, width))
+        self.transformer = Transformer(width, layers, activation, causal=True)
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, embed_dim))
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Turn ids (B, 77) into X_0 (B, 77, D): embeddings and positions, no norm, with padding."""
+        return self.token_embedding(tokens) + self.positional_embedding
+
+    def encode(self, tokens: Tensor, prompts: list[Tensor], end: Tensor) -> Tensor:
+        """Turn X_0 (B, L, D) and its prompts into the feature (B, E) of the end-of-text token.
+
+        The tower is causal, so nothing behind a text's end reaches its feature: the caller may cut
+        the batch there.
+
+        Args:
+            tokens: (B, L, D).
+            prompts: see the head of this file.
+            end: (B,), position of the first end-of-text token.
+        """
+        x = self.transformer(tokens, prompts)
+        pooled = x[torch.arange(len(x), device=x.device), end]  # (B, D)
+        return self.ln_final(pooled) @ self.text_projection

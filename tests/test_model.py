@@ -1,0 +1,191 @@
+"""The model against a slow per-sample oracle, against transformers, and against its contract."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clip.errors import UserError
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.modules import build_model
+from clip.modules.prompts import PROMPT_TYPES
+from tests import tiny
+
+MIXED = [COMPLETE, MISSING_TEXT, MISSING_IMAGE, COMPLETE, MISSING_IMAGE]
+VARIANTS = [("dcp", "full"), ("dcp", "B"), ("dcp", "A"), ("none", "full")]
+
+
+@pytest.fixture(scope="module")
+def state():
+    return tiny.clip_state()
+
+
+def build(state, prompt_type="dcp", prompts="full", **changes):
+    torch.manual_seed(3)
+    changes = {"prompt_length": tiny.LENGTH, "prompt_depth": tiny.DEPTH} | changes
+    return build_model(state, prompt_type, 5, prompts=prompts, **changes).eval()
+
+
+# The slow form: torch's own attention, one sample at a time, both towers, all 77 positions -------
+
+
+def slow_attention(weights, query, context, heads, mask=None):
+    q, c = query.transpose(0, 1), context.transpose(0, 1)
+    width = query.shape[-1]
+    mixed, _ = F.multi_head_attention_forward(
+        q, c, c, width, heads, weights.in_proj_weight, weights.in_proj_bias, None, None, False, 0.0,
+        weights.out_proj.weight, weights.out_proj.bias, need_weights=False, attn_mask=mask,
+    )  # fmt: skip
+    return mixed.transpose(0, 1)
+
+
+def slow_tower(tower, blocks, tokens, prompts, causal):
+    x = tokens
+    for layer, block in enumerate(blocks):
+        if layer < len(prompts):
+            x = torch.cat([prompts[layer], x[:, prompts[layer].shape[1] if layer else 0 :]], 1)
+        length = x.shape[1]
+        mask = torch.full((length, length), float("-inf")).triu(1) if causal else None
+        normed = block.ln_1(x)
+        x = x + slow_attention(block.attn, normed, normed, x.shape[-1] // 64, mask)
+        hidden = block.mlp.c_fc(block.ln_2(x))
+        x = x + block.mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+    return x[:, prompts[0].shape[1] if prompts else 0 :]
+
+
+def slow_prompts(dcp, case, image_tokens, text_tokens):
+    """One sample's prompts, written from the paper and the released code (sections 3 and 5)."""
+    image = dcp.initial["image"][1 if case == MISSING_IMAGE else 0]
+    text = dcp.initial["text"][1 if case == MISSING_TEXT else 0]
+    layers = {"image": [], "text": []}
+    for to_image, to_text in zip(dcp.generators["image"], dcp.generators["text"], strict=True):
+        both = torch.cat([image, text], -1)
+        image, text = (g[1](F.layer_norm(both, both.shape[-1:], g[0].weight, g[0].bias))
+                       for g in (to_image, to_text))  # fmt: skip
+        layers["image"].append(image[None])
+        layers["text"].append(text[None])
+    for tower, tokens in (("image", image_tokens), ("text", text_tokens)):
+        parts = [layers[tower][0]]
+        if dcp.common is not None:
+            parts.append(dcp.projections[tower](dcp.common[case])[None])
+        if dcp.dynamic is not None:
+            one = dcp.dynamic[tower]
+            parts.append(slow_attention(one.attention, one.queries[case][None], tokens, 1))
+        layers[tower][0] = torch.cat(parts, 1)
+    return layers
+
+
+def slow_features(model, image, tokens, missing_type):
+    rows = []
+    for pixels, ids, case in zip(image, tokens, missing_type.tolist(), strict=True):
+        vision, language = model.image_encoder, model.text_encoder
+        image_tokens, text_tokens = vision.embed(pixels[None]), language.embed(ids[None])
+        prompts = {"image": [], "text": []}
+        if list(model.prompts.parameters()):
+            prompts = slow_prompts(model.prompts, case, image_tokens, text_tokens)
+        x = slow_tower(vision, vision.transformer.resblocks, image_tokens, prompts["image"], False)
+        y = slow_tower(language, language.transformer.resblocks, text_tokens, prompts["text"], True)
+        seen = vision.ln_post(x[:, 0]) @ vision.proj * (case != MISSING_IMAGE)
+        read = language.ln_final(y[:, ids.argmax()]) @ language.text_projection
+        rows.append(torch.cat([seen, read * (case != MISSING_TEXT)], -1))
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize(("prompt_type", "prompts"), VARIANTS)
+def test_features_and_gradients_equal_the_slow_form(state, prompt_type, prompts):
+    model = build(state, prompt_type, prompts)
+    inputs = tiny.batch(MIXED)
+    found, wanted = model.features(*inputs), slow_features(model, *inputs)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    named = dict(model.named_parameters())
+    parameters = [named[name] for name in model.trainable_names()]
+    loss, slow_loss = (model.classifier(x).pow(2).sum() for x in (found, wanted))
+    gradients = torch.autograd.grad(loss, parameters), torch.autograd.grad(slow_loss, parameters)
+    for a, b in zip(*gradients, strict=True):
+        assert a.abs().max() > 0
+        torch.testing.assert_close(a, b, atol=1e-4 * float(b.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("prompt_type", ["dcp", "none"])
+def test_a_missing_half_is_exactly_zero_and_its_input_is_not_read(state, prompt_type):
+    model = build(state, prompt_type)
+    image, tokens, case = tiny.batch(MIXED)
+    features = model.features(image, tokens, case)
+    image_half, text_half = features.chunk(2, dim=1)
+    assert (image_half[case == MISSING_IMAGE] == 0).all()
+    assert (text_half[case == MISSING_TEXT] == 0).all()
+    assert (image_half[case != MISSING_IMAGE] != 0).all()
+    assert (text_half[case != MISSING_TEXT] != 0).all()
+    image[case == MISSING_IMAGE] = torch.nan
+    assert torch.equal(model.features(image, tokens, case), features)
+
+
+def test_a_sample_does_not_depend_on_its_batch(state):
+    model = build(state)
+    image, tokens, case = tiny.batch(MIXED)
+    together = model(image, tokens, case)
+    for i in range(len(case)):
+        alone = model(image[i : i + 1], tokens[i : i + 1], case[i : i + 1])
+        torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("absent", [MISSING_TEXT, MISSING_IMAGE])
+def test_a_batch_without_a_modality_gives_zero_gradients_not_none(state, absent):
+    """AdamW skips None, but a batch without texts must still decay what the text tower trains."""
+    model = build(state)
+    model(*tiny.batch([absent] * 3)).sum().backward()
+    named = dict(model.named_parameters())
+    assert [name for name in model.trainable_names() if named[name].grad is None] == []
+
+
+def test_the_trainable_set_is_what_the_owners_declare(state):
+    model = build(state)
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable == set(model.trainable_names())
+    outside = {name for name in trainable if not name.startswith(("prompts.", "classifier."))}
+    assert outside == {
+        "image_encoder.ln_post.weight", "image_encoder.ln_post.bias", "image_encoder.proj",
+        "text_encoder.ln_final.weight", "text_encoder.ln_final.bias",
+    }  # fmt: skip
+    baseline = build(state, "none")
+    assert set(baseline.trainable_names()) == {"classifier.weight", "classifier.bias"}
+    assert "image_encoder.proj" in build(state, "none", thaw=("image_proj",)).trainable_names()
+
+
+def test_published_parameter_counts():
+    """5,419,776 in the prompts of ViT-B/16 and 5,815,552 with norms and projection.
+
+    The dynamic queries are not counted there: the released code never trains them.
+    """
+    widths, layers = {"image": 768, "text": 512}, {"image": 12, "text": 12}
+    dcp = PROMPT_TYPES["dcp"](widths=widths, layers=layers, length=36, depth=6, prompts="full")
+    queries = sum(one.queries.numel() for one in dcp.dynamic.values())
+    count = sum(p.numel() for p in dcp.parameters()) - queries
+    assert queries == 3 * 12 * (768 + 512)
+    assert count == 5_419_776
+    assert count + 768 * 512 + 2 * (768 + 512) == 5_815_552
+
+
+def test_initial_values(state):
+    model = build(state, prompt_length=60)
+    assert model.classifier.bias.abs().max() == 0
+    assert model.classifier.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert model.prompts.common.std().item() == pytest.approx(0.02, rel=0.2)
+    for tower in ("image", "text"):
+        first, *others = (list(g.parameters()) for g in model.prompts.generators[tower])
+        assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"prompt_length": 7}, ["prompt_length=7", "three"]),
+        ({"prompt_depth": 4}, ["prompt_depth=4", "1 to 3"]),
+        ({"prompts": "C"}, ["prompts='C'", "A, B, full"]),
+        ({"prompt_type": "cocoop"}, ["cocoop", "dcp, none"]),
+        ({"thaw": ("head",)}, ["head", "ln_post"]),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_with_the_value(state, changes, words):
+    with pytest.raises(UserError) as refusal:
+        build(state, **changes)
+    assert all(word in str(refusal.value) for word in words)

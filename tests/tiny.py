@@ -1,0 +1,76 @@
+"""A CLIP and a data set so small that everything runs in seconds, on the same code path."""
+
+import json
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from clip.modules.clip_weights import save_clip
+from clip.modules.tokenizer import train_tokenizer
+from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
+from vilt.utils import write_mmimdb
+
+WIDTH = {"image": 128, "text": 64}
+LAYERS = {"image": 3, "text": 4}
+PATCH, GRID = 8, 2
+EMBED = 32
+LENGTH, DEPTH = 6, 2
+GENRES = ("Drama", "Comedy", "Horror")
+TEXTS = ["A hero saves the day.", "The heroine runs & hides", "", "Nobody knows why they laugh"]
+
+
+def clip_state(vocabulary: int = 600, activation: str = "quick_gelu", seed: int = 0) -> dict:
+    """Random weights under OpenAI's names; the two towers differ in width and depth."""
+    torch.manual_seed(seed)
+    image = VisionTransformer(width=WIDTH["image"], layers=LAYERS["image"], patch=PATCH, grid=GRID,
+                              embed_dim=EMBED, activation=activation)  # fmt: skip
+    text = TextTransformer(width=WIDTH["text"], layers=LAYERS["text"], vocabulary=vocabulary,
+                           context=77, embed_dim=EMBED, activation=activation)  # fmt: skip
+    state = {f"visual.{name}": tensor for name, tensor in image.state_dict().items()}
+    state |= text.state_dict() | {"logit_scale": torch.tensor(2.0)}
+    # Norms and biases away from 1 and 0, so that a forgotten one shows.
+    return {k: v + 0.1 * torch.randn_like(v) if v.ndim <= 1 else v for k, v in state.items()}
+
+
+def write_clip(folder: Path, activation: str = "quick_gelu", seed: int = 0) -> Path:
+    """A folder that `vit=` takes."""
+    tokenizer = train_tokenizer(TEXTS * 3, 560)
+    state = clip_state(len(tokenizer.vocab), activation, seed)
+    save_clip(folder, state, activation, tokenizer)
+    return folder
+
+
+def batch(missing_type: list[int], vocabulary: int = 600, seed: int = 1) -> tuple:
+    """Random images and texts of different lengths, with the given missing cases."""
+    generator = torch.Generator().manual_seed(seed)
+    side, count = PATCH * GRID, len(missing_type)
+    image = torch.randn(count, 3, side, side, generator=generator)
+    tokens = torch.zeros(count, 77, dtype=torch.long)
+    for i, row in enumerate(tokens):
+        body = torch.randint(1, vocabulary - 2, (i % 5 + 1,), generator=generator)
+        row[: len(body) + 2] = torch.cat(
+            [torch.tensor([vocabulary - 2]), body, torch.tensor([vocabulary - 1])]
+        )
+    return image, tokens, torch.tensor(missing_type)
+
+
+def write_arrow(target: Path, sizes: dict[str, int]) -> Path:
+    """Films whose colour and whose text both tell the genre, converted by the real converter."""
+    raw, names, number = target / "raw", {}, 0
+    (raw / "images").mkdir(parents=True, exist_ok=True)
+    (raw / "labels").mkdir(exist_ok=True)
+    for split, size in sizes.items():
+        names[split] = [f"{number + i:07d}" for i in range(size)]
+        for i, name in enumerate(names[split]):
+            kind = i % len(GENRES)
+            colour = [40 + 5 * (i % 7)] * 3
+            colour[kind] = 220
+            Image.new("RGB", (20, 30), tuple(colour)).save(raw / "images" / f"{name}.jpeg")
+            plots = [f"{GENRES[kind].lower()} number {i}", f"a longer plot of number {i} again"]
+            label = {"genres": [GENRES[kind]], "plot": plots[: 1 + i % 2]}
+            (raw / "labels" / f"{name}.json").write_text(json.dumps(label))
+        number += size
+    (raw / "split.json").write_text(json.dumps(names))
+    write_mmimdb.make_arrow(raw, target)
+    return target

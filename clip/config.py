@@ -1,0 +1,102 @@
+"""All settings with their defaults: the comment on each key is its help (`print_config`)."""
+
+import logging
+
+from sacred import SETTINGS, Experiment
+
+SETTINGS.CAPTURE_MODE = "no"  # capturing the output would break the progress bars
+SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # the commands get plain dicts and lists
+
+ex = Experiment("DCP", save_git_info=False)
+ex.logger = logging.getLogger("DCP")
+ex.logger.setLevel(logging.CRITICAL)  # Sacred reports start and end of a run; ours says more
+
+
+@ex.config
+def base_config():
+    """Defaults of all tasks."""
+    task = "mmimdb"  # mmimdb, food101 or hatememes; set by the task_finetune_* configs
+    exp_name = "dcp"  # name of the run's folder under log_dir
+    log_dir = "result"  # where run folders go; nothing in it is ever deleted
+    seed = 0  # of the initial weights and the order of the samples
+
+    data_root = "datasets"  # folder of the arrow files that make_arrow.py wrote
+    plots = "first"  # texts that are samples: first or longest of a row, or all of them
+    num_workers = None  # loader processes; None: one a core, eight at most
+
+    missing_type = {"train": "both", "val": "both", "test": "both"}  # text, image or both
+    missing_ratio = {"train": 0.7, "val": 0.7, "test": 0.7}  # share of incomplete samples
+    both_ratio = 0.5  # share of missing images among the incomplete samples of "both"
+    missing_seed = 0  # of the missing tables; apart from seed, so that runs share their masks
+    missing_table_root = None  # where tables are kept; None: missing_tables in data_root
+    missing_table = {"train": "", "val": "", "test": ""}  # tables made elsewhere: pt jsonl csv npz
+    simulate_missing = False  # draw complete training samples anew at each access (Figure 5)
+    test_type = None  # shorthand for missing_type.test
+    test_ratio = None  # shorthand for missing_ratio.test
+
+    vit = "ViT-B/16"  # the frozen CLIP: a published name or the folder of one
+    prompt_type = "dcp"  # dcp, or none for the baseline
+    prompts = "full"  # kinds of DCP's prompts: A correlated, B and dynamic, full and modal-common
+    prompt_length = 36  # prompt tokens in all, a multiple of three
+    prompt_depth = 6  # layers that get fresh correlated prompts
+    thaw = None  # parts of CLIP that train too: ln_post ln_final image_proj; None: as published
+
+    batch_size = 256  # samples of one optimiser step, over all devices
+    per_gpu_batchsize = 4  # samples of one forward pass on one device; the rest is accumulated
+    optim_type = "adamw"  # adamw or adam
+    learning_rate = 1e-2  # at the end of the warm-up
+    weight_decay = 2e-2  # of everything but biases
+    lr_mult = 1  # factor on the learning rate of the classifier
+    warmup_steps = 0.1  # a share of all steps, or a number of steps if above 1
+    decay_power = 1  # of the polynomial decay after the warm-up; 1 is linear
+    end_lr = 0  # learning rate at the last step
+    max_epoch = 20  # passes over the training samples
+    max_steps = None  # optimiser steps; None: as many as max_epoch gives
+    val_check_interval = 0.2  # share of an epoch between validations
+
+    num_gpus = 1  # per node; a machine without any runs on its CPU
+    num_nodes = 1  # machines
+    precision = "bf16"  # bf16, 16 or 32; a CPU always computes in 32
+    fast_dev_run = False  # one batch of each kind, nothing saved: does it run?
+
+    test_only = False  # evaluate load_path on the test split instead of training
+    load_path = ""  # checkpoint (epoch-*.pt) or run folder to start from or evaluate
+    resume_from = ""  # last checkpoint or run folder of an interrupted run to go on with
+
+    sweep_types = ["both", "text", "image"]  # test cases of the sweep command
+    sweep_ratios = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0]  # and their missing rates
+
+    pretrain = {  # the pretrain command: a small CLIP from the training pairs
+        "target": "datasets/clip",  # folder to write
+        "image_size": 64,  # pixels
+        "patch": 8,  # pixels
+        "width": 128,  # channels of both towers, a multiple of 64
+        "layers": 6,  # of both towers
+        "vocabulary": 4096,  # byte pairs
+        "epochs": 30,  # passes over the training pairs
+        "batch_size": 128,  # pairs that are contrasted with one another
+        "learning_rate": 1e-3,  # at the end of the warm-up
+        "only_label": None,  # use the pairs with this label only
+    }
+
+
+@ex.named_config
+def task_finetune_mmimdb():
+    """Movie genres, 23 classes, several each; F1-Macro."""
+    task = "mmimdb"
+    exp_name = "finetune_mmimdb"
+
+
+@ex.named_config
+def task_finetune_food101():
+    """Dishes, 101 classes; accuracy."""
+    task = "food101"
+    exp_name = "finetune_food101"
+
+
+@ex.named_config
+def task_finetune_hatememes():
+    """Hateful or not; AUROC."""
+    task = "hatememes"
+    exp_name = "finetune_hatememes"
+    val_check_interval = 0.11

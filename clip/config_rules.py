@@ -1,0 +1,182 @@
+"""What each setting may be. Sacred refuses unknown keys but only warns of a changed type."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+from clip.datasets import PLOT_POLICIES
+from clip.errors import UserError
+from clip.missing import MISSING_TYPES
+from clip.modules.objectives import TASKS
+from clip.modules.optim import OPTIMIZERS
+from clip.modules.prompts import PROMPT_TYPES
+
+SPLITS = ("train", "val", "test")
+PER_SPLIT = ("missing_type", "missing_ratio", "missing_table")  # one value serves all splits
+PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def whole(least: int) -> Rule:
+    """Accept whole numbers from ``least`` on."""
+    return lambda value: _whole(value) and value >= least, f"a whole number, at least {least}"
+
+
+def number(least: float, most: float = math.inf, above: bool = False) -> Rule:
+    """Accept numbers in a range; ``above`` leaves out its lower end."""
+    bound = (
+        f"above {least}" if above else f"from {least}" + (f" to {most}" if most < math.inf else "")
+    )
+    return (
+        lambda value: _number(value) and (value > least if above else value >= least)
+        and value <= most, f"a number {bound}",
+    )  # fmt: skip
+
+
+def choice(*options: Any) -> Rule:
+    """Accept one of some values."""
+    return lambda value: value in options, f"one of {', '.join(map(str, options))}"
+
+
+def optional(rule: Rule) -> Rule:
+    """Accept None too."""
+    return lambda value: value is None or rule[0](value), f"None or {rule[1]}"
+
+
+def each(rule: Rule) -> Rule:
+    """Accept a list of values that pass a rule."""
+    return (
+        lambda value: isinstance(value, list | tuple) and all(map(rule[0], value)),
+        f"a list, each {rule[1]}",
+    )
+
+
+TEXT: Rule = (lambda value: isinstance(value, str), "a string")
+NAME: Rule = (
+    lambda value: isinstance(value, str) and bool(value) and value.strip(". ") != ""
+    and not set(value) & set('/\\:*?"<>|\0'),
+    "a name without slashes",
+)  # fmt: skip
+SWITCH: Rule = (lambda value: isinstance(value, bool), "True or False")
+SHARE = number(0, 1)
+
+RULES: dict[str, Rule] = {
+    "task": choice(*TASKS),
+    "exp_name": NAME,
+    "log_dir": TEXT,
+    "seed": whole(0),
+    "data_root": TEXT,
+    "plots": choice(*PLOT_POLICIES),
+    "num_workers": optional(whole(0)),
+    "missing_type.*": choice(*MISSING_TYPES),
+    "missing_ratio.*": SHARE,
+    "both_ratio": SHARE,
+    "missing_seed": whole(0),
+    "missing_table_root": optional(TEXT),
+    "missing_table.*": TEXT,
+    "simulate_missing": SWITCH,
+    "test_type": optional(choice(*MISSING_TYPES)),
+    "test_ratio": optional(SHARE),
+    "vit": TEXT,
+    "prompt_type": choice(*PROMPT_TYPES),
+    "prompts": TEXT,
+    "prompt_length": whole(1),
+    "prompt_depth": whole(1),
+    "thaw": optional(each(TEXT)),
+    "batch_size": whole(1),
+    "per_gpu_batchsize": whole(1),
+    "optim_type": choice(*OPTIMIZERS),
+    "learning_rate": number(0, above=True),
+    "weight_decay": number(0),
+    "lr_mult": number(0, above=True),
+    "warmup_steps": number(0),
+    "decay_power": number(0, above=True),
+    "end_lr": number(0),
+    "max_epoch": whole(1),
+    "max_steps": optional(whole(1)),
+    "val_check_interval": number(0, 1, above=True),
+    "num_gpus": whole(0),
+    "num_nodes": whole(1),
+    "precision": choice(*PRECISIONS, *(int(p) for p in PRECISIONS if p.isdigit())),
+    "fast_dev_run": SWITCH,
+    "test_only": SWITCH,
+    "load_path": TEXT,
+    "resume_from": TEXT,
+    "sweep_types": each(choice(*MISSING_TYPES)),
+    "sweep_ratios": each(SHARE),
+    "pretrain.target": TEXT,
+    "pretrain.learning_rate": number(0, above=True),
+    "pretrain.only_label": optional(whole(0)),
+    "pretrain.*": whole(1),
+}
+
+
+def validate(config: dict[str, Any]) -> dict[str, Any]:
+    """Check all settings and resolve the shorthands.
+
+    Args:
+        config: as Sacred gives it; not changed.
+
+    Returns:
+        A copy with one value per split in ``missing_*``, and ``test_ratio`` and ``test_type`` in
+        the values of the test split.
+
+    Raises:
+        UserError: names the first wrong setting, its value and what is allowed.
+    """
+    config = copy.deepcopy(config)
+    config.pop("__doc__", None)  # Sacred keeps the preset's docstring among the settings
+    for key in PER_SPLIT:
+        if not isinstance(config[key], dict):
+            config[key] = dict.fromkeys(SPLITS, config[key])
+        if unknown := sorted(config[key].keys() - set(SPLITS)):
+            raise UserError(f"{key}.{unknown[0]} is unknown; the splits are {', '.join(SPLITS)}")
+    for key, value in _flat(config):
+        accepts, allowed = RULES.get(key) or RULES[key.split(".")[0] + ".*"]
+        if not accepts(value):
+            raise UserError(f"{key}={value!r} is not valid; give {allowed}")
+    for short, key in (("test_type", "missing_type"), ("test_ratio", "missing_ratio")):
+        if config[short] is not None:
+            config[key]["test"] = config[short]
+    _check_combinations(config)
+    return config
+
+
+def _flat(config: dict[str, Any]) -> list[tuple[str, Any]]:
+    nested = ((k, v if isinstance(v, dict) else None, v) for k, v in config.items())
+    return [
+        pair
+        for key, inner, value in nested
+        for pair in (((f"{key}.{k}", v) for k, v in inner.items()) if inner else [(key, value)])
+    ]
+
+
+def _check_combinations(config: dict[str, Any]) -> None:
+    step = config["per_gpu_batchsize"] * max(1, config["num_gpus"]) * config["num_nodes"]
+    if config["batch_size"] % step:
+        raise UserError(
+            f"batch_size={config['batch_size']} is no multiple of the {step} samples of one pass "
+            f"(per_gpu_batchsize={config['per_gpu_batchsize']} x num_gpus={config['num_gpus']} x "
+            f"num_nodes={config['num_nodes']}); change one of them"
+        )
+    if config["end_lr"] >= config["learning_rate"]:
+        raise UserError(
+            f"end_lr={config['end_lr']} must be below learning_rate={config['learning_rate']}"
+        )
+    if config["test_only"] and not config["load_path"]:
+        raise UserError("test_only=True needs load_path=, a checkpoint or the folder of a run")
+    if config["load_path"] and config["resume_from"]:
+        raise UserError(
+            f"load_path={config['load_path']} starts anew and resume_from={config['resume_from']} "
+            "goes on; give one of them"
+        )

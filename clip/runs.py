@@ -1,0 +1,186 @@
+"""A run on disk and the Trainer that fills it: folder, record, checkpoints, devices."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import (
+    Callback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from clip.errors import UserError
+
+REFRESH = 10  # batches between two updates of the progress bar
+BEST, LAST = "best", "last"
+TENSORBOARDS = ("tensorboard", "tensorboardX")  # packages that Lightning can log to
+
+
+class Checkpoint(ModelCheckpoint):
+    """Checkpoints end in .pt, as the published README names them.
+
+    Args:
+        resumed: checkpoint of the interrupted run that goes on here, if any.
+        settings: of Lightning's ``ModelCheckpoint``.
+    """
+
+    FILE_EXTENSION = ".pt"
+
+    def __init__(self, resumed: Path | None, **settings: Any):
+        super().__init__(**settings)
+        self.resumed = resumed
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Copy what the interrupted run had kept into this run's folder, and go on from there."""
+        kept = self.resumed.parent / Path(state["best_model_path"]).name
+        if not kept.is_file():
+            return  # a checkpoint that was taken out of its folder: this run's best starts anew
+        own = Path(self.dirpath) / kept.name
+        own.parent.mkdir(parents=True, exist_ok=True)
+        partial = own.with_suffix(f".{os.getpid()}.partial")
+        shutil.copyfile(kept, partial)
+        os.replace(partial, own)
+        super().load_state_dict(
+            state
+            | {"dirpath": self.dirpath, "best_model_path": str(own)}
+            | {"kth_best_model_path": str(own) if state["best_k_models"] else ""}
+            | {"best_k_models": {str(own): score for score in state["best_k_models"].values()}}
+        )
+
+
+def checkpoint_callbacks(
+    folder: Path, monitor: str, resumed: Path | None = None
+) -> list[Callback]:
+    """Keep the best checkpoint (small) and the last (with the optimiser, to resume from).
+
+    Args:
+        folder: of the run.
+        monitor: metric of the validation split; larger is better.
+        resumed: checkpoint of the interrupted run that goes on here, if any.
+    """
+    common = {"dirpath": folder / "checkpoints", "auto_insert_metric_name": False,
+              "resumed": resumed}  # fmt: skip
+    best = Checkpoint(filename=f"epoch-{{epoch:02d}}-step-{{step:06d}}-{BEST}", monitor=monitor,
+                      mode="max", save_weights_only=True, **common)  # fmt: skip
+    last = Checkpoint(filename=f"epoch-{{epoch:02d}}-step-{{step:06d}}-{LAST}",
+                      save_on_train_epoch_end=True, **common)  # fmt: skip
+    return [best, last]
+
+
+def find_checkpoint(path: str, kind: str) -> Path:
+    """Resolve a checkpoint file, or the newest of a kind in a run's folder.
+
+    Args:
+        path: a file, the folder of a run, or the folder of all versions of a run.
+        kind: ``BEST`` or ``LAST``; where a run has no best yet its last is taken.
+
+    Raises:
+        UserError: nothing there.
+    """
+    given = Path(path)
+    if given.is_file():
+        return given
+    for ending in dict.fromkeys((kind, LAST)):
+        found = list(given.glob(f"**/epoch-*-{ending}*.pt"))
+        if found:
+            return max(found, key=lambda file: file.stat().st_mtime)
+    raise UserError(
+        f"{path} is no checkpoint and holds no epoch-*.pt; give a file or a run's folder"
+    )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours; nothing in it can run code.
+
+    Raises:
+        UserError: damaged, or not one of ours.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"{path} holds more than tensors and settings; it is not loaded") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0][:100]})") from None
+    if not isinstance(checkpoint, dict) or not {"identity", "state_dict"} <= checkpoint.keys():
+        raise UserError(f"{path} is no checkpoint of this project (epoch-*.pt of a run's folder)")
+    return checkpoint
+
+
+def loggers(log_dir: str, name: str) -> list[Logger]:
+    """Make a new version folder for a run, with a CSV log and, if installed, TensorBoard's."""
+    csv = CSVLogger(log_dir, name=name)
+    out: list[Logger] = [csv]
+    if any(find_spec(name) for name in TENSORBOARDS):
+        out.append(TensorBoardLogger(log_dir, name=name, version=csv.version))
+    return out
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON under a temporary name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def git_commit() -> str:
+    """Name the commit of this checkout, "+changes" if it is not clean, "unknown" outside git."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True,
+                              check=True).stdout.strip()  # fmt: skip
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def devices(num_gpus: int, precision: str) -> dict[str, Any]:
+    """Choose the Trainer's accelerator, devices and precision, and say where they differ.
+
+    Args:
+        num_gpus: wanted per node.
+        precision: a value of ``config_rules.PRECISIONS``.
+
+    Raises:
+        UserError: more GPUs are wanted than there are, but not none.
+    """
+    present = torch.cuda.device_count()
+    if num_gpus and present:
+        if num_gpus > present:
+            raise UserError(f"num_gpus={num_gpus}, but this machine has {present}")
+        return {"accelerator": "gpu", "devices": num_gpus, "precision": precision}
+    if num_gpus:
+        print(f"num_gpus={num_gpus}, but this machine has none: running on the CPU in 32 bit")
+    return {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
+
+
+def make_trainer(
+    run: list[Logger], device: dict[str, Any], callbacks: list[Callback] = (), **settings: Any
+) -> pl.Trainer:
+    """Make Lightning's Trainer with what all commands share."""
+    watch: list[Callback] = [TQDMProgressBar(refresh_rate=REFRESH)]
+    if run and callbacks:
+        watch.append(LearningRateMonitor("step"))
+    return pl.Trainer(
+        logger=run,
+        callbacks=[*callbacks, *watch],
+        enable_checkpointing=bool(callbacks),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        **device,
+        **settings,
+    )

@@ -1,0 +1,42 @@
+"""A tiny CLIP and tiny arrow files, made once, and the command line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import raw_data, tiny
+from vilt.utils import write_food101, write_hatememes
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = {"train": 24, "dev": 9, "test": 12}
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory):
+    return tiny.write_clip(tmp_path_factory.mktemp("tiny") / "clip")
+
+
+@pytest.fixture(scope="session")
+def arrow_folder(tmp_path_factory):
+    """All three data sets in one folder."""
+    target = tmp_path_factory.mktemp("arrow")
+    tiny.write_arrow(target, SIZES)
+    write_food101.make_arrow(raw_data.food101(target / "food", SIZES), target)
+    write_hatememes.make_arrow(raw_data.hateful_memes(target / "memes", SIZES), target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def settings(arrow_folder, clip_folder):
+    """What every command needs to run on the tiny files."""
+    return [f"data_root={arrow_folder}", f"vit={clip_folder}", "num_gpus=0", "num_workers=0",
+            "per_gpu_batchsize=4", "batch_size=8", f"prompt_length={tiny.LENGTH}",
+            f"prompt_depth={tiny.DEPTH}"]  # fmt: skip
+
+
+def shell(*arguments, cwd=ROOT, program="run.py"):
+    """Run a program of the project as a user does."""
+    command = [sys.executable, str(ROOT / program), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)

@@ -4,18 +4,17 @@ from typing import Any
 
 from clip import runs
 from clip.datamodules import MissingModalityDataModule
-from clip.modules.clip_missing_aware_prompt_module import (
-    MissingAwarePromptModule,
-    check_identity,
-    load_trained,
-)
+from clip.modules.checkpoint import check_identity, load_own
+from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.clip_weights import load_clip
 from clip.modules.model import build_model
 from clip.modules.objectives import TASKS
 from clip.modules.optim import OptimSettings
+from clip.modules.published import check_clip
 from clip.transforms import TRANSFORMS
 
-MODEL_KEYS = ("prompt_type", "prompts", "prompt_length", "prompt_depth", "thaw")
+METHOD_KEYS = ("prompts", "formulas", "dynamic_queries")
+MODEL_KEYS = ("prompt_type", "prompt_length", "prompt_depth", "thaw", *METHOD_KEYS)
 
 
 def from_config(
@@ -32,9 +31,9 @@ def from_config(
         UserError: the checkpoint is of another task or CLIP, or the user asks for another model.
     """
     path = runs.find_checkpoint(config["load_path"], runs.BEST) if config["load_path"] else None
-    checkpoint = runs.read_checkpoint(path) if path else None
+    checkpoint = runs.read_checkpoint(path, config["seed"]) if path else None
     if checkpoint:
-        for key in {"vit", *MODEL_KEYS} - given:
+        for key in {"vit", *MODEL_KEYS} & checkpoint["identity"].keys() - given:
             config[key] = checkpoint["identity"][key]
     task = TASKS[config["task"]]
     frozen = load_clip(config["vit"])
@@ -44,15 +43,19 @@ def from_config(
         task.num_classes,
         config["prompt_length"],
         config["prompt_depth"],
-        prompts=config["prompts"],
         thaw=config["thaw"],
         activation=frozen.activation,
+        seed=config["seed"],
+        **{key: config[key] for key in METHOD_KEYS},
     )
     identity = {key: config[key] for key in ("task", "vit", *MODEL_KEYS)}
     identity |= {"thaw": list(model.thaw), "backbone_sha256": frozen.sha256}
     if checkpoint:
+        if "clip" in checkpoint:  # the released code keeps its CLIP, ours keeps its SHA-256
+            check_clip(model, checkpoint["clip"], path)
+            checkpoint["identity"]["backbone_sha256"] = frozen.sha256
         check_identity(identity, checkpoint["identity"], path)
-        load_trained(model, checkpoint["state_dict"], path)
+        load_own(model, checkpoint["state_dict"], path)
         print(f"loaded {path}")
     module = MissingAwarePromptModule(model, task, OptimSettings.from_config(config), identity)
     return module, data_from_config(config, frozen.sizes.image_size, frozen.tokenizer)

@@ -27,6 +27,7 @@ def base_config():
     missing_type = {"train": "both", "val": "both", "test": "both"}  # text, image or both
     missing_ratio = {"train": 0.7, "val": 0.7, "test": 0.7}  # share of incomplete samples
     both_ratio = 0.5  # share of missing images among the incomplete samples of "both"
+    missing_draw = "nested"  # or stream: one random stream through all splits (released code)
     missing_seed = 0  # of the missing tables; apart from seed, so that runs share their masks
     missing_table_root = None  # where tables are kept; None: missing_tables in data_root
     missing_table = {"train": "", "val": "", "test": ""}  # tables made elsewhere: pt jsonl csv npz
@@ -37,16 +38,19 @@ def base_config():
     vit = "ViT-B/16"  # the frozen CLIP: a published name or the folder of one
     prompt_type = "dcp"  # dcp, or none for the baseline
     prompts = "full"  # kinds of DCP's prompts: A correlated, B and dynamic, full and modal-common
+    formulas = "released"  # DCP's, as the released code computes them, or as the paper prints them
+    dynamic_queries = "trained"  # or fixed: drawn from the seed, as the released code leaves them
     prompt_length = 36  # prompt tokens in all, a multiple of three
     prompt_depth = 6  # layers that get fresh correlated prompts
     thaw = None  # parts of CLIP that train too: ln_post ln_final image_proj; None: as published
 
     batch_size = 256  # samples of one optimiser step, over all devices
     per_gpu_batchsize = 4  # samples of one forward pass on one device; the rest is accumulated
-    optim_type = "adamw"  # adamw or adam
+    optim_type = "adamw"  # adamw with the released betas, or adam with its own
     learning_rate = 1e-2  # at the end of the warm-up
     weight_decay = 2e-2  # of everything but biases
     lr_mult = 1  # factor on the learning rate of the classifier
+    schedule_length = "exact"  # or floor: without the last partial steps (released code)
     warmup_steps = 0.1  # a share of all steps, or a number of steps if above 1
     decay_power = 1  # of the polynomial decay after the warm-up; 1 is linear
     end_lr = 0  # learning rate at the last step
@@ -78,6 +82,25 @@ def base_config():
         "learning_rate": 1e-3,  # at the end of the warm-up
         "only_label": None,  # use the pairs with this label only
     }
+
+
+@ex.named_config
+def released():
+    """The strict protocol of the released code; docs/fidelity.md lists what it switches."""
+    plots = "all"
+    missing_draw = "stream"
+    dynamic_queries = "fixed"
+    schedule_length = "floor"
+    precision = "16"
+
+
+@ex.named_config
+def paper():
+    """The paper as printed: formulas 1-8, only prompts and classifier train, Adam, batch 4."""
+    formulas = "paper"
+    thaw = []
+    optim_type = "adam"
+    batch_size = 4
 
 
 @ex.named_config

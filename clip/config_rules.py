@@ -7,10 +7,11 @@ from typing import Any
 
 from clip.datasets import PLOT_POLICIES
 from clip.errors import UserError
-from clip.missing import MISSING_TYPES
+from clip.missing import DRAWS, MISSING_TYPES
 from clip.modules.objectives import TASKS
-from clip.modules.optim import OPTIMIZERS
+from clip.modules.optim import OPTIMIZERS, SCHEDULE_LENGTHS
 from clip.modules.prompts import PROMPT_TYPES
+from clip.modules.prompts.dcp import FORMULAS, QUERIES, VARIANTS
 
 SPLITS = ("train", "val", "test")
 PER_SPLIT = ("missing_type", "missing_ratio", "missing_table")  # one value serves all splits
@@ -81,6 +82,7 @@ RULES: dict[str, Rule] = {
     "missing_type.*": choice(*MISSING_TYPES),
     "missing_ratio.*": SHARE,
     "both_ratio": SHARE,
+    "missing_draw": choice(*DRAWS),
     "missing_seed": whole(0),
     "missing_table_root": optional(TEXT),
     "missing_table.*": TEXT,
@@ -89,7 +91,9 @@ RULES: dict[str, Rule] = {
     "test_ratio": optional(SHARE),
     "vit": TEXT,
     "prompt_type": choice(*PROMPT_TYPES),
-    "prompts": TEXT,
+    "prompts": choice(*VARIANTS),
+    "formulas": choice(*FORMULAS),
+    "dynamic_queries": choice(*QUERIES),
     "prompt_length": whole(1),
     "prompt_depth": whole(1),
     "thaw": optional(each(TEXT)),
@@ -99,6 +103,7 @@ RULES: dict[str, Rule] = {
     "learning_rate": number(0, above=True),
     "weight_decay": number(0),
     "lr_mult": number(0, above=True),
+    "schedule_length": choice(*SCHEDULE_LENGTHS),
     "warmup_steps": number(0),
     "decay_power": number(0, above=True),
     "end_lr": number(0),

@@ -7,7 +7,7 @@ never loses both (paper, section 1). `clip.missing_files` keeps tables on disk.
 import hashlib
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -21,6 +21,7 @@ MISSING_IMAGE = 2
 CASES = ("complete", "missing_text", "missing_image")
 MISSING_TYPES = ("text", "image", "both")
 SPLITS = ("train", "val", "test")  # the order in which the released code draws
+DRAWS = ("nested", "stream")  # `draw` and `draw_stream`
 
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 SPLIT_NAME = re.compile(r"[A-Za-z0-9-]+")  # no underscore: it ends the data set in file names
@@ -122,34 +123,28 @@ def _floor(count: int, share: Fraction) -> int:
     return count * share.numerator // share.denominator
 
 
-def draw_released(
-    sizes: Mapping[str, int], missing_type: str, ratio: float, both_ratio: float, seed: int
-) -> dict[str, np.ndarray]:
+def draw_stream(settings: Sequence[MissingSettings]) -> dict[str, np.ndarray]:
     """Draw what the released code draws in one run that finds no cached table.
 
     Faithful: one random stream passes through the splits in turn and the counts are truncated
     floats, so a split depends on the ones before it and 0.29 of 100 rows is 28.
 
     Args:
-        sizes: Rows per split: train, train and val, or all three, in this order.
-        missing_type: As in `MissingSettings`, like the other arguments.
-        ratio: Share of the rows that lack a modality.
-        both_ratio: Share of those that lack the image when the type is "both".
-        seed: Seed of the run.
+        settings: Of train, train and val, or all three, in this order, with the seed of the run.
 
     Returns:
         For each split its states, (size,) uint8.
 
     Raises:
-        UserError: The splits are out of order or a value is outside its range.
+        UserError: The splits are out of order or of several seeds.
     """
-    if tuple(sizes) != SPLITS[: len(sizes)]:
-        raise UserError(f"splits {tuple(sizes)}: the released code draws in the order {SPLITS}")
-    settings = [
-        MissingSettings("released", split, size, missing_type, ratio, both_ratio, seed)
-        for split, size in sizes.items()
-    ]
-    stream = random.Random(int(seed))
+    splits, seeds = tuple(each.split for each in settings), {each.seed for each in settings}
+    if splits != SPLITS[: len(splits)] or len(seeds) != 1:
+        raise UserError(
+            f"splits {splits} of seeds {sorted(seeds)}: the released code draws in the order "
+            f"{SPLITS} from one seed"
+        )
+    stream = random.Random(seeds.pop())
     return {each.split: _draw_from_stream(stream, each) for each in settings}
 
 

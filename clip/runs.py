@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from clip.errors import UserError
+from clip.modules.published import read_released
 
 REFRESH = 10  # batches between two updates of the progress bar
 BEST, LAST = "best", "last"
@@ -58,9 +59,7 @@ class Checkpoint(ModelCheckpoint):
         )
 
 
-def checkpoint_callbacks(
-    folder: Path, monitor: str, resumed: Path | None = None
-) -> list[Callback]:
+def checkpoint_callbacks(folder: Path, monitor: str, resumed: Path | None = None) -> list[Callback]:
     """Keep the best checkpoint (small) and the last (with the optimiser, to resume from).
 
     Args:
@@ -99,21 +98,33 @@ def find_checkpoint(path: str, kind: str) -> Path:
     )
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours; nothing in it can run code.
+def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
+    """Read a checkpoint of ours or of the released code; nothing in it can run code.
+
+    Args:
+        path: the file.
+        seed: of the run that wrote it, if it is the released code's.
+
+    Returns:
+        "identity" and "state_dict" among others; of the released code also "clip".
 
     Raises:
-        UserError: damaged, or not one of ours.
+        UserError: damaged, or neither.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            checkpoint = {}  # ours name no classes, the released code's do
+        if isinstance(checkpoint, dict) and {"identity", "state_dict"} <= checkpoint.keys():
+            return checkpoint
+        return read_released(path, seed)
+    except UserError:
+        raise
     except pickle.UnpicklingError:
         raise UserError(f"{path} holds more than tensors and settings; it is not loaded") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({str(error).splitlines()[0][:100]})") from None
-    if not isinstance(checkpoint, dict) or not {"identity", "state_dict"} <= checkpoint.keys():
-        raise UserError(f"{path} is no checkpoint of this project (epoch-*.pt of a run's folder)")
-    return checkpoint
 
 
 def loggers(log_dir: str, name: str) -> list[Logger]:

@@ -18,7 +18,7 @@ from clip.missing import (
     counts,
     describe,
     draw,
-    draw_released,
+    draw_stream,
     table_hash,
 )
 from tests.toy_tables import ROOT, TOY, TOY_TABLE, python, refusal, toy
@@ -115,9 +115,8 @@ def test_table_is_the_same_in_another_process():
 @pytest.mark.parametrize("first", range(0, len(RELEASED), 3))
 def test_released_tables(first):
     entries = RELEASED[first : first + 3]
-    sizes = {entry["split"]: entry["size"] for entry in entries}
-    options = [entries[0][key] for key in ("missing_type", "ratio", "both_ratio", "seed")]
-    tables = draw_released(sizes, *options)
+    keys = ("split", "size", "missing_type", "ratio", "both_ratio", "seed")
+    tables = draw_stream([MissingSettings("x", *map(entry.get, keys)) for entry in entries])
     for entry in entries:
         table = tables[entry["split"]]
         assert table_hash(table) == entry["sha256_of_uint8"]
@@ -126,8 +125,9 @@ def test_released_tables(first):
 
 
 def test_released_order_and_truncation():
-    assert counts(draw_released({"train": 100}, "image", 0.29, 0.5, 0)["train"]) == (72, 0, 28)
-    assert "('test',)" in refusal(draw_released, {"test": 4}, "both", 0.7, 0.5, 0)
+    assert counts(draw_stream([toy(100, "image", 0.29)])["train"]) == (72, 0, 28)
+    assert "('test',)" in refusal(draw_stream, [toy(4, split="test")])
+    assert "[7, 8]" in refusal(draw_stream, [toy(), toy(split="val", seed=8)])
 
 
 @pytest.mark.parametrize(

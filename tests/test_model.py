@@ -3,15 +3,29 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
+from clip.modules.clip_layouts import ClipSizes
 from clip.modules.prompts import PROMPT_TYPES
+from clip.modules.released_draw import draw_queries
 from tests import tiny
 
 MIXED = [COMPLETE, MISSING_TEXT, MISSING_IMAGE, COMPLETE, MISSING_IMAGE]
-VARIANTS = [("dcp", "full"), ("dcp", "B"), ("dcp", "A"), ("none", "full")]
+VIT_B_16 = ClipSizes(image_width=768, image_layers=12, patch=16, grid=14, text_width=512,
+                     text_layers=12, context=77, vocabulary=49408, embed_dim=512)  # fmt: skip
+VARIANTS = [
+    {},
+    {"prompts": "B"},
+    {"prompts": "A"},
+    {"dynamic_queries": "fixed", "seed": 4},
+    {"formulas": "paper"},
+    {"formulas": "paper", "prompts": "A", "prompt_depth": 1},
+    {"prompt_type": "none"},
+]
+SHAPES = [(tiny.SIZES, {}), (tiny.OTHER, {"prompt_length": 9, "prompt_depth": 3})]
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +33,10 @@ def state():
     return tiny.clip_state()
 
 
-def build(state, prompt_type="dcp", prompts="full", **changes):
+def build(state, prompt_type="dcp", **changes):
     torch.manual_seed(3)
     changes = {"prompt_length": tiny.LENGTH, "prompt_depth": tiny.DEPTH} | changes
-    return build_model(state, prompt_type, 5, prompts=prompts, **changes).eval()
+    return build_model(state, prompt_type, 5, **changes).eval()
 
 
 # The slow form: torch's own attention, one sample at a time, both towers, all 77 positions -------
@@ -52,36 +66,60 @@ def slow_tower(tower, blocks, tokens, prompts, causal):
     return x[:, prompts[0].shape[1] if prompts else 0 :]
 
 
-def slow_prompts(dcp, case, image_tokens, text_tokens):
-    """One sample's prompts, written from the paper and the released code (sections 3 and 5)."""
-    image = dcp.initial["image"][1 if case == MISSING_IMAGE else 0]
-    text = dcp.initial["text"][1 if case == MISSING_TEXT else 0]
-    layers = {"image": [], "text": []}
+def norm(layer, x):
+    return F.layer_norm(x, x.shape[-1:], layer.weight, layer.bias)
+
+
+def mlp(layers, x):
+    first, _, last = layers
+    return F.linear(F.gelu(F.linear(x, first.weight, first.bias)), last.weight, last.bias)
+
+
+def slow_correlated(dcp, case, paper):
+    """Layer by layer: eq. 3-5 as printed, or as the released code computes them."""
+    if paper:
+        image, text = dcp.initial["image"][case], dcp.initial["text"][case]
+        yield image, text
+    else:
+        image = dcp.initial["image"][1 if case == MISSING_IMAGE else 0]
+        text = dcp.initial["text"][1 if case == MISSING_TEXT else 0]
     for to_image, to_text in zip(dcp.generators["image"], dcp.generators["text"], strict=True):
         both = torch.cat([image, text], -1)
-        image, text = (g[1](F.layer_norm(both, both.shape[-1:], g[0].weight, g[0].bias))
-                       for g in (to_image, to_text))  # fmt: skip
+        if paper:
+            image, text = (norm(g[1], mlp(g[0], both)) for g in (to_image, to_text))
+        else:
+            image, text = (mlp(g[1], norm(g[0], both)) for g in (to_image, to_text))
+        yield image, text
+
+
+def slow_prompts(dcp, case, image_tokens, text_tokens, paper):
+    """One sample's prompts, written from the paper and the released code (sections 3 and 5)."""
+    layers = {"image": [], "text": []}
+    for image, text in slow_correlated(dcp, case, paper):
         layers["image"].append(image[None])
         layers["text"].append(text[None])
     for tower, tokens in (("image", image_tokens), ("text", text_tokens)):
         parts = [layers[tower][0]]
         if dcp.common is not None:
-            parts.append(dcp.projections[tower](dcp.common[case])[None])
+            parts.append(mlp(dcp.projections[tower], dcp.common[case])[None])
         if dcp.dynamic is not None:
             one = dcp.dynamic[tower]
-            parts.append(slow_attention(one.attention, one.queries[case][None], tokens, 1))
+            own = slow_attention(one.attention, one.queries[case][None], tokens, 1)
+            if paper:  # eq. 7
+                own = norm(one.refine[2], mlp(one.refine[1], norm(one.refine[0], own)))
+            parts.append(own)
         layers[tower][0] = torch.cat(parts, 1)
     return layers
 
 
-def slow_features(model, image, tokens, missing_type):
+def slow_features(model, image, tokens, missing_type, paper=False):
     rows = []
     for pixels, ids, case in zip(image, tokens, missing_type.tolist(), strict=True):
         vision, language = model.image_encoder, model.text_encoder
         image_tokens, text_tokens = vision.embed(pixels[None]), language.embed(ids[None])
         prompts = {"image": [], "text": []}
         if list(model.prompts.parameters()):
-            prompts = slow_prompts(model.prompts, case, image_tokens, text_tokens)
+            prompts = slow_prompts(model.prompts, case, image_tokens, text_tokens, paper)
         x = slow_tower(vision, vision.transformer.resblocks, image_tokens, prompts["image"], False)
         y = slow_tower(language, language.transformer.resblocks, text_tokens, prompts["text"], True)
         seen = vision.ln_post(x[:, 0]) @ vision.proj * (case != MISSING_IMAGE)
@@ -90,11 +128,13 @@ def slow_features(model, image, tokens, missing_type):
     return torch.cat(rows)
 
 
-@pytest.mark.parametrize(("prompt_type", "prompts"), VARIANTS)
-def test_features_and_gradients_equal_the_slow_form(state, prompt_type, prompts):
-    model = build(state, prompt_type, prompts)
-    inputs = tiny.batch(MIXED)
-    found, wanted = model.features(*inputs), slow_features(model, *inputs)
+@pytest.mark.parametrize(("sizes", "shape"), SHAPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_features_and_gradients_equal_the_slow_form(sizes, shape, variant):
+    model = build(tiny.clip_state(sizes), **(shape | variant))
+    inputs = tiny.batch(MIXED, sizes)
+    paper = variant.get("formulas") == "paper"
+    found, wanted = model.features(*inputs), slow_features(model, *inputs, paper)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
     named = dict(model.named_parameters())
     parameters = [named[name] for name in model.trainable_names()]
@@ -156,13 +196,52 @@ def test_published_parameter_counts():
 
     The dynamic queries are not counted there: the released code never trains them.
     """
-    widths, layers = {"image": 768, "text": 512}, {"image": 12, "text": 12}
-    dcp = PROMPT_TYPES["dcp"](widths=widths, layers=layers, length=36, depth=6, prompts="full")
+    dcp = PROMPT_TYPES["dcp"](sizes=VIT_B_16, length=36, depth=6)
     queries = sum(one.queries.numel() for one in dcp.dynamic.values())
     count = sum(p.numel() for p in dcp.parameters()) - queries
     assert queries == 3 * 12 * (768 + 512)
     assert count == 5_419_776
     assert count + 768 * 512 + 2 * (768 + 512) == 5_815_552
+
+
+class ReleasedBlock(nn.Module):
+    """The layers of one block of the released towers, in the order in which they are made."""
+
+    def __init__(self, width, first, length):
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, width // 64)
+        self.ln_1 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+        self.ln_2 = nn.LayerNorm(width)
+        if first:
+            self.attn_prompt = nn.MultiheadAttention(width, 1)
+            self.complete, self.image, self.text = (
+                nn.init.normal_(torch.empty(length, 1, width), std=0.02) for _ in range(3)
+            )
+
+
+def test_fixed_queries_are_drawn_as_the_released_constructor_draws_them():
+    sizes, length = tiny.OTHER, 4
+    torch.manual_seed(11)
+    nn.Conv2d(3, sizes.image_width, sizes.patch, sizes.patch, bias=False)
+    torch.randn(sizes.image_width)
+    torch.randn(sizes.grid**2 + 1, sizes.image_width)
+    blocks = [ReleasedBlock(sizes.image_width, i == 0, length) for i in range(sizes.image_layers)]
+    torch.randn(sizes.image_width, sizes.embed_dim)
+    blocks.append(ReleasedBlock(sizes.text_width, True, length))
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    found = draw_queries(sizes, length, seed=11)
+    assert torch.equal(torch.get_rng_state(), state)
+    for tower, block in (("image", blocks[0]), ("text", blocks[-1])):
+        wanted = torch.stack([block.complete, block.image, block.text]).squeeze(2)
+        assert torch.equal(found[tower], wanted)
+    model = build(tiny.clip_state(sizes), dynamic_queries="fixed", seed=11, prompt_length=12)
+    assert torch.equal(model.prompts.dynamic["text"].queries, found["text"])
+    assert "prompts.dynamic.text.queries" not in model.trainable_names()
+    assert "prompts.dynamic.text.queries" in model.own_state()
 
 
 def test_initial_values(state):
@@ -181,6 +260,8 @@ def test_initial_values(state):
         ({"prompt_length": 7}, ["prompt_length=7", "three"]),
         ({"prompt_depth": 4}, ["prompt_depth=4", "1 to 3"]),
         ({"prompts": "C"}, ["prompts='C'", "A, B, full"]),
+        ({"formulas": "mine"}, ["formulas='mine'", "released, paper"]),
+        ({"dynamic_queries": "no"}, ["dynamic_queries='no'", "trained, fixed"]),
         ({"prompt_type": "cocoop"}, ["cocoop", "dcp, none"]),
         ({"thaw": ("head",)}, ["head", "ln_post"]),
     ],

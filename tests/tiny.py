@@ -1,32 +1,35 @@
 """A CLIP and a data set so small that everything runs in seconds, on the same code path."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from clip.modules.clip_layouts import ClipSizes
 from clip.modules.clip_weights import save_clip
 from clip.modules.tokenizer import train_tokenizer
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
 from vilt.utils import write_mmimdb
 
-WIDTH = {"image": 128, "text": 64}
-LAYERS = {"image": 3, "text": 4}
-PATCH, GRID = 8, 2
-EMBED = 32
+SIZES = ClipSizes(image_width=128, image_layers=3, patch=8, grid=2, text_width=64, text_layers=4,
+                  context=77, vocabulary=600, embed_dim=32)  # fmt: skip
+OTHER = ClipSizes(image_width=64, image_layers=5, patch=4, grid=3, text_width=192, text_layers=3,
+                  context=77, vocabulary=300, embed_dim=16)  # fmt: skip
+FEWER_IDS = replace(SIZES, vocabulary=500)  # ids that the tokenizer of `write_clip` surely has
 LENGTH, DEPTH = 6, 2
 GENRES = ("Drama", "Comedy", "Horror")
 TEXTS = ["A hero saves the day.", "The heroine runs & hides", "", "Nobody knows why they laugh"]
 
 
-def clip_state(vocabulary: int = 600, activation: str = "quick_gelu", seed: int = 0) -> dict:
+def clip_state(
+    sizes: ClipSizes = SIZES, activation: str = "quick_gelu", seed: int = 0
+) -> dict[str, torch.Tensor]:
     """Random weights under OpenAI's names; the two towers differ in width and depth."""
     torch.manual_seed(seed)
-    image = VisionTransformer(width=WIDTH["image"], layers=LAYERS["image"], patch=PATCH, grid=GRID,
-                              embed_dim=EMBED, activation=activation)  # fmt: skip
-    text = TextTransformer(width=WIDTH["text"], layers=LAYERS["text"], vocabulary=vocabulary,
-                           context=77, embed_dim=EMBED, activation=activation)  # fmt: skip
+    image = VisionTransformer(**sizes.image(), activation=activation)
+    text = TextTransformer(**sizes.text(), activation=activation)
     state = {f"visual.{name}": tensor for name, tensor in image.state_dict().items()}
     state |= text.state_dict() | {"logit_scale": torch.tensor(2.0)}
     # Norms and biases away from 1 and 0, so that a forgotten one shows.
@@ -36,15 +39,16 @@ def clip_state(vocabulary: int = 600, activation: str = "quick_gelu", seed: int 
 def write_clip(folder: Path, activation: str = "quick_gelu", seed: int = 0) -> Path:
     """A folder that `vit=` takes."""
     tokenizer = train_tokenizer(TEXTS * 3, 560)
-    state = clip_state(len(tokenizer.vocab), activation, seed)
+    sizes = replace(SIZES, vocabulary=len(tokenizer.vocab))
+    state = clip_state(sizes, activation, seed)
     save_clip(folder, state, activation, tokenizer)
     return folder
 
 
-def batch(missing_type: list[int], vocabulary: int = 600, seed: int = 1) -> tuple:
+def batch(missing_type: list[int], sizes: ClipSizes = SIZES, seed: int = 1) -> tuple:
     """Random images and texts of different lengths, with the given missing cases."""
     generator = torch.Generator().manual_seed(seed)
-    side, count = PATCH * GRID, len(missing_type)
+    side, count, vocabulary = sizes.image_size, len(missing_type), sizes.vocabulary
     image = torch.randn(count, 3, side, side, generator=generator)
     tokens = torch.zeros(count, 77, dtype=torch.long)
     for i, row in enumerate(tokens):

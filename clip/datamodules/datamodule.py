@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from clip.datamodules.epoch_sampler import EpochSampler
 from clip.datasets import DATASETS, ArrowDataset
+from clip.datasets.arrow_dataset import count_rows
 from clip.errors import UserError
-from clip.missing import MissingSettings, describe, draw, table_hash
+from clip.missing import SPLITS, MissingSettings, describe, draw, draw_stream, table_hash
 from clip.missing_files import load_or_draw
 from clip.missing_import import import_table
 
@@ -32,6 +33,7 @@ class MissingPlan:
         folder: where tables are kept; None for a folder beside the arrow files.
         files: split -> a table that somebody else made, "" for none.
         simulate: draw complete training samples anew in each epoch.
+        draw: "nested" tables, kept on disk, or those of the released code's random "stream".
     """
 
     types: Mapping[str, str]
@@ -41,6 +43,7 @@ class MissingPlan:
     folder: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     simulate: bool = False
+    draw: str = "nested"
 
     @classmethod
     def from_config(cls, config: dict) -> "MissingPlan":
@@ -53,6 +56,7 @@ class MissingPlan:
             folder=config["missing_table_root"],
             files=config["missing_table"],
             simulate=config["simulate_missing"],
+            draw=config["missing_draw"],
         )
 
     def settings(self, dataset: str, split: str, size: int) -> MissingSettings:
@@ -143,14 +147,23 @@ class MissingModalityDataModule(pl.LightningDataModule):
         if self.plan.files.get(split):
             path = self.plan.files[split]
             table = import_table(path, dataset.num_rows, split, dataset.row_ids())
-            origin = f"from {path}"
+        elif self.plan.draw == "stream":
+            table = self._stream(settings)
         else:
             folder = self.plan.folder or self.data_root / "missing_tables"
-            table, origin = load_or_draw(folder, settings), ""
+            table = load_or_draw(folder, settings)
         dataset.set_missing(table)
         self.datasets[split] = dataset
         self.table_hashes[split] = table_hash(table)
-        print(describe(table, settings), origin)
+        print(describe(table[dataset.rows], settings))
+
+    def _stream(self, settings: MissingSettings) -> np.ndarray:
+        """Draw one split's table in the stream that passes through the splits before it."""
+        before = SPLITS[: SPLITS.index(settings.split)]
+        paths = {split: self.declaration.find(self.data_root, split) for split in before}
+        earlier = [self.plan.settings(self.name, split, count_rows(path))
+                   for split, path in paths.items()]  # fmt: skip
+        return draw_stream([*earlier, settings])[settings.split]
 
     def dataset(self, split: str) -> ArrowDataset:
         """Open the arrow file of a split with all its modalities there.
@@ -166,8 +179,9 @@ class MissingModalityDataModule(pl.LightningDataModule):
 
     def draw(self, split: str, size: int, missing_type: str, ratio: float) -> np.ndarray:
         """Draw a table of another type and ratio for a split, under the plan's seed; not kept."""
-        return draw(MissingSettings(self.name, split, size, missing_type, ratio,
-                                    self.plan.both_ratio, self.plan.seed))  # fmt: skip
+        settings = MissingSettings(self.name, split, size, missing_type, ratio,
+                                   self.plan.both_ratio, self.plan.seed)  # fmt: skip
+        return self._stream(settings) if self.plan.draw == "stream" else draw(settings)
 
     def loader(self, dataset: ArrowDataset, sampler: Sampler | None = None) -> DataLoader:
         """Batch a dataset in a sampler's order, or in its own."""

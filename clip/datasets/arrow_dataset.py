@@ -20,6 +20,25 @@ from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 PLOT_POLICIES = ("first", "longest", "all")
 
 
+def open_table(path: Path) -> pa.Table:
+    """Memory-map an arrow file.
+
+    Raises:
+        UserError: it is absent, truncated or foreign.
+    """
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path} is no whole arrow file ({error}); make it again: make_arrow.py"
+        ) from None
+
+
+def count_rows(path: Path) -> int:
+    """Count the rows of an arrow file without reading any; errors as in ``open_table``."""
+    return open_table(path).num_rows
+
+
 class ArrowDataset(Dataset):
     """Pairs of image and text of which the missing table takes one away.
 
@@ -66,12 +85,7 @@ class ArrowDataset(Dataset):
     def table(self) -> pa.Table:
         """The memory-mapped table of this process."""
         if self._open is None:
-            try:
-                self._open = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
-            except (pa.ArrowInvalid, OSError) as error:
-                raise UserError(
-                    f"{self.path} is no whole arrow file ({error}); make it again: make_arrow.py"
-                ) from None
+            self._open = open_table(self.path)
             needed = {"image", "label", self.text_column}
             if absent := sorted(needed - set(self._open.column_names)):
                 raise UserError(f"{self.path} lacks the columns {absent}; DATA.md lists them")

@@ -1,10 +1,9 @@
 """The LightningModule: one shared step for training, validation and test; nothing else."""
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 
-from clip.errors import UserError
+from clip.modules.checkpoint import check_identity, check_own
 from clip.modules.model import PromptedCLIP
 from clip.modules.objectives import Task
 from clip.modules.optim import OptimSettings, make_optimizer
@@ -64,7 +63,9 @@ class MissingAwarePromptModule(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         """Make the optimiser; its schedule is stepped after each optimiser step."""
         # max_steps is -1 unless set: only this property knows the real number of steps.
-        total = int(self.trainer.estimated_stepping_batches)
+        exact = int(self.trainer.estimated_stepping_batches)
+        batches = self.trainer.num_training_batches * max(1, self.trainer.max_epochs or 1)
+        total = self.optim.total_steps(exact, batches, self.trainer.accumulate_grad_batches)
         optimizer, schedule = make_optimizer(self.model, self.optim, total)
         return {
             "optimizer": optimizer,
@@ -72,61 +73,13 @@ class MissingAwarePromptModule(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep only what trains, and write down what it belongs to."""
-        checkpoint["state_dict"] = trained_state(self.model)
+        """Keep only what is the model's own, and write down what it belongs to."""
+        own = self.model.own_state()
+        checkpoint["state_dict"] = {name: tensor.cpu().clone() for name, tensor in own.items()}
         checkpoint["identity"] = self.identity
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Refuse a checkpoint of another model before Lightning loads it."""
         check_identity(self.identity, checkpoint["identity"], "resume_from")
-        check_trained(self.model, checkpoint["state_dict"], "resume_from")
+        check_own(self.model, checkpoint["state_dict"], "resume_from")
         checkpoint["state_dict"] = {f"model.{k}": v for k, v in checkpoint["state_dict"].items()}
-
-
-def trained_state(model: PromptedCLIP) -> dict[str, Tensor]:
-    """Copy the tensors that train to the CPU, by name."""
-    parameters = dict(model.named_parameters())
-    return {name: parameters[name].detach().cpu().clone() for name in model.trainable_names()}
-
-
-def check_identity(ours: dict, theirs: dict, source: object) -> None:
-    """Refuse a checkpoint of another task, CLIP or prompt shape.
-
-    The name of the CLIP may differ, since a folder can move; its SHA-256 may not.
-
-    Raises:
-        UserError: names the first setting that differs, with both values.
-    """
-    for key in (key for key in ours if key != "vit"):
-        if ours[key] != theirs.get(key):
-            clips = f" (vit={theirs.get('vit')} there, vit={ours['vit']} here)"
-            raise UserError(
-                f"{source} has {key}={theirs.get(key)}, but this run has {key}={ours[key]}"
-                f"{clips if key == 'backbone_sha256' else ''}; they must agree"
-            )
-
-
-def check_trained(model: PromptedCLIP, state: dict[str, Tensor], source: object) -> None:
-    """Refuse tensors that are not exactly those the model trains.
-
-    Raises:
-        UserError: names the first tensor that is missing, left over or of another shape.
-    """
-    expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    expected = {name: expected[name] for name in model.trainable_names()}
-    for name in [*expected, *state]:
-        theirs = tuple(state[name].shape) if name in state else "absent"
-        ours = expected.get(name, "absent")
-        if theirs != ours:
-            raise UserError(
-                f"{source}: {name} is {theirs} in the checkpoint and {ours} in the model"
-            )
-
-
-def load_trained(model: PromptedCLIP, state: dict[str, Tensor], source: object) -> None:
-    """Copy a checkpoint's tensors into the model, all of them or none."""
-    check_trained(model, state, source)
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in state.items():
-            parameters[name].copy_(tensor)

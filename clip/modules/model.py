@@ -53,6 +53,15 @@ class PromptedCLIP(nn.Module):
                  for name, _ in getattr(self, part).named_parameters()]  # fmt: skip
         return owned + [name for part in self.thaw for name in THAWABLE[part]]
 
+    def own_state(self) -> dict[str, Tensor]:
+        """Give what a checkpoint holds: what trains, and fixed tensors of the prompts.
+
+        The tensors are the model's own: to write into them is to change the model.
+        """
+        state, trainable = self.state_dict(), set(self.trainable_names())
+        own = (name for name in state if name in trainable or name.startswith("prompts."))
+        return {name: state[name] for name in own}
+
     def _freeze(self) -> None:
         trainable = set(self.trainable_names())
         parameters = dict(self.named_parameters())
@@ -109,9 +118,9 @@ def build_model(
     prompt_length: int = 36,
     prompt_depth: int = 6,
     *,
-    prompts: str = "full",
     thaw: tuple[str, ...] | None = None,
     activation: str = "quick_gelu",
+    **settings: object,
 ) -> PromptedCLIP:
     """Build a model around the weights of a CLIP, which stay frozen.
 
@@ -121,9 +130,9 @@ def build_model(
         num_classes: outputs of the head.
         prompt_length: prompt tokens in all.
         prompt_depth: layers with fresh prompts.
-        prompts: which kinds of prompts, the paper's ablation "A", "B" or "full".
         thaw: parts of CLIP that train too; None for what the method was published with.
         activation: CLIP's non-linearity, "quick_gelu" or "gelu".
+        settings: the method's own, such as the fields of ``DCPSettings``.
 
     Raises:
         UserError: an unknown name, or prompts that do not fit this CLIP.
@@ -142,13 +151,7 @@ def build_model(
     text_encoder = TextTransformer(**sizes.text(), activation=activation)
     image_encoder.load_state_dict(image_state)
     text_encoder.load_state_dict(text_state)
-    method_prompts = method(
-        widths={IMAGE: sizes.image_width, TEXT: sizes.text_width},
-        layers={IMAGE: sizes.image_layers, TEXT: sizes.text_layers},
-        length=prompt_length,
-        depth=prompt_depth,
-        prompts=prompts,
-    )
+    method_prompts = method(sizes=sizes, length=prompt_length, depth=prompt_depth, **settings)
     return PromptedCLIP(image_encoder, text_encoder, method_prompts, num_classes, thaw)
 
 

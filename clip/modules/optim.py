@@ -8,8 +8,11 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_polynomial_decay_schedule_with_warmup
 
-OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-BETAS = (0.9, 0.98)
+OPTIMIZERS = {  # name -> class, betas: the released code's, and torch's own for the paper's "Adam"
+    "adamw": (torch.optim.AdamW, (0.9, 0.98)),
+    "adam": (torch.optim.Adam, (0.9, 0.999)),
+}
+SCHEDULE_LENGTHS = ("exact", "floor")
 EPSILON = 1e-8
 HEAD = "classifier."
 
@@ -22,6 +25,7 @@ class OptimSettings:
         optim_type: a key of ``OPTIMIZERS``.
         learning_rate: at the end of the warm-up.
         weight_decay: of everything but biases.
+        schedule_length: "exact", or "floor" to count whole groups of accumulated batches only.
         lr_mult: factor on the learning rate of the head.
         warmup_steps: a share of all steps, or a number of steps if above 1.
         end_lr: learning rate at the last step.
@@ -31,6 +35,7 @@ class OptimSettings:
     optim_type: str = "adamw"
     learning_rate: float = 1e-2
     weight_decay: float = 2e-2
+    schedule_length: str = "exact"
     lr_mult: float = 1.0
     warmup_steps: float = 0.1
     end_lr: float = 0.0
@@ -40,6 +45,19 @@ class OptimSettings:
     def from_config(cls, config: dict) -> "OptimSettings":
         """Read the settings that ``config_rules.validate`` has checked."""
         return cls(**{key: config[key] for key in cls.__dataclass_fields__})
+
+    def total_steps(self, exact: int, batches: int, accumulated: int) -> int:
+        """Give the optimiser steps over which the schedule runs.
+
+        Faithful: the released code divides all batches of a run by the accumulation and drops the
+        rest, though each epoch ends with a step of its own; the last steps run at rate 0.
+
+        Args:
+            exact: steps that the run will take.
+            batches: of the whole run.
+            accumulated: batches a step.
+        """
+        return exact if self.schedule_length == "exact" else min(exact, batches // accumulated)
 
     def warmup(self, total: int) -> int:
         """Give the number of warm-up steps among ``total``."""
@@ -89,9 +107,8 @@ def make_optimizer(
         total_steps: optimiser steps of the whole training.
     """
     groups = parameter_groups(model.named_parameters(), settings)
-    optimizer = OPTIMIZERS[settings.optim_type](
-        groups, lr=settings.learning_rate, betas=BETAS, eps=EPSILON
-    )
+    optimizer_class, betas = OPTIMIZERS[settings.optim_type]
+    optimizer = optimizer_class(groups, lr=settings.learning_rate, betas=betas, eps=EPSILON)
     schedule = get_polynomial_decay_schedule_with_warmup(
         optimizer,
         num_warmup_steps=settings.warmup(total_steps),

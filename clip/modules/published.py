@@ -1,4 +1,4 @@
-"""Reads state dicts of the released DCP code (hulianyuyy/Deep_Correlated_Prompting).
+"""Reads checkpoints of the released DCP code (hulianyuyy/Deep_Correlated_Prompting).
 
 Their keys are those of its ``CustomCLIP``, bare or behind Lightning's ``model.``; the head is
 ``<task>_classifier``. All sizes come from the tensors.
@@ -6,62 +6,145 @@ Their keys are those of its ``CustomCLIP``, bare or behind Lightning's ``model.`
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from clip.errors import UserError
-from clip.modules.model import PromptedCLIP, build_model
+from clip.modules.checkpoint import load_own
+from clip.modules.clip_layouts import ClipSizes
+from clip.modules.model import THAWABLE, PromptedCLIP, build_model
+from clip.modules.released_draw import draw_queries
 
 LEARNER = "prompt_learner."
 CASE_NAMES = ("complete", "image", "text")  # the released names by what is left, in our order
 DYNAMIC = "{tower}_encoder.transformer.resblocks.0.prompts_dynamic_{case}"
 ATTENTION = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
-HEAD = re.compile(r"\w+_classifier\.(weight|bias)")
+HEAD = re.compile(r"(\w+)_classifier\.(weight|bias)")
+METHOD = {"prompt_type": "dcp", "prompts": "full", "formulas": "released",
+          "dynamic_queries": "fixed", "thaw": ["ln_post", "ln_final", "image_proj"]}  # fmt: skip
 
 
-def from_published(state: dict[str, Tensor]) -> PromptedCLIP:
+@dataclass(frozen=True)
+class Released:
+    """A state dict of the released code, under our names.
+
+    Attributes:
+        clip: its CLIP under OpenAI's names; the thawed parts have trained.
+        own: what a checkpoint of ours holds.
+        identity: the settings that a checkpoint of ours records.
+    """
+
+    clip: dict[str, Tensor]
+    own: dict[str, Tensor]
+    identity: dict[str, Any]
+
+
+def from_published(state: dict[str, Tensor], seed: int | None = None) -> PromptedCLIP:
     """Turn a state dict of the released code into our model, in eval mode.
 
     Args:
         state: of its ``CustomCLIP``, with the head of one task; the dynamic queries
             ``…prompts_dynamic_{complete,image,text}``, which its files lack, are used if present.
+        seed: of the run; if the queries are absent they are drawn again from it.
 
     Raises:
         UserError: a tensor is missing, left over, or of a shape that does not fit the others.
     """
+    released = take_apart(state, seed)
+    shape = {key: released.identity[key] for key in ("prompt_length", "prompt_depth")}
+    classes = len(released.own["classifier.bias"])
+    model = build_model(released.clip, num_classes=classes, dynamic_queries="fixed", **shape)
+    load_own(model, released.own, "this state dict")
+    return model.eval()
+
+
+def take_apart(state: dict[str, Tensor], seed: int | None) -> Released:
+    """Sort a state dict of the released code; arguments and errors as in ``from_published``."""
     state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     left = dict(state)
     try:
-        clip_state = {name: left.pop(theirs) for name, theirs in clip_names(state)}
+        clip = {name: left.pop(theirs) for name, theirs in clip_names(state)}
         depth = sum(f"{LEARNER}layernorm_image.{i}.weight" in state for i in range(len(state)))
-        ours = {name: _join(left, theirs) for name, theirs in our_names(depth)}
-        heads = {m[1]: left.pop(name) for name in state if (m := HEAD.fullmatch(name))}
-        ours |= {f"classifier.{leaf}": heads[leaf] for leaf in ("weight", "bias")}
+        own = {name: _join(left, theirs) for name, theirs in our_names(depth)}
+        heads = {m[2]: (m[1], left.pop(name)) for name in state if (m := HEAD.fullmatch(name))}
+        own |= {f"classifier.{leaf}": heads[leaf][1] for leaf in ("weight", "bias")}
+        third = len(state[f"{LEARNER}visual_prompt_complete"])
     except KeyError as absent:
         raise UserError(f"this state dict of the released code lacks {absent}") from None
-    for tower in ("image", "text"):
-        names = [DYNAMIC.format(tower=tower, case=case) for case in CASE_NAMES]
-        if all(name in left for name in names):
-            ours[f"prompts.dynamic.{tower}.queries"] = torch.cat(
-                [left.pop(name).transpose(0, 1) for name in names]
-            )
+    own |= _queries(left, ClipSizes.of(clip), third, seed)
     if left:
         raise UserError(f"the released code has no tensors {', '.join(list(left)[:5])}")
-    third = len(state[f"{LEARNER}visual_prompt_complete"])
-    model = build_model(
-        clip_state, "dcp", len(ours["classifier.bias"]), prompt_length=3 * third, prompt_depth=depth
-    )
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in ours.items():
-            if parameters[name].shape != tensor.shape:
-                raise UserError(
-                    f"{name} is {tuple(tensor.shape)} in the released file and "
-                    f"{tuple(parameters[name].shape)} in the model"
-                )
-            parameters[name].copy_(tensor)
-    return model.eval()
+    for name in (name for part in METHOD["thaw"] for name in THAWABLE[part]):
+        own[name] = state[name]
+    shape = {"prompt_length": 3 * third, "prompt_depth": depth}
+    return Released(clip, own, METHOD | shape | {"task": heads["weight"][0]})
+
+
+def _queries(
+    left: dict[str, Tensor], sizes: ClipSizes, length: int, seed: int | None
+) -> dict[str, Tensor]:
+    names = {tower: [DYNAMIC.format(tower=tower, case=case) for case in CASE_NAMES]
+             for tower in ("image", "text")}  # fmt: skip
+    if all(name in left for of_tower in names.values() for name in of_tower):
+        found = {tower: torch.stack([left.pop(name).squeeze(1) for name in of_tower])
+                 for tower, of_tower in names.items()}  # fmt: skip
+    elif seed is None:
+        raise UserError("this state dict lacks the dynamic queries; give the seed of its run")
+    else:
+        print(f"the released file has no dynamic queries: drawn again from seed={seed}")
+        found = draw_queries(sizes, length, seed)
+    return {f"prompts.dynamic.{tower}.queries": queries for tower, queries in found.items()}
+
+
+def read_released(path: Path, seed: int) -> dict[str, Any]:
+    """Read a Lightning checkpoint, or a plain state dict, of the released code.
+
+    It names classes (its callbacks are keyed by them), which a loader of tensors refuses. Each is
+    replaced by an empty class of ours here, so nothing of the file can run.
+
+    Args:
+        path: the file.
+        seed: of the run that wrote it.
+
+    Returns:
+        "identity", "state_dict" and "clip", the CLIP it was trained on.
+
+    Raises:
+        UserError: the file holds no state dict of the released code.
+    """
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    inert = [(type("Inert", (), {}), name) for name in names]
+    with torch.serialization.safe_globals(inert):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    if not any(LEARNER in str(name) for name in state):
+        raise UserError(f"{path} is no checkpoint of this project or of the released code")
+    try:
+        released = take_apart(state, seed)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return {"identity": released.identity, "state_dict": released.own, "clip": released.clip}
+
+
+def check_clip(model: PromptedCLIP, clip: dict[str, Tensor], source: object) -> None:
+    """Refuse a released checkpoint whose frozen CLIP is not the model's.
+
+    Raises:
+        UserError: names the first tensor that differs.
+    """
+    thawed = {name for part in model.thaw for name in THAWABLE[part]}
+    ours = model.state_dict()
+    for name, tensor in clip.items():
+        tower = "image_encoder." if name.startswith("visual.") else "text_encoder."
+        own = tower + name.removeprefix("visual.")
+        if own in thawed or name == "logit_scale":
+            continue
+        if ours[own].shape != tensor.shape or not torch.allclose(ours[own], tensor.float(), 1e-3):
+            raise UserError(f"{source} was trained on another CLIP: {own} differs; set vit= to it")
 
 
 def clip_names(state: dict[str, Tensor]) -> Iterator[tuple[str, str]]:

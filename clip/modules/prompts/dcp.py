@@ -2,18 +2,21 @@
 
 A third of the prompt length each: correlated, modal-common and dynamic prompts, in this order in
 the sequence. Correlated prompts are made anew in each of the first ``depth`` layers; the other two
-enter at the input and are carried on.
+enter at the input and are carried on. ``formulas="paper"`` follows the printed equations instead.
 """
 
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from clip.errors import UserError
-from clip.missing import CASES, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.modules.clip_layouts import ClipSizes
 from clip.modules.layers import Attention, bottleneck
 from clip.modules.prompts.base import IMAGE, TEXT, CasePrompts, PromptMethod
+from clip.modules.released_draw import draw_queries
 
 CORRELATED, DYNAMIC, COMMON = "correlated", "dynamic", "common"
 VARIANTS = {  # the paper's ablation: Ours (A), Ours (B), Ours
@@ -23,7 +26,62 @@ VARIANTS = {  # the paper's ablation: Ours (A), Ours (B), Ours
 }
 THIRDS = 3
 INIT_STD = 0.02
-PRESENT, MISSING = 0, 1  # rows of the initial correlated prompts of one modality
+
+
+@dataclass(frozen=True)
+class Formulas:
+    """Where the released code and the paper's equations part.
+
+    Attributes:
+        norm_first: the generator's norm stands in front of its MLP (released), not behind (eq. 4).
+        free_input: the correlated prompts of layer 0 are parameters (eq. 3), not generated.
+        initial: tower -> row of its initial correlated prompts for each missing case; released: one
+            for present, one for missing; paper: one a case.
+        refine: a norm, an MLP and a norm follow the dynamic prompts' attention (eq. 7).
+    """
+
+    norm_first: bool
+    free_input: bool
+    initial: dict[str, tuple[int, ...]]
+    refine: bool
+
+
+_CASES = (COMPLETE, MISSING_TEXT, MISSING_IMAGE)
+_LACKS = {IMAGE: tuple(int(case == MISSING_IMAGE) for case in _CASES),
+          TEXT: tuple(int(case == MISSING_TEXT) for case in _CASES)}  # fmt: skip
+FORMULAS = {
+    "released": Formulas(norm_first=True, free_input=False, initial=_LACKS, refine=False),
+    "paper": Formulas(
+        norm_first=False, free_input=True, initial={IMAGE: _CASES, TEXT: _CASES}, refine=True
+    ),
+}
+QUERIES = ("trained", "fixed")
+
+
+@dataclass(frozen=True)
+class DCPSettings:
+    """The method's own settings.
+
+    Attributes:
+        prompts: kinds of prompts, a key of ``VARIANTS``.
+        formulas: a key of ``FORMULAS``.
+        dynamic_queries: "trained", or "fixed" as drawn from the seed (released code).
+        seed: of fixed queries.
+    """
+
+    prompts: str = "full"
+    formulas: str = "released"
+    dynamic_queries: str = "trained"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("prompts", VARIANTS),
+            ("formulas", FORMULAS),
+            ("dynamic_queries", QUERIES),
+        ):
+            if (value := getattr(self, name)) not in allowed:
+                raise UserError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
 
 
 def initial_prompt(*shape: int) -> nn.Parameter:
@@ -34,74 +92,66 @@ def initial_prompt(*shape: int) -> nn.Parameter:
 class DynamicPrompts(nn.Module):
     """Prompts of one sample, read from its own tokens (eq. 6).
 
-    Faithful: one single-head cross-attention of learned queries, without the norms and the MLP of
-    eq. 7; it sees all positions of a text, padding included.
+    Faithful: one single-head cross-attention of learned queries, which turns any number of tokens
+    into P prompts; it sees all positions of a text, padding included.
 
     Args:
         length: prompts per sample, P.
         width: channels, D.
+        refine: a norm, a bottleneck MLP and a norm follow (eq. 7).
+        fixed: (3, P, D), queries that do not train; None for learned ones.
     """
 
-    def __init__(self, length: int, width: int):
+    def __init__(self, length: int, width: int, refine: bool, fixed: Tensor | None):
         super().__init__()
-        self.queries = initial_prompt(len(CASES), length, width)
+        if fixed is None:
+            self.queries = initial_prompt(len(CASES), length, width)
+        else:
+            self.register_buffer("queries", fixed)
         self.attention = Attention(width, heads=1)
+        self.refine = nn.Sequential()
+        if refine:
+            parts = nn.LayerNorm(width), bottleneck(width, width), nn.LayerNorm(width)
+            self.refine.extend(parts)
 
     def forward(self, tokens: Tensor, missing_type: Tensor) -> Tensor:
         """Turn X_0 (B, L, D) and the missing cases (B,) into (B, P, D)."""
-        return self.attention(self.queries[missing_type], tokens)
+        return self.refine(self.attention(self.queries[missing_type], tokens))
 
 
-class Generator(nn.Sequential):
-    """F of eq. 5: both modalities' prompts (…, D_image + D_text) to one tower's next prompts.
-
-    Faithful: the norm stands in front of the bottleneck, where eq. 4 prints it behind.
-    """
-
-    def __init__(self, width_in: int, width_out: int):
-        super().__init__(nn.LayerNorm(width_in), bottleneck(width_in, width_out))
+def generator(width_in: int, width_out: int, norm_first: bool) -> nn.Sequential:
+    """Make F of eq. 5: both modalities' prompts (…, D_image + D_text) to a tower's next prompts."""
+    mlp = bottleneck(width_in, width_out)
+    if norm_first:
+        return nn.Sequential(nn.LayerNorm(width_in), mlp)
+    return nn.Sequential(mlp, nn.LayerNorm(width_out))
 
 
 class DeepCorrelatedPrompts(PromptMethod):
     """The paper's method.
 
     Args:
-        widths: tower -> channels of its tokens.
-        layers: tower -> number of its blocks.
+        sizes: of the CLIP.
         length: prompt tokens in all, a multiple of three.
         depth: layers that get fresh correlated prompts, J.
-        prompts: a key of ``VARIANTS``.
+        settings: fields of ``DCPSettings``.
 
     Raises:
-        UserError: a length, depth or variant that cannot be.
+        UserError: a length, depth or setting that cannot be.
     """
 
     thaw = ("ln_post", "ln_final", "image_proj")  # Faithful: the released code trains these too
 
-    def __init__(
-        self,
-        *,
-        widths: dict[str, int],
-        layers: dict[str, int],
-        length: int,
-        depth: int,
-        prompts: str,
-    ):
+    def __init__(self, *, sizes: ClipSizes, length: int, depth: int, **settings: object):
         super().__init__()
-        check_shape(layers, length, depth, prompts)
+        check_shape(sizes, length, depth)
+        chosen = DCPSettings(**settings)
+        self.formulas, kinds = FORMULAS[chosen.formulas], VARIANTS[chosen.prompts]
+        widths = {IMAGE: sizes.image_width, TEXT: sizes.text_width}
         third = length // THIRDS
-        joint = sum(widths.values())
-        self.initial = nn.ParameterDict(
-            {tower: initial_prompt(2, third, width) for tower, width in widths.items()}
-        )
-        # Faithful: the generators of a tower start as copies of one another.
-        self.generators = nn.ModuleDict(
-            {
-                tower: nn.ModuleList(deepcopy(first) for _ in range(depth))
-                for tower, first in ((t, Generator(joint, w)) for t, w in widths.items())
-            }
-        )
-        kinds = VARIANTS[prompts]
+        for tower, rows in self.formulas.initial.items():
+            self.register_buffer(f"{tower}_rows", torch.tensor(rows), persistent=False)
+        self._add_correlated(widths, third, depth)
         self.common = self.projections = self.dynamic = None
         if COMMON in kinds:
             self.common = initial_prompt(len(CASES), third, widths[TEXT])
@@ -109,23 +159,39 @@ class DeepCorrelatedPrompts(PromptMethod):
                 {tower: bottleneck(widths[TEXT], width) for tower, width in widths.items()}
             )
         if DYNAMIC in kinds:
+            fixed = dict.fromkeys(widths)
+            if chosen.dynamic_queries == "fixed":
+                fixed = draw_queries(sizes, third, chosen.seed)
             self.dynamic = nn.ModuleDict(
-                {tower: DynamicPrompts(third, width) for tower, width in widths.items()}
+                {
+                    tower: DynamicPrompts(third, width, self.formulas.refine, fixed[tower])
+                    for tower, width in widths.items()
+                }
             )
-        for tower, absent in ((IMAGE, MISSING_IMAGE), (TEXT, MISSING_TEXT)):
-            rows = [MISSING if case == absent else PRESENT for case in range(len(CASES))]
-            self.register_buffer(f"{tower}_rows", torch.tensor(rows), persistent=False)
+
+    def _add_correlated(self, widths: dict[str, int], third: int, depth: int) -> None:
+        rows = {tower: len(set(of_case)) for tower, of_case in self.formulas.initial.items()}
+        self.initial = nn.ParameterDict(
+            {tower: initial_prompt(rows[tower], third, width) for tower, width in widths.items()}
+        )
+        joint = sum(widths.values())
+        firsts = {t: generator(joint, w, self.formulas.norm_first) for t, w in widths.items()}
+        count = depth - self.formulas.free_input
+        # Faithful: the generators of a tower start as copies of one another.
+        self.generators = nn.ModuleDict(
+            {t: nn.ModuleList(deepcopy(first) for _ in range(count)) for t, first in firsts.items()}
+        )
 
     def cases(self) -> CasePrompts:
         """Make the correlated and common prompts of the three cases: (3, P, D) a layer."""
         image = self.initial[IMAGE][self.image_rows]  # (3, P, D_image)
         text = self.initial[TEXT][self.text_rows]  # (3, P, D_text)
-        made: CasePrompts = {IMAGE: [], TEXT: []}
+        pairs = [(image, text)] if self.formulas.free_input else []
         for to_image, to_text in zip(*(self.generators[t] for t in (IMAGE, TEXT)), strict=True):
             both = torch.cat([image, text], dim=-1)  # eq. 5
             image, text = to_image(both), to_text(both)
-            made[IMAGE].append(image)
-            made[TEXT].append(text)
+            pairs.append((image, text))
+        made = dict(zip((IMAGE, TEXT), map(list, zip(*pairs, strict=True)), strict=True))
         if self.common is not None:
             for tower, layers in made.items():  # eq. 8
                 layers[0] = torch.cat([layers[0], self.projections[tower](self.common)], dim=1)
@@ -142,18 +208,16 @@ class DeepCorrelatedPrompts(PromptMethod):
         return layers
 
 
-def check_shape(layers: dict[str, int], length: int, depth: int, prompts: str) -> None:
-    """Refuse prompt settings that the towers cannot take."""
-    if prompts not in VARIANTS:
-        raise UserError(f"prompts={prompts!r} is unknown; choose one of {', '.join(VARIANTS)}")
+def check_shape(sizes: ClipSizes, length: int, depth: int) -> None:
+    """Refuse prompts that the towers cannot take."""
     if length < THIRDS or length % THIRDS:
         raise UserError(
             f"prompt_length={length} cannot be shared by three kinds of prompts; "
             f"give a multiple of three, such as {max(THIRDS, length // THIRDS * THIRDS)}"
         )
-    deepest = min(layers.values())
+    deepest = min(sizes.image_layers, sizes.text_layers)
     if not 1 <= depth <= deepest:
         raise UserError(
             f"prompt_depth={depth} does not fit this CLIP, whose towers have "
-            f"{layers[IMAGE]} and {layers[TEXT]} layers; give 1 to {deepest}"
+            f"{sizes.image_layers} and {sizes.text_layers} layers; give 1 to {deepest}"
         )

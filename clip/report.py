@@ -1,5 +1,6 @@
 """Tables to read, csv files to keep, and figures in the paper's form."""
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -9,6 +10,7 @@ matplotlib.use("Agg")  # no screen is needed
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 
 PERCENT = 100
+UNDEFINED = "undefined: the labels are all the same"
 MARKERS = "osD^vP"
 LINES = ("-", "--", ":", "-.")
 
@@ -36,8 +38,12 @@ def as_text(results: pd.DataFrame, headline: str) -> str:
 
 def metrics_text(metrics: dict[str, float]) -> str:
     """Lay out one evaluation as a table; all but losses in percent."""
-    rows = {k: v if k.endswith("loss") else PERCENT * v for k, v in metrics.items()}
-    return pd.Series(rows).round(2).to_string()
+    rows = {
+        name: UNDEFINED if math.isnan(value)
+        else f"{value if name.endswith('loss') else PERCENT * value:.2f}"
+        for name, value in metrics.items()
+    }  # fmt: skip
+    return pd.Series(rows).to_string()
 
 
 def draw_sweep(results: pd.DataFrame, headline: str, path: Path, title: str = "") -> None:

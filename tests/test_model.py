@@ -8,14 +8,11 @@ from torch import nn
 from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
-from clip.modules.clip_layouts import ClipSizes
 from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.released_draw import draw_queries
 from tests import tiny
 
 MIXED = [COMPLETE, MISSING_TEXT, MISSING_IMAGE, COMPLETE, MISSING_IMAGE]
-VIT_B_16 = ClipSizes(image_width=768, image_layers=12, patch=16, grid=14, text_width=512,
-                     text_layers=12, context=77, vocabulary=49408, embed_dim=512)  # fmt: skip
 VARIANTS = [
     {},
     {"prompts": "B"},
@@ -196,7 +193,7 @@ def test_published_parameter_counts():
 
     The dynamic queries are not counted there: the released code never trains them.
     """
-    dcp = PROMPT_TYPES["dcp"](sizes=VIT_B_16, length=36, depth=6)
+    dcp = PROMPT_TYPES["dcp"](sizes=tiny.VIT_B_16, length=36, depth=6)
     queries = sum(one.queries.numel() for one in dcp.dynamic.values())
     count = sum(p.numel() for p in dcp.parameters()) - queries
     assert queries == 3 * 12 * (768 + 512)

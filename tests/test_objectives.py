@@ -6,6 +6,7 @@ import torch
 from sklearn import metrics as sk
 
 from clip.modules.objectives import TASKS
+from clip.report import metrics_text
 
 BATCHES = 3
 
@@ -86,6 +87,15 @@ def test_floor_is_the_score_of_constant_answers():
     assert TASKS["hatememes"].floor(torch.tensor([0, 0, 1])) == pytest.approx(
         {"AUROC": 0.5, "accuracy": 2 / 3}
     )
+
+
+def test_scores_of_labels_that_are_all_the_same_are_stated_as_undefined():
+    logits = torch.randn(6, 2, generator=torch.Generator().manual_seed(4))
+    found = TASKS["hatememes"].score(logits, torch.ones(6, dtype=torch.long))
+    assert np.isnan(found["AUROC"])
+    assert "AUROC" in metrics_text(found)
+    assert "undefined" in metrics_text(found)
+    assert np.isnan(TASKS["mmimdb"].score(torch.randn(4, 23), torch.zeros(4, 23))["mAP"])
 
 
 def test_losses_are_means_over_the_batch():

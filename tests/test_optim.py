@@ -31,6 +31,41 @@ def test_four_published_groups(model):
     ]
 
 
+def test_groups_of_the_released_code_on_vit_b_16():
+    """The released code's values that decay, its 46 biases that do not, and the head.
+
+    Its 54 decaying tensors are 50 here: seven initial and common prompts are stacked into three.
+    """
+    with torch.device("meta"):
+        state = tiny.clip_state(tiny.VIT_B_16)
+        model = build_model(state, dynamic_queries="fixed", num_classes=23)
+    groups = parameter_groups(model.named_parameters(), OptimSettings(lr_mult=3))
+    found = {
+        (group["lr"] > 0.02, group["weight_decay"] > 0): (
+            len(group["params"]), sum(p.numel() for p in group["params"]))
+        for group in groups
+    }  # fmt: skip
+    assert found == {(False, True): (50, 5_783_808), (False, False): (46, 31_744),
+                     (True, True): (1, 23_552), (True, False): (1, 23)}  # fmt: skip
+    assert sum(p.numel() for p in model.parameters()) == 149_620_736 + 5_815_552 - 395_776 + 23_575
+    for group in groups:
+        assert all(name.endswith("bias") == (group["weight_decay"] == 0) for name in group["names"])
+
+
+def test_floor_drops_the_last_partial_group_of_every_epoch():
+    """One plot a film, micro-batch 4: 3,888 batches an epoch, 61 steps each, but 1,215 in all."""
+    counts = {"exact": 20 * 61, "batches": 20 * 3888, "accumulated": 64}
+    assert OptimSettings().total_steps(**counts) == 1220
+    assert OptimSettings(schedule_length="floor").total_steps(**counts) == 1215
+
+
+def test_adam_has_its_own_betas(model):
+    optimizer, _ = make_optimizer(model, OptimSettings(optim_type="adam"), 10)
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert not isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.defaults["betas"] == (0.9, 0.999)
+
+
 @pytest.mark.parametrize(("warmup", "steps"), [(0.1, 10), (25, 25)])
 def test_learning_rate_rises_from_zero_and_falls_to_the_end(model, warmup, steps):
     settings = OptimSettings(learning_rate=0.01, warmup_steps=warmup)

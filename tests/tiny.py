@@ -17,6 +17,8 @@ SIZES = ClipSizes(image_width=128, image_layers=3, patch=8, grid=2, text_width=6
                   context=77, vocabulary=600, embed_dim=32)  # fmt: skip
 OTHER = ClipSizes(image_width=64, image_layers=5, patch=4, grid=3, text_width=192, text_layers=3,
                   context=77, vocabulary=300, embed_dim=16)  # fmt: skip
+VIT_B_16 = ClipSizes(image_width=768, image_layers=12, patch=16, grid=14, text_width=512,
+                     text_layers=12, context=77, vocabulary=49408, embed_dim=512)  # fmt: skip
 FEWER_IDS = replace(SIZES, vocabulary=500)  # ids that the tokenizer of `write_clip` surely has
 LENGTH, DEPTH = 6, 2
 GENRES = ("Drama", "Comedy", "Horror")

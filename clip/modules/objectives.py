@@ -42,7 +42,7 @@ class MacroF1(MultilabelF1Score):
 
 
 class MeanAveragePrecision(MultilabelAveragePrecision):
-    """Mean average precision over the classes that occur."""
+    """Mean average precision over the classes that occur; NaN if none does."""
 
     def __init__(self, num_labels: int):
         super().__init__(num_labels, average="none")
@@ -52,15 +52,20 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
         present = dim_zero_cat(self.target).any(dim=0)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No positive samples")
-            return super().compute()[present].mean() if present.any() else torch.tensor(0.0)
+            return super().compute()[present].mean()
 
 
 class PositiveClass(BinaryAUROC):
-    """AUROC of the second of two classes, taken from (B, 2) probabilities."""
+    """AUROC of the second of two classes, from (B, 2) probabilities; NaN if only one occurs."""
 
     def update(self, probabilities: Tensor, label: Tensor) -> None:
         """Add a batch."""
         super().update(probabilities[:, 1], label)
+
+    def compute(self) -> Tensor:
+        """Give the area under the curve."""
+        label = dim_zero_cat(self.target)
+        return super().compute() if label.min() < label.max() else torch.tensor(torch.nan)
 
 
 def multilabel_metrics(num_classes: int) -> dict[str, Metric]:

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.slow import SlowModel
 from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
@@ -36,102 +37,12 @@ def build(state, prompt_type="dcp", **changes):
     return build_model(state, prompt_type, 5, **changes).eval()
 
 
-# The slow form: torch's own attention, one sample at a time, both towers, all 77 positions -------
-
-
-def slow_attention(weights, query, context, heads, mask=None):
-    q, c = query.transpose(0, 1), context.transpose(0, 1)
-    width = query.shape[-1]
-    mixed, _ = F.multi_head_attention_forward(
-        q, c, c, width, heads, weights.in_proj_weight, weights.in_proj_bias, None, None, False, 0.0,
-        weights.out_proj.weight, weights.out_proj.bias, need_weights=False, attn_mask=mask,
-    )  # fmt: skip
-    return mixed.transpose(0, 1)
-
-
-def slow_tower(tower, blocks, tokens, prompts, causal):
-    x = tokens
-    for layer, block in enumerate(blocks):
-        if layer < len(prompts):
-            x = torch.cat([prompts[layer], x[:, prompts[layer].shape[1] if layer else 0 :]], 1)
-        length = x.shape[1]
-        mask = torch.full((length, length), float("-inf")).triu(1) if causal else None
-        normed = block.ln_1(x)
-        x = x + slow_attention(block.attn, normed, normed, x.shape[-1] // 64, mask)
-        hidden = block.mlp.c_fc(block.ln_2(x))
-        x = x + block.mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden))
-    return x[:, prompts[0].shape[1] if prompts else 0 :]
-
-
-def norm(layer, x):
-    return F.layer_norm(x, x.shape[-1:], layer.weight, layer.bias)
-
-
-def mlp(layers, x):
-    first, _, last = layers
-    return F.linear(F.gelu(F.linear(x, first.weight, first.bias)), last.weight, last.bias)
-
-
-def slow_correlated(dcp, case, paper):
-    """Layer by layer: eq. 3-5 as printed, or as the released code computes them."""
-    if paper:
-        image, text = dcp.initial["image"][case], dcp.initial["text"][case]
-        yield image, text
-    else:
-        image = dcp.initial["image"][1 if case == MISSING_IMAGE else 0]
-        text = dcp.initial["text"][1 if case == MISSING_TEXT else 0]
-    for to_image, to_text in zip(dcp.generators["image"], dcp.generators["text"], strict=True):
-        both = torch.cat([image, text], -1)
-        if paper:
-            image, text = (norm(g[1], mlp(g[0], both)) for g in (to_image, to_text))
-        else:
-            image, text = (mlp(g[1], norm(g[0], both)) for g in (to_image, to_text))
-        yield image, text
-
-
-def slow_prompts(dcp, case, image_tokens, text_tokens, paper):
-    """One sample's prompts, written from the paper and the released code (sections 3 and 5)."""
-    layers = {"image": [], "text": []}
-    for image, text in slow_correlated(dcp, case, paper):
-        layers["image"].append(image[None])
-        layers["text"].append(text[None])
-    for tower, tokens in (("image", image_tokens), ("text", text_tokens)):
-        parts = [layers[tower][0]]
-        if dcp.common is not None:
-            parts.append(mlp(dcp.projections[tower], dcp.common[case])[None])
-        if dcp.dynamic is not None:
-            one = dcp.dynamic[tower]
-            own = slow_attention(one.attention, one.queries[case][None], tokens, 1)
-            if paper:  # eq. 7
-                own = norm(one.refine[2], mlp(one.refine[1], norm(one.refine[0], own)))
-            parts.append(own)
-        layers[tower][0] = torch.cat(parts, 1)
-    return layers
-
-
-def slow_features(model, image, tokens, missing_type, paper=False):
-    rows = []
-    for pixels, ids, case in zip(image, tokens, missing_type.tolist(), strict=True):
-        vision, language = model.image_encoder, model.text_encoder
-        image_tokens, text_tokens = vision.embed(pixels[None]), language.embed(ids[None])
-        prompts = {"image": [], "text": []}
-        if list(model.prompts.parameters()):
-            prompts = slow_prompts(model.prompts, case, image_tokens, text_tokens, paper)
-        x = slow_tower(vision, vision.transformer.resblocks, image_tokens, prompts["image"], False)
-        y = slow_tower(language, language.transformer.resblocks, text_tokens, prompts["text"], True)
-        seen = vision.ln_post(x[:, 0]) @ vision.proj * (case != MISSING_IMAGE)
-        read = language.ln_final(y[:, ids.argmax()]) @ language.text_projection
-        rows.append(torch.cat([seen, read * (case != MISSING_TEXT)], -1))
-    return torch.cat(rows)
-
-
 @pytest.mark.parametrize(("sizes", "shape"), SHAPES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_features_and_gradients_equal_the_slow_form(sizes, shape, variant):
     model = build(tiny.clip_state(sizes), **(shape | variant))
     inputs = tiny.batch(MIXED, sizes)
-    paper = variant.get("formulas") == "paper"
-    found, wanted = model.features(*inputs), slow_features(model, *inputs, paper)
+    found, wanted = model.features(*inputs), SlowModel(model).features(*inputs)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
     named = dict(model.named_parameters())
     parameters = [named[name] for name in model.trainable_names()]
@@ -140,6 +51,28 @@ def test_features_and_gradients_equal_the_slow_form(sizes, shape, variant):
     for a, b in zip(*gradients, strict=True):
         assert a.abs().max() > 0
         torch.testing.assert_close(a, b, atol=1e-4 * float(b.abs().max()), rtol=0)
+
+
+def test_equations_4_and_7_as_printed(state):
+    """F and D with every norm and MLP written out (the slow form takes these parts as they are)."""
+    dcp = build(state, formulas="paper").prompts
+
+    def norm(layer, x):
+        return F.layer_norm(x, x.shape[-1:], layer.weight, layer.bias)
+
+    def mlp(first, last, x):
+        return F.linear(F.gelu(F.linear(x, first.weight, first.bias)), last.weight, last.bias)
+
+    case = torch.tensor([MISSING_TEXT])
+    image, text = dcp.initial["image"][MISSING_TEXT], dcp.initial["text"][MISSING_TEXT]
+    (first, _, last), outer = dcp.generators["text"][0]
+    wanted = norm(outer, mlp(first, last, torch.cat([image, text], -1)))
+    torch.testing.assert_close(dcp.cases()["text"][1][MISSING_TEXT], wanted)
+    tokens, one = torch.randn(1, 5, tiny.SIZES.image_width), dcp.dynamic["image"]
+    inner, (first, _, last), outer = one.refine
+    read = one.attention(one.queries[case], tokens)
+    wanted = norm(outer, mlp(first, last, norm(inner, read)))
+    torch.testing.assert_close(one(tokens, case), wanted)
 
 
 @pytest.mark.parametrize("prompt_type", ["dcp", "none"])

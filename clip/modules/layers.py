@@ -42,13 +42,20 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, context: Tensor | None = None, causal: bool = False) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        context: Tensor | None = None,
+        causal: bool = False,
+        visible: Tensor | None = None,
+    ) -> Tensor:
         """Let the query attend to the context, or to itself where there is none.
 
         Args:
             query: (B, L, D).
             context: (B, S, D), or None for self-attention.
             causal: position i sees positions 0..i only (self-attention).
+            visible: (B, L, S) bool, what each query may see of the context; None for all.
 
         Returns:
             (B, L, D).
@@ -63,7 +70,8 @@ class Attention(nn.Module):
             q = F.linear(query, q_weight, q_bias)
             k, v = F.linear(context, kv_weight, kv_bias).chunk(2, dim=-1)
         q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=self.heads) for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        mask = None if visible is None else rearrange(visible, "b l s -> b 1 l s")
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.out_proj(rearrange(mixed, "b h l d -> b l (h d)"))
 
 
@@ -92,6 +100,25 @@ class ResidualAttentionBlock(nn.Module):
         """Map (B, L, D) to (B, L, D)."""
         x = x + self.attn(self.ln_1(x), causal=causal)
         return x + self.mlp(self.ln_2(x))
+
+    def pool(self, x: Tensor, position: Tensor, causal: bool) -> Tensor:
+        """Compute the output at one position only, which is all that is read of the last block.
+
+        Args:
+            x: (B, L, D).
+            position: (B,), whose output is wanted.
+            causal: as in ``forward``.
+
+        Returns:
+            (B, D).
+        """
+        rows = torch.arange(len(x), device=x.device)
+        place = torch.arange(x.shape[1], device=x.device)
+        visible = (place <= position[:, None])[:, None] if causal else None  # (B, 1, L)
+        context = self.ln_1(x)
+        query = context[rows, position, None]  # (B, 1, D)
+        one = x[rows, position] + self.attn(query, context, visible=visible)[:, 0]
+        return one + self.mlp(self.ln_2(one))
 
 
 def bottleneck(width_in: int, width_out: int, reduction: int = 16) -> nn.Sequential:

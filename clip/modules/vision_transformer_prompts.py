@@ -30,22 +30,26 @@ class Transformer(nn.Module):
             ResidualAttentionBlock(width, activation) for _ in range(layers)
         )
 
-    def forward(self, x: Tensor, prompts: list[Tensor]) -> Tensor:
-        """Run the blocks over [prompts, tokens].
+    def forward(self, x: Tensor, prompts: list[Tensor], position: Tensor) -> Tensor:
+        """Run the blocks over [prompts, tokens] and read one token.
 
         Args:
             x: (B, L, D), the embedded tokens.
             prompts: see the head of this file.
+            position: (B,), of the token that is read, the prompts not counted.
 
         Returns:
-            (B, L, D): the tokens' outputs; those of the prompts are dropped.
+            (B, D).
         """
+        last = self.resblocks[-1]
         for layer, block in enumerate(self.resblocks):
             if layer < len(prompts):
                 replaced = prompts[layer].shape[1] if layer else 0
                 x = torch.cat([prompts[layer].to(x.dtype), x[:, replaced:]], dim=1)
-            x = block(x, self.causal)
-        return x[:, prompts[0].shape[1] :] if prompts else x
+            if block is not last:
+                x = block(x, self.causal)
+        in_front = prompts[0].shape[1] if prompts else 0
+        return last.pool(x, position + in_front, self.causal)
 
 
 class VisionTransformer(nn.Module):
@@ -80,8 +84,8 @@ class VisionTransformer(nn.Module):
 
     def encode(self, tokens: Tensor, prompts: list[Tensor]) -> Tensor:
         """Turn X_0 (B, L, D) and its prompts into the class token's feature (B, E)."""
-        x = self.transformer(tokens, prompts)
-        return self.ln_post(x[:, 0]) @ self.proj
+        class_token = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+        return self.ln_post(self.transformer(tokens, prompts, class_token)) @ self.proj
 
 
 class TextTransformer(nn.Module):
@@ -129,6 +133,4 @@ class TextTransformer(nn.Module):
             prompts: see the head of this file.
             end: (B,), position of the first end-of-text token.
         """
-        x = self.transformer(tokens, prompts)
-        pooled = x[torch.arange(len(x), device=x.device), end]  # (B, D)
-        return self.ln_final(pooled) @ self.text_projection
+        return self.ln_final(self.transformer(tokens, prompts, end)) @ self.text_projection

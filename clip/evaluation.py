@@ -53,7 +53,7 @@ def predict_states(model: PromptedCLIP, loader: DataLoader, device: str) -> Stat
     for batch in tqdm(loader, desc="test samples in three states", unit="batch"):
         image, tokens = batch["image"].to(device), batch["tokens"].to(device)
         states = [case_vector(case, len(image), like=image) for case in range(len(CASES))]
-        logits.append(torch.stack([model(image, tokens, state).float().cpu() for state in states]))
+        logits.append(torch.stack([model(image, tokens, state).float() for state in states]).cpu())
         labels.append(batch["label"])
         samples.append(batch["sample_id"])
     rows = loader.dataset.rows[torch.cat(samples).numpy()]

@@ -9,6 +9,7 @@ from benchmarks.slow import SlowModel
 from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
+from clip.modules.model import count_present
 from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.released_draw import draw_queries
 from tests import tiny
@@ -87,6 +88,19 @@ def test_a_missing_half_is_exactly_zero_and_its_input_is_not_read(state, prompt_
     assert (text_half[case != MISSING_TEXT] != 0).all()
     image[case == MISSING_IMAGE] = torch.nan
     assert torch.equal(model.features(image, tokens, case), features)
+
+
+def test_what_the_loader_counts_is_what_the_model_counts(state):
+    model = build(state)
+    image, tokens, case = tiny.batch(MIXED)
+    present = count_present(tokens, case)
+    assert present.image_rows.tolist() == [0, 1, 3]
+    assert present.text_rows.tolist() == [0, 2, 3, 4]
+    assert present.longest == 7  # the last text: start, five words, end
+    counted = model.features(image, tokens, case, present)
+    assert torch.equal(counted, model.features(image, tokens, case))
+    longer = present._replace(longest=40)
+    torch.testing.assert_close(model.features(image, tokens, case, longer), counted)
 
 
 def test_a_sample_does_not_depend_on_its_batch(state):

@@ -1,10 +1,12 @@
 """The LightningModule: one shared step for training, validation and test; nothing else."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from clip.modules.checkpoint import check_identity, check_own
-from clip.modules.model import PromptedCLIP
+from clip.modules.model import PromptedCLIP, count_present
 from clip.modules.objectives import Task
 from clip.modules.optim import OptimSettings, make_optimizer
 
@@ -29,8 +31,13 @@ class MissingAwarePromptModule(pl.LightningModule):
         # A ModuleDict may not have a key "train", which is a method of every module.
         self.metrics = nn.ModuleList(task.collection(f"{split}/") for split in SPLITS)
 
-    def _step(self, batch: dict[str, Tensor], split: str) -> Tensor:
-        logits = self.model(batch["image"], batch["tokens"], batch["missing_type"])
+    def on_before_batch_transfer(self, batch: dict, dataloader_idx: int) -> dict:
+        """Count what a batch holds while it is on the CPU: the step never waits for a GPU."""
+        return batch | {"present": count_present(batch["tokens"], batch["missing_type"])}
+
+    def _step(self, batch: dict[str, Any], split: str) -> Tensor:
+        inputs = (batch[key] for key in ("image", "tokens", "missing_type", "present"))
+        logits = self.model(*inputs)
         label = batch["label"]
         loss = self.task.loss(logits, label)
         metrics = self.metrics[SPLITS.index(split)]
@@ -41,15 +48,15 @@ class MissingAwarePromptModule(pl.LightningModule):
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(label))
         return loss
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Give the loss of a micro-batch."""
         return self._step(batch, "train")
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a validation batch."""
         self._step(batch, "val")
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a test batch."""
         self._step(batch, "test")
 

@@ -1,5 +1,7 @@
 """A frozen CLIP, the prompts of one method and a linear head, joined."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,33 @@ THAWABLE = {  # parts of CLIP that a method may train along with its prompts
     "image_proj": ("image_encoder.proj",),
 }
 HEAD_STD = 0.02
+
+
+class Present(NamedTuple):
+    """What a batch holds.
+
+    Attributes:
+        image_rows: (n,), the rows that have an image.
+        text_rows: (m,), the rows that have a text.
+        longest: positions of the longest text, start and end included.
+    """
+
+    image_rows: Tensor
+    text_rows: Tensor
+    longest: int
+
+
+def end_of_text(tokens: Tensor) -> Tensor:
+    """Find the first end-of-text token of (B, 77) ids: its id is the largest of all."""
+    return tokens.argmax(dim=1)
+
+
+def count_present(tokens: Tensor, missing_type: Tensor) -> Present:
+    """Count what a batch holds; arguments as in ``PromptedCLIP.features``."""
+    image_rows = (missing_type != MISSING_IMAGE).nonzero().squeeze(1)
+    text_rows = (missing_type != MISSING_TEXT).nonzero().squeeze(1)
+    end = end_of_text(tokens[text_rows])
+    return Present(image_rows, text_rows, int(end.max()) + 1 if len(end) else 1)
 
 
 class PromptedCLIP(nn.Module):
@@ -69,46 +98,48 @@ class PromptedCLIP(nn.Module):
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in trainable)
 
-    def features(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
+    def features(
+        self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Present | None = None
+    ) -> Tensor:
         """Encode what is there; a missing modality is not encoded and its half is exactly zero.
 
         Args:
             image: (B, 3, H, W), normalised; the rows of missing images are not read.
             tokens: (B, 77) ids; the rows of missing texts are not read.
             missing_type: (B,), ``COMPLETE``, ``MISSING_TEXT`` or ``MISSING_IMAGE``.
+            present: what is there, counted by the loader; None to count it here, for which a GPU
+                must be waited for.
 
         Returns:
             (B, 2 E), the image half first.
         """
+        image_rows, text_rows, longest = present or count_present(tokens, missing_type)
         cases = self.prompts.cases()
-        half = []
-        for encode, raw, absent in (
-            (self._encode_image, image, MISSING_IMAGE),
-            (self._encode_text, tokens, MISSING_TEXT),
-        ):
-            rows = (missing_type != absent).nonzero().squeeze(1)
-            # An empty selection still runs: its gradients are zeros, not None, so that AdamW
-            # treats a batch without this modality as the published loop does.
-            feature = encode(raw[rows], cases, missing_type[rows])
+        # An empty selection still runs: its gradients are zeros, not None, so that AdamW treats a
+        # batch without this modality as the published loop does.
+        seen = self._encode_image(image[image_rows], cases, missing_type[image_rows])
+        read = self._encode_text(tokens[text_rows], cases, missing_type[text_rows], longest)
+        halves = []
+        for rows, feature in ((image_rows, seen), (text_rows, read)):
             empty = feature.new_zeros(len(missing_type), feature.shape[1])
-            half.append(empty.index_copy(0, rows, feature))
-        return torch.cat(half, dim=1)
+            halves.append(empty.index_copy(0, rows, feature))
+        return torch.cat(halves, dim=1)
 
     def _encode_image(self, image: Tensor, cases: dict, missing_type: Tensor) -> Tensor:
         tokens = self.image_encoder.embed(image)
         prompts = self.prompts.for_samples(IMAGE, cases, tokens, missing_type)
         return self.image_encoder.encode(tokens, prompts)
 
-    def _encode_text(self, ids: Tensor, cases: dict, missing_type: Tensor) -> Tensor:
+    def _encode_text(self, ids: Tensor, cases: dict, missing_type: Tensor, longest: int) -> Tensor:
         tokens = self.text_encoder.embed(ids)
         prompts = self.prompts.for_samples(TEXT, cases, tokens, missing_type)  # sees all 77
-        end = ids.argmax(dim=1)  # the end-of-text id is the largest; argmax gives its first place
-        longest = int(end.max()) + 1 if len(end) else 1
-        return self.text_encoder.encode(tokens[:, :longest], prompts, end)
+        return self.text_encoder.encode(tokens[:, :longest], prompts, end_of_text(ids))
 
-    def forward(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Present | None = None
+    ) -> Tensor:
         """Give the logits (B, num_classes); arguments as in ``features``."""
-        return self.classifier(self.features(image, tokens, missing_type))
+        return self.classifier(self.features(image, tokens, missing_type, present))
 
 
 def build_model(

@@ -7,7 +7,7 @@ from clip.datamodules import MissingModalityDataModule
 from clip.modules.checkpoint import check_identity, load_own
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.clip_weights import load_clip
-from clip.modules.model import build_model
+from clip.modules.model import build_model, count_present
 from clip.modules.objectives import TASKS
 from clip.modules.optim import OptimSettings
 from clip.modules.published import check_clip
@@ -67,7 +67,9 @@ def data_from_config(
     """Make the data module of the task, with CLIP's transform at the backbone's image size."""
     transform = TRANSFORMS["clip"](image_size)
     classes = TASKS[config["task"]].num_classes
-    return MissingModalityDataModule.from_config(config, classes, image_size, transform, tokenize)
+    return MissingModalityDataModule.from_config(
+        config, classes, image_size, transform, tokenize, count_present
+    )
 
 
 def run_record(module: MissingAwarePromptModule, config: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Arrow files and missing tables to batches, for any data set of the table ``DATASETS``."""
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, default_collate
 
 from clip.datamodules.epoch_sampler import EpochSampler
 from clip.datasets import DATASETS, ArrowDataset
@@ -65,8 +66,14 @@ class MissingPlan:
                                self.both_ratio, self.seed)  # fmt: skip
 
 
+def collate(count: Callable, samples: list[dict]) -> dict:
+    """Stack samples and count in the worker what the batch holds, so that no GPU waits for it."""
+    batch = default_collate(samples)
+    return batch | {"present": count(batch["tokens"], batch["missing_type"])}
+
+
 class MissingModalityDataModule(pl.LightningDataModule):
-    """Loaders of one data set; a batch is the dict of ``ArrowDataset``, stacked.
+    """Loaders of one data set; a batch is the dict of ``ArrowDataset``, stacked, and "present".
 
     Args:
         dataset: a key of ``DATASETS``.
@@ -74,6 +81,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         num_classes: of the task, to check the labels.
         transform: Pillow image -> (3, H, W).
         tokenize: texts -> (N, 77) ids.
+        count: (tokens, missing_type) of a batch -> its "present".
         image_size: H = W.
         plan: what is missing.
         plots: which texts of a row are samples.
@@ -90,6 +98,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         num_classes: int,
         transform: Callable,
         tokenize: Callable,
+        count: Callable,
         image_size: int,
         plan: MissingPlan,
         plots: str = "first",
@@ -100,7 +109,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         super().__init__()
         self.name, self.declaration = dataset, DATASETS[dataset]
         self.data_root, self.plan, self.batch_size = Path(data_root), plan, batch_size
-        self.seed = seed
+        self.seed, self.collate = seed, functools.partial(collate, count)
         self.num_workers = (
             min(MOST_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers
         )
@@ -117,14 +126,16 @@ class MissingModalityDataModule(pl.LightningDataModule):
         image_size: int,
         transform: Callable,
         tokenize: Callable,
+        count: Callable,
     ) -> "MissingModalityDataModule":
-        """Join checked settings and the backbone's own transform and tokenizer."""
+        """Join checked settings and what belongs to the model: transform, tokenizer, counting."""
         return cls(
             dataset=config["task"],
             data_root=config["data_root"],
             num_classes=num_classes,
             transform=transform,
             tokenize=tokenize,
+            count=count,
             image_size=image_size,
             plan=MissingPlan.from_config(config),
             plots=config["plots"],
@@ -189,6 +200,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
+            collate_fn=self.collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

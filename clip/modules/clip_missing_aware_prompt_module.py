@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from clip.modules.checkpoint import check_identity, check_own
-from clip.modules.model import PromptedCLIP, count_present
+from clip.modules.model import PromptedCLIP
 from clip.modules.objectives import Task
 from clip.modules.optim import OptimSettings, make_optimizer
 
@@ -30,10 +30,6 @@ class MissingAwarePromptModule(pl.LightningModule):
         self.model, self.task, self.optim, self.identity = model, task, optim, identity
         # A ModuleDict may not have a key "train", which is a method of every module.
         self.metrics = nn.ModuleList(task.collection(f"{split}/") for split in SPLITS)
-
-    def on_before_batch_transfer(self, batch: dict, dataloader_idx: int) -> dict:
-        """Count what a batch holds while it is on the CPU: the step never waits for a GPU."""
-        return batch | {"present": count_present(batch["tokens"], batch["missing_type"])}
 
     def _step(self, batch: dict[str, Any], split: str) -> Tensor:
         inputs = (batch[key] for key in ("image", "tokens", "missing_type", "present"))

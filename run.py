@@ -116,7 +116,8 @@ def run_sweep(config: Config, given: Given) -> pd.DataFrame:
     loggers = start(config | {"fast_dev_run": False}, "sweep", assembly.run_record(module, config))
     folder = Path(loggers[0].log_dir)
     where = "cuda" if device["accelerator"] == "gpu" else "cpu"
-    predictions = evaluation.predict_states(module.model, data.loader(dataset), where)
+    loader = data.loader(dataset)
+    predictions = evaluation.predict_states(module.model, loader, module.prepare, where)
     draw = functools.partial(data.draw, "test", dataset.num_rows)
     grid = (config["sweep_types"], config["sweep_ratios"])
     results = evaluation.sweep(predictions, module.task, draw, *grid)

@@ -57,8 +57,9 @@ def from_config(
         check_identity(identity, checkpoint["identity"], path)
         load_own(model, checkpoint["state_dict"], path)
         print(f"loaded {path}")
-    module = MissingAwarePromptModule(model, task, OptimSettings.from_config(config), identity)
-    return module, data_from_config(config, frozen.sizes.image_size, frozen.tokenizer)
+    data = data_from_config(config, frozen.sizes.image_size, frozen.tokenizer)
+    optim = OptimSettings.from_config(config)
+    return MissingAwarePromptModule(model, task, optim, data.transform.prepare, identity), data
 
 
 def data_from_config(

@@ -40,18 +40,24 @@ class StatePredictions:
 
 
 @torch.inference_mode()
-def predict_states(model: PromptedCLIP, loader: DataLoader, device: str) -> StatePredictions:
+def predict_states(
+    model: PromptedCLIP,
+    loader: DataLoader,
+    prepare: Callable[[Tensor], Tensor],
+    device: str,
+) -> StatePredictions:
     """Run a complete test set through the model in all three states.
 
     Args:
         model: put on the device here.
         loader: unshuffled batches of an ``ArrowDataset`` in which nothing is missing.
+        prepare: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
         device: of torch, such as "cpu" or "cuda".
     """
     model.to(device).eval()
     logits, labels, samples = [], [], []
     for batch in tqdm(loader, desc="test samples in three states", unit="batch"):
-        image, tokens = batch["image"].to(device), batch["tokens"].to(device)
+        image, tokens = prepare(batch["image"].to(device)), batch["tokens"].to(device)
         states = [case_vector(case, len(image), like=image) for case in range(len(CASES))]
         logits.append(torch.stack([model(image, tokens, state).float() for state in states]).cpu())
         labels.append(batch["label"])

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
@@ -26,7 +24,6 @@ from clip.modules.layers import HEAD_WIDTH
 from clip.modules.tokenizer import Tokenizer, train_tokenizer
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
 from clip.transforms import ClipTransform
-from clip.transforms.clip_transform import normalise
 
 CONTEXT = 77
 SMALLEST_CUT = 0.9  # of an image's side that training sees
@@ -94,7 +91,7 @@ class ContrastiveModule(pl.LightningModule):
         """Give the similarities (B, B) of B images (uint8) and B texts, scaled."""
         end = tokens.argmax(dim=1)
         longest = int(end.max()) + 1
-        image = self.visual.encode(self.visual.embed(normalise(pixels.float() / 255)), [])
+        image = self.visual.encode(self.visual.embed(ClipTransform.prepare(pixels)), [])
         text = self.text.encode(self.text.embed(tokens)[:, :longest], [], end)
         scale = self.logit_scale.clamp(max=LAST_SCALE).exp()
         return scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
@@ -156,11 +153,10 @@ def read_pairs(
         if not chosen:
             raise UserError(f"pretrain.only_label={only_label}: no sample has this label")
     transform = ClipTransform(size)
-    pixels = np.empty((len(chosen), 3, size, size), dtype=np.uint8)
+    pixels = torch.empty(len(chosen), 3, size, size, dtype=torch.uint8)
     for slot, index in enumerate(tqdm(chosen, desc="decoding", unit="image")):
-        image = dataset.image(int(dataset.rows[index]), transform.pixels)
-        pixels[slot] = rearrange(image, "h w c -> c h w")
-    return TensorDataset(torch.from_numpy(pixels), tokenizer(dataset.text(i) for i in chosen))
+        pixels[slot] = dataset.image(int(dataset.rows[index]), transform)
+    return TensorDataset(pixels, tokenizer(dataset.text(i) for i in chosen))
 
 
 def train_clip(

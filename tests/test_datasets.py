@@ -1,7 +1,7 @@
 """Arrow files to samples: states, plots, workers, and files that are not what they should be."""
 
-import pickle
 from io import BytesIO
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +68,7 @@ def test_what_a_sample_holds_in_each_state(tmp_path):
     dataset.set_missing(np.array([COMPLETE, MISSING_TEXT, COMPLETE, MISSING_IMAGE]))
     batch = next(iter(DataLoader(dataset, batch_size=4)))
     assert {key: (tuple(x.shape), x.dtype) for key, x in batch.items()} == {
-        "image": ((4, 3, SIZE, SIZE), torch.float32),
+        "image": ((4, 3, SIZE, SIZE), torch.uint8),
         "tokens": ((4, 77), torch.int64),
         "label": ((4, CLASSES), torch.float32),
         "missing_type": ((4,), torch.int64),
@@ -76,7 +76,7 @@ def test_what_a_sample_holds_in_each_state(tmp_path):
     }
     assert torch.equal(dataset.sample_labels(), batch["label"])
     assert [read(row) for row in batch["tokens"]] == ["short", "", "", "x"]
-    assert batch["image"].flatten(1).any(1).tolist() == [True, True, True, False]
+    assert batch["image"].flatten(1).any(1).tolist() == [False, True, True, False]
     assert batch["missing_type"].tolist() == [0, 1, 0, 2]
     assert batch["sample_id"].tolist() == [0, 1, 2, 3]
     assert batch["label"].tolist() == [[0, 1, 0], [1, 1, 0], [0, 1, 0], [1, 1, 0]]
@@ -145,9 +145,27 @@ def test_order_depends_on_seed_and_epoch_and_every_process_has_its_share(tmp_pat
 def test_workers_open_the_file_themselves(tmp_path):
     dataset = open_dataset(write(tmp_path / "a.arrow", plots=[["p" * 20_000]] * 50))
     dataset[0]
-    assert len(pickle.dumps(dataset)) < 10_000
+    assert len(ForkingPickler.dumps(dataset)) < 10_000
     loader = DataLoader(dataset, batch_size=25, num_workers=1, multiprocessing_context="spawn")
     assert sum(len(batch["label"]) for batch in loader) == 50
+
+
+def test_a_text_is_tokenised_once_for_all_workers(tmp_path):
+    calls = tmp_path / "calls"
+
+    def counted(texts):
+        with calls.open("a") as file:
+            file.write("".join(f"{text}\n" for text in texts if text))
+        return letters(texts)
+
+    dataset = open_dataset(write(tmp_path / "a.arrow"), tokenize=counted)
+    loader = DataLoader(dataset, batch_size=1, num_workers=2, multiprocessing_context="fork",
+                        persistent_workers=True, sampler=EpochSampler(dataset, seed=0))  # fmt: skip
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        texts = {int(batch["sample_id"]): read(batch["tokens"][0]) for batch in loader}
+        assert texts == {0: "short", 1: "only", 2: "", 3: "x"}
+    assert sorted(calls.read_text().split()) == ["only", "short", "x"]
 
 
 def test_integer_labels_and_files_without_ids(tmp_path):

@@ -79,7 +79,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         dataset: a key of ``DATASETS``.
         data_root: folder of the arrow files.
         num_classes: of the task, to check the labels.
-        transform: Pillow image -> (3, H, W).
+        transform: Pillow image -> (3, H, W) uint8; its ``prepare`` does the rest on the device.
         tokenize: texts -> (N, 77) ids.
         count: (tokens, missing_type) of a batch -> its "present".
         image_size: H = W.
@@ -109,6 +109,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         super().__init__()
         self.name, self.declaration = dataset, DATASETS[dataset]
         self.data_root, self.plan, self.batch_size = Path(data_root), plan, batch_size
+        self.transform = transform
         self.seed, self.collate = seed, functools.partial(collate, count)
         self.num_workers = (
             min(MOST_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers

@@ -18,6 +18,7 @@ from clip.errors import UserError
 from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 
 PLOT_POLICIES = ("first", "longest", "all")
+UNKNOWN = -1  # no token has this id
 
 
 def open_table(path: Path) -> pa.Table:
@@ -48,7 +49,7 @@ class ArrowDataset(Dataset):
         path: an arrow file as make_arrow.py writes it.
         text_column: name of its text column, a list of strings a row.
         num_classes: labels must be 0..num_classes-1, or rows of num_classes zeros and ones.
-        transform: Pillow image -> (3, H, W).
+        transform: Pillow image -> (3, H, W) uint8.
         tokenize: texts -> (N, 77) ids.
         image_size: H = W, for the zeros.
         plots: which texts of a row are samples: its first, its longest, or all of them.
@@ -74,12 +75,16 @@ class ArrowDataset(Dataset):
         self.path, self.text_column, self.num_classes = path, text_column, num_classes
         self.transform, self.tokenize, self.image_size = transform, tokenize, image_size
         self.simulate = simulate
-        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # seen by live workers
+        # Shared with live workers: the epoch, and every text's ids once one of them made them.
+        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()
+        self.empty_text = tokenize([""])[0]
         self._open: pa.Table | None = None
         self.num_rows = self.table.num_rows
         self.labels = self._read_labels()  # (rows,) int64 or (rows, C) float32
         self.rows, self.texts = self._select(plots)  # (samples,): arrow row, number of its text
         self.missing = np.full(self.num_rows, COMPLETE, dtype=np.uint8)
+        shape = len(self.rows), len(self.empty_text)
+        self.ids = torch.full(shape, UNKNOWN, dtype=torch.int32).share_memory_()
 
     @property
     def table(self) -> pa.Table:
@@ -150,10 +155,10 @@ class ArrowDataset(Dataset):
         state = self._state(index)
         size = self.image_size
         return {
-            "image": torch.zeros(3, size, size)
+            "image": torch.zeros(3, size, size, dtype=torch.uint8)
             if state == MISSING_IMAGE
             else self.image(row, self.transform),
-            "tokens": self.tokenize([self.text(index) if state != MISSING_TEXT else ""])[0],
+            "tokens": self.empty_text if state == MISSING_TEXT else self.tokens(index),
             "label": self.labels[row],
             "missing_type": torch.tensor(state),
             "sample_id": torch.tensor(index),
@@ -172,6 +177,15 @@ class ArrowDataset(Dataset):
         if self.simulate is None or state != COMPLETE:
             return state
         return Random(f"{self.simulate}/{int(self.epoch)}/{index}").randrange(len(CASES))
+
+    def tokens(self, index: int) -> Tensor:
+        """Give the ids (77,) of a sample's text, made once."""
+        row = self.ids[index]
+        if row[0] == UNKNOWN:
+            ids = self.tokenize([self.text(index)])[0]
+            row[1:] = ids[1:]
+            row[0] = ids[0]  # last: a row that begins is whole
+        return row.long()
 
     def text(self, index: int) -> str:
         """Read the text of a sample, whatever the missing table says."""

@@ -1,5 +1,6 @@
 """The LightningModule: one shared step for training, validation and test; nothing else."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,20 +21,29 @@ class MissingAwarePromptModule(pl.LightningModule):
         model: the frozen CLIP with prompts and head.
         task: loss and metrics.
         optim: optimiser and schedule.
+        prepare: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
         identity: what a checkpoint must agree with to be loaded; saved in it under "identity".
     """
 
     strict_loading = False  # checkpoints leave the frozen CLIP out; on_load_checkpoint is strict
 
-    def __init__(self, model: PromptedCLIP, task: Task, optim: OptimSettings, identity: dict):
+    def __init__(
+        self,
+        model: PromptedCLIP,
+        task: Task,
+        optim: OptimSettings,
+        prepare: Callable[[Tensor], Tensor],
+        identity: dict,
+    ):
         super().__init__()
         self.model, self.task, self.optim, self.identity = model, task, optim, identity
+        self.prepare = prepare
         # A ModuleDict may not have a key "train", which is a method of every module.
         self.metrics = nn.ModuleList(task.collection(f"{split}/") for split in SPLITS)
 
     def _step(self, batch: dict[str, Any], split: str) -> Tensor:
-        inputs = (batch[key] for key in ("image", "tokens", "missing_type", "present"))
-        logits = self.model(*inputs)
+        rest = (batch[key] for key in ("tokens", "missing_type", "present"))
+        logits = self.model(self.prepare(batch["image"]), *rest)
         label = batch["label"]
         loss = self.task.loss(logits, label)
         metrics = self.metrics[SPLITS.index(split)]

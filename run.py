@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,7 @@ logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARN
 
 import pandas as pd  # noqa: E402
 import pytorch_lightning as pl  # noqa: E402
+from pytorch_lightning.utilities import rank_zero_only  # noqa: E402
 
 from clip import assembly, evaluation, report, runs  # noqa: E402
 from clip.config import ex  # noqa: E402
@@ -54,6 +56,8 @@ def train(config: Config, given: Given) -> Config:
     path = config["resume_from"]
     resume = runs.find_checkpoint(path, runs.LAST) if path else None
     device = devices(config)
+    world = device["devices"] * config["num_nodes"]
+    accumulated = assembly.accumulation(config, world)
     module, data = assembly.from_config(config, given)
     data.setup("fit")
     record = assembly.run_record(module, config) | {"missing_tables": data.table_hashes}
@@ -61,7 +65,6 @@ def train(config: Config, given: Given) -> Config:
     folder = Path(loggers[0].log_dir) if loggers else None
     headline = f"val/{module.task.headline}"
     callbacks = runs.checkpoint_callbacks(folder, headline, resume) if folder else []
-    world = device["devices"] * config["num_nodes"]
     batches = len(data.datasets["train"]) / config["per_gpu_batchsize"] / world
     trainer = runs.make_trainer(
         loggers,
@@ -70,7 +73,7 @@ def train(config: Config, given: Given) -> Config:
         num_nodes=config["num_nodes"],
         max_epochs=config["max_epoch"],
         max_steps=config["max_steps"] or -1,
-        accumulate_grad_batches=config["batch_size"] // config["per_gpu_batchsize"] // world,
+        accumulate_grad_batches=accumulated,
         # A share of less than one batch is one batch.
         val_check_interval=min(1.0, max(config["val_check_interval"], 1 / max(1, batches))),
         fast_dev_run=config["fast_dev_run"],
@@ -96,7 +99,9 @@ def evaluate(config: Config, given: Given) -> Config:
     data.setup("test")
     record = assembly.run_record(module, config) | {"missing_tables": data.table_hashes}
     loggers = start(config, "test", record)
-    trainer = runs.make_trainer(loggers, device, fast_dev_run=config["fast_dev_run"])
+    trainer = runs.make_trainer(
+        loggers, device, num_nodes=config["num_nodes"], fast_dev_run=config["fast_dev_run"]
+    )
     (metrics,) = trainer.test(module, datamodule=data, verbose=False)
     floor = module.task.floor(data.datasets["test"].sample_labels())
     print(f"{report.metrics_text(metrics)}\n{report.floor_text(floor)}")
@@ -112,6 +117,8 @@ def run_sweep(config: Config, given: Given) -> pd.DataFrame:
         raise UserError("sweep needs load_path=, a checkpoint or the folder of a run")
     device = devices(config)
     module, data = assembly.from_config(config, given)
+    if device["devices"] > 1:
+        raise UserError(f"sweep runs in one process on one device, not on {device['devices']}")
     dataset = data.dataset("test")
     loggers = start(config | {"fast_dev_run": False}, "sweep", assembly.run_record(module, config))
     folder = Path(loggers[0].log_dir)
@@ -152,6 +159,8 @@ def run_demo(config: Config, given: Given) -> pd.DataFrame:
 
 def guarded(function: Callable[[Config, Given], Any], config: Config, run: Any) -> None:
     """Call a command with checked settings; a mistake of the user ends it in one line."""
+    if rank_zero_only.rank:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the first process speaks for all
     try:
         function(validate(config), set(run.meta_info["config_updates"]))
     except UserError as error:

@@ -4,6 +4,7 @@ from typing import Any
 
 from clip import runs
 from clip.datamodules import MissingModalityDataModule
+from clip.errors import UserError
 from clip.modules.checkpoint import check_identity, load_own
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.clip_weights import load_clip
@@ -71,6 +72,22 @@ def data_from_config(
     return MissingModalityDataModule.from_config(
         config, classes, image_size, transform, tokenize, count_present
     )
+
+
+def accumulation(config: dict[str, Any], world: int) -> int:
+    """Give the micro-batches of one optimiser step, in each of ``world`` processes.
+
+    Raises:
+        UserError: the batch is no multiple of what the processes take in one pass.
+    """
+    samples = config["per_gpu_batchsize"] * world
+    if config["batch_size"] % samples:
+        raise UserError(
+            f"batch_size={config['batch_size']} is no multiple of the {samples} samples of one "
+            f"pass (per_gpu_batchsize={config['per_gpu_batchsize']} in {world} processes); "
+            "change one of them"
+        )
+    return config["batch_size"] // samples
 
 
 def run_record(module: MissingAwarePromptModule, config: dict[str, Any]) -> dict[str, Any]:

@@ -167,13 +167,6 @@ def _flat(config: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _check_combinations(config: dict[str, Any]) -> None:
-    step = config["per_gpu_batchsize"] * max(1, config["num_gpus"]) * config["num_nodes"]
-    if config["batch_size"] % step:
-        raise UserError(
-            f"batch_size={config['batch_size']} is no multiple of the {step} samples of one pass "
-            f"(per_gpu_batchsize={config['per_gpu_batchsize']} x num_gpus={config['num_gpus']} x "
-            f"num_nodes={config['num_nodes']}); change one of them"
-        )
     if config["end_lr"] >= config["learning_rate"]:
         raise UserError(
             f"end_lr={config['end_lr']} must be below learning_rate={config['learning_rate']}"

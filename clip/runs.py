@@ -18,6 +18,8 @@ from pytorch_lightning.callbacks import (
     TQDMProgressBar,
 )
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities import rank_zero_only
 
 from clip.errors import UserError
 from clip.modules.published import read_released
@@ -136,8 +138,9 @@ def loggers(log_dir: str, name: str) -> list[Logger]:
     return out
 
 
+@rank_zero_only
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name, then rename it."""
+    """Write JSON under a temporary name, then rename it; the first process only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -175,7 +178,8 @@ def devices(num_gpus: int, precision: str) -> dict[str, Any]:
         return {"accelerator": "gpu", "devices": num_gpus, "precision": precision}
     if num_gpus:
         print(f"num_gpus={num_gpus}, but this machine has none: running on the CPU in 32 bit")
-    return {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun started here
+    return {"accelerator": "cpu", "devices": started, "precision": "32-true"}
 
 
 def make_trainer(
@@ -185,7 +189,12 @@ def make_trainer(
     watch: list[Callback] = [TQDMProgressBar(refresh_rate=REFRESH)]
     if run and callbacks:
         watch.append(LearningRateMonitor("step"))
+    several = device["devices"] * settings.get("num_nodes", 1) > 1
     return pl.Trainer(
+        # Every trainable parameter takes part in every step, and the only buffers are constants:
+        # processes with more batches than others must not wait for them.
+        strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
+        use_distributed_sampler=False,  # ours deal the samples out without repeating any
         logger=run,
         callbacks=[*callbacks, *watch],
         enable_checkpointing=bool(callbacks),

@@ -72,7 +72,6 @@ def test_every_key_has_a_comment_a_rule_and_a_reader(defaults):
         ({"precision": 8}, ["precision=8", "bf16"]),
         ({"sweep_ratios": [0.5, 2]}, ["sweep_ratios=[0.5, 2]"]),
         ({"pretrain__width": 0}, ["pretrain.width=0"]),
-        ({"per_gpu_batchsize": 48}, ["batch_size=256", "48", "per_gpu_batchsize=48"]),
         ({"end_lr": 0.1}, ["end_lr=0.1", "learning_rate=0.01"]),
         ({"test_only": True}, ["load_path"]),
         ({"load_path": "a", "resume_from": "b"}, ["load_path=a", "resume_from=b"]),

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from clip.datamodules.epoch_sampler import EpochSampler
+from clip.datamodules.samplers import EpochSampler, ShareSampler
 from clip.datasets import DATASETS, ArrowDataset
 from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
@@ -140,6 +140,8 @@ def test_order_depends_on_seed_and_epoch_and_every_process_has_its_share(tmp_pat
     assert len({tuple(order(*key)) for key in ((1, 0), (2, 0), (1, 5))}) == 3
     shares = [order(1, world_size=2, rank=rank) for rank in range(2)]
     assert sorted(sum(shares, [])) == list(range(40))
+    shares = [list(ShareSampler(7, world_size=3, rank=rank)) for rank in range(3)]
+    assert shares == [[0, 3, 6], [1, 4], [2, 5]]
 
 
 def test_workers_open_the_file_themselves(tmp_path):

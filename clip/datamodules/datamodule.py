@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from clip.datamodules.epoch_sampler import EpochSampler
+from clip.datamodules.samplers import EpochSampler, ShareSampler
 from clip.datasets import DATASETS, ArrowDataset
 from clip.datasets.arrow_dataset import count_rows
 from clip.errors import UserError
@@ -208,16 +208,21 @@ class MissingModalityDataModule(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled training batches."""
+        """Shuffled training batches of this process."""
         train, trainer = self.datasets["train"], self.trainer
         return self.loader(
             train, EpochSampler(train, self.seed, trainer.world_size, trainer.global_rank)
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Validation batches."""
-        return self.loader(self.datasets["val"])
+        """Validation batches of this process."""
+        return self._share("val")
 
     def test_dataloader(self) -> DataLoader:
-        """Test batches."""
-        return self.loader(self.datasets["test"])
+        """Test batches of this process."""
+        return self._share("test")
+
+    def _share(self, split: str) -> DataLoader:
+        dataset, trainer = self.datasets[split], self.trainer
+        sampler = ShareSampler(len(dataset), trainer.world_size, trainer.global_rank)
+        return self.loader(dataset, sampler)

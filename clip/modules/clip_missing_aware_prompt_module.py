@@ -5,6 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from clip.modules.checkpoint import check_identity, check_own
 from clip.modules.model import PromptedCLIP
@@ -40,6 +41,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         self.prepare = prepare
         # A ModuleDict may not have a key "train", which is a method of every module.
         self.metrics = nn.ModuleList(task.collection(f"{split}/") for split in SPLITS)
+        self.losses = nn.ModuleList(MeanMetric() for _ in SPLITS)
 
     def _step(self, batch: dict[str, Any], split: str) -> Tensor:
         rest = (batch[key] for key in ("tokens", "missing_type", "present"))
@@ -48,9 +50,11 @@ class MissingAwarePromptModule(pl.LightningModule):
         loss = self.task.loss(logits, label)
         metrics = self.metrics[SPLITS.index(split)]
         metrics.update(self.task.probabilities(logits.detach().float()), label.long())
-        progress = split == "train"
-        self.log(f"{split}/loss", loss, on_step=progress, on_epoch=True, prog_bar=progress,
-                 batch_size=len(label), sync_dist=not progress)  # fmt: skip
+        if split == "train":
+            self.log("train/loss_step", loss, prog_bar=True)
+        # Lightning's own mean over processes rounds the number of samples down.
+        self.losses[SPLITS.index(split)].update(loss.detach(), len(label))
+        self.log(f"{split}/loss", self.losses[SPLITS.index(split)], on_step=False, on_epoch=True)
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(label))
         return loss
 

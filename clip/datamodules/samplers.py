@@ -1,6 +1,8 @@
-"""The order of the training samples, a function of seed and epoch alone."""
+"""Which samples a process sees, and in which order."""
 
-from torch.utils.data import DistributedSampler
+from collections.abc import Iterator
+
+from torch.utils.data import DistributedSampler, Sampler
 
 from clip.datasets import ArrowDataset
 
@@ -25,3 +27,22 @@ class EpochSampler(DistributedSampler):
         """Begin an epoch."""
         super().set_epoch(epoch)
         self.dataset.set_epoch(epoch)
+
+
+class ShareSampler(Sampler):
+    """Every sample once, in file order, dealt out to the processes; none is padded or repeated.
+
+    Args:
+        size: number of samples.
+        world_size: processes that share them.
+        rank: number of this process.
+    """
+
+    def __init__(self, size: int, world_size: int = 1, rank: int = 0):
+        self.indices = range(rank, size, world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)

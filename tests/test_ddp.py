@@ -1,0 +1,63 @@
+"""Two processes on one CPU give what one gives: the same losses, weights and scores."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+from tests import tiny
+from tests.conftest import ROOT, shell
+
+ODD = 13  # test samples: two processes get seven and six
+
+
+def twice(*arguments):
+    """The command line, started by torchrun in two processes."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run([*launch, str(ROOT / "run.py"), *map(str, arguments)], cwd=ROOT,
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def only(folder, pattern):
+    (path,) = folder.glob(pattern)
+    return path
+
+
+@pytest.fixture(scope="module")
+def odd_settings(settings, tmp_path_factory):
+    folder = tiny.write_arrow(tmp_path_factory.mktemp("odd"), {"train": 24, "dev": 7, "test": ODD})
+    return [text for text in settings if not text.startswith("data_root")] + [f"data_root={folder}"]
+
+
+def test_two_processes_equal_one(odd_settings, tmp_path):
+    common = ["with", "task_finetune_mmimdb", *odd_settings, "max_epoch=2", "exp_name=d",
+              "val_check_interval=1.0"]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert shell(*common, f"log_dir={one}").returncode == 0
+    out = twice(*common, f"log_dir={two}").stdout
+    assert out.count("run folder") == 1
+    for name in ("train/loss", "val/loss", "val/F1_Macro", "val/mAP"):
+        found, wanted = (
+            pd.read_csv(only(folder, "d_*/version_0/metrics.csv"))[name].dropna().to_numpy()
+            for folder in (two, one)
+        )
+        assert found == pytest.approx(wanted, abs=1e-5), name
+    states = [torch.load(only(folder, "**/*-last.pt"), weights_only=True) for folder in (one, two)]
+    assert states[0]["global_step"] == states[1]["global_step"] == 6
+    for name, tensor in states[0]["state_dict"].items():
+        torch.testing.assert_close(states[1]["state_dict"][name], tensor, atol=1e-4, rtol=1e-3)
+
+    test = ["with", "task_finetune_mmimdb", *odd_settings, f"load_path={one}", "test_only=True",
+            "exp_name=t"]  # fmt: skip
+    assert shell(*test, f"log_dir={one}").returncode == 0
+    twice(*test, f"log_dir={two}")
+    scores = [json.loads(only(folder, "t_*/version_0/metrics.json").read_text())
+              for folder in (one, two)]  # fmt: skip
+    assert scores[0].pop("input_ignored") == scores[1].pop("input_ignored")
+    assert scores[0].pop("missing_tables") == scores[1].pop("missing_tables")
+    assert scores[1] == pytest.approx(scores[0], abs=1e-6)

@@ -34,10 +34,10 @@ def from_config(
     path = runs.find_checkpoint(config["load_path"], runs.BEST) if config["load_path"] else None
     checkpoint = runs.read_checkpoint(path) if path else None
     if checkpoint:
-        for key in {"vit", *MODEL_KEYS} - given:
+        for key in {"vit", "activation", *MODEL_KEYS} - given:
             config[key] = checkpoint["identity"][key]
     task = TASKS[config["task"]]
-    frozen = load_clip(config["vit"])
+    frozen = load_clip(config["vit"], config["activation"])
     model = build_model(
         frozen.state,
         config["prompt_type"],
@@ -49,7 +49,8 @@ def from_config(
         activation=frozen.activation,
     )
     identity = {key: config[key] for key in ("task", "vit", *MODEL_KEYS)}
-    identity |= {"thaw": list(model.thaw), "backbone_sha256": frozen.sha256}
+    identity |= {"thaw": list(model.thaw), "backbone_sha256": frozen.sha256,
+                 "activation": frozen.activation}  # fmt: skip
     if checkpoint:
         check_identity(identity, checkpoint["identity"], path)
         load_trained(model, checkpoint["state_dict"], path)

@@ -65,7 +65,9 @@ class Holder(torch.nn.Module):
             self.register_buffer(name, buffer)
         for name, child in module.named_children():
             setattr(self, name, Holder(child))
-        self.sizes, self.names = [1, 2], {"a": 1}
+        self.sizes, self.names = [1, 2], {"a": 1}  # lists and dicts have types in an archive
+        if isinstance(module, ResidualAttentionBlock):
+            self.attn_mask = module.attn_mask  # an attribute, no buffer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
@@ -100,6 +102,7 @@ FILES = {
     "openai.safetensors": (lambda frozen, path: save_file(frozen.state, path), False, True),
     "plain.pt": (lambda frozen, path: torch.save(frozen.state, path), False, True),
     "plain.bin": (legacy, False, True),
+    "renamed.bin": (lambda frozen, path: save_file(frozen.state, path), False, True),
     "open_clip_pytorch_model.bin": (open_clip, False, False),
     "traced.pt": (traced, True, True),
     "scripted.pt": (scripted, True, True),
@@ -150,7 +153,9 @@ def test_what_transformers_writes_loads_to_equal_tensors(frozen, tmp_path):
     frozen.tokenizer.save(tmp_path)
     assert_same(load_clip(str(tmp_path)), frozen)
     weights = tmp_path / "model.safetensors"
-    torch.save(load_file(weights), tmp_path / "pytorch_model.bin")
+    # Files of older versions hold the numbers of the positions, too.
+    positions = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    torch.save(load_file(weights) | positions, tmp_path / "pytorch_model.bin")
     weights.unlink()
     assert_same(load_clip(str(tmp_path)), frozen)
 

@@ -126,6 +126,11 @@ def residual_network(state):
         (odd_grid, ["visual.positional_embedding is (6, 128), not (5, 128)"]),
         (narrow, ["text tower is 96 wide", "64"]),
         (residual_network, ["no tensor 'visual.positional_embedding'", "vision transformer"]),
+        (lambda state: state.update({"token_embedding.weight": torch.zeros(5, 0)}), ["empty"]),
+        (
+            lambda state: state.update({"visual.conv1.weight": torch.zeros(5)}),
+            ["not those of a CLIP"],
+        ),
         (lambda state: state.clear(), ["no tensor 'visual.conv1.weight'"]),
         (lambda state: state.update(x=0), ["no state dict"]),
     ],
@@ -218,6 +223,13 @@ def config(folder, **changes):
     (folder / "config.json").write_text(json.dumps(content))
 
 
+def overruled(folder):
+    """A second section, of old versions, that overrules the first."""
+    content = json.loads((folder / "config.json").read_text())
+    content |= {"vision_config_dict": None, "text_config_dict": {"hidden_act": "gelu"}}
+    (folder / "config.json").write_text(json.dumps(content))
+
+
 def foreign_tokenizer(folder):
     train_tokenizer(["other words and others"] * 3, 530).save(folder)
 
@@ -226,6 +238,7 @@ def foreign_tokenizer(folder):
     ("change", "words"),
     [
         (lambda folder: config(folder, vision__hidden_act="relu"), "['quick_gelu', 'relu']"),
+        (overruled, "['gelu', 'quick_gelu']"),
         (lambda folder: config(folder, vision__num_attention_heads=4), "is 4, but this CLIP needs"),
         (lambda folder: config(folder, text__num_hidden_layers=12), "is 12, but this CLIP needs 4"),
         (lambda folder: config(folder, text__layer_norm_eps=1e-6), "layer_norm_eps is 1e-06"),

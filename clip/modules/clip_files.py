@@ -122,6 +122,11 @@ def _script_root(path: Path) -> str | None:
     return next((n[0] for n in names if len(n) == 2 and n[1] == "constants.pkl"), None)
 
 
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:  # the length of a table in JSON, then the table
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+
+
 def _read_saved(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -132,7 +137,7 @@ def _read_saved(path: Path) -> Any:
 
 
 FORMATS: tuple[tuple[Callable[[Path], Any], Callable[[Path], Any]], ...] = (
-    (lambda path: path.suffix == ".safetensors", load_file),
+    (_is_safetensors, load_file),
     (_script_root, _read_script),
     (lambda path: True, _read_saved),  # torch.save
 )

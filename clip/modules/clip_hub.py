@@ -59,7 +59,7 @@ def check_cached(path: Path, sha256: str) -> None:
     Raises:
         UserError: it is damaged; it is taken out of the cache.
     """
-    blob = path.resolve()
+    blob = path.parent / path.readlink() if path.is_symlink() else path
     if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name) and (
         sha256 != blob.name
     ):  # fmt: skip

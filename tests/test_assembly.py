@@ -1,0 +1,46 @@
+"""Settings to a model: what the user and the checkpoint say about the CLIP reaches it."""
+
+import copy
+
+import pytest
+import torch
+
+from clip.assembly import from_config
+from clip.config import ex
+from clip.config_rules import validate
+from clip.errors import UserError
+from clip.modules.clip_missing_aware_prompt_module import trained_state
+from clip.modules.clip_weights import load_clip
+from clip.modules.layers import QuickGELU
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def lone_file(clip_folder, tmp_path_factory):
+    """The weights without the config.json that says how they were trained."""
+    path = tmp_path_factory.mktemp("lone") / "weights.pt"
+    frozen = load_clip(str(clip_folder))
+    torch.save(frozen.state, path)
+    frozen.tokenizer.save(path.parent)
+    return path
+
+
+def built(arrow_folder, **settings):
+    config = copy.deepcopy(ex.configurations[0]()) | settings
+    config |= {"data_root": str(arrow_folder), "prompt_length": tiny.LENGTH, "num_gpus": 0,
+               "prompt_depth": tiny.DEPTH}  # fmt: skip
+    return from_config(validate(config), set(settings))[0]
+
+
+def test_a_checkpoint_keeps_the_activation_that_the_user_gave(lone_file, arrow_folder, tmp_path):
+    with pytest.raises(UserError, match="give activation="):
+        built(arrow_folder, vit=str(lone_file))
+    module = built(arrow_folder, vit=str(lone_file), activation="quick_gelu")
+    assert any(isinstance(part, QuickGELU) for part in module.modules())
+    path = tmp_path / "epoch-0.pt"
+    torch.save({"identity": module.identity, "state_dict": trained_state(module.model)}, path)
+
+    again = built(arrow_folder, load_path=str(path))
+    assert again.identity == module.identity
+    with pytest.raises(UserError, match="has activation=quick_gelu, but this run has .*=gelu"):
+        built(arrow_folder, load_path=str(path), activation="gelu")

@@ -44,3 +44,9 @@ def test_a_checkpoint_keeps_the_activation_that_the_user_gave(lone_file, arrow_f
     assert again.identity == module.identity
     with pytest.raises(UserError, match="has activation=quick_gelu, but this run has .*=gelu"):
         built(arrow_folder, load_path=str(path), activation="gelu")
+
+
+def test_the_identity_of_a_model_names_what_the_clip_says(clip_folder, arrow_folder):
+    identity = built(arrow_folder, vit=str(clip_folder)).identity
+    assert identity["activation"] == "quick_gelu"
+    assert len(identity["backbone_sha256"]) == 64

@@ -86,6 +86,14 @@ def spoil(state):
     state["ln_final.weight"] = state["ln_final.weight"].index_fill(0, torch.tensor(3), torch.nan)
 
 
+def overflow(state):
+    state["visual.proj"] = state["visual.proj"].index_fill(0, torch.tensor(3), -torch.inf)
+
+
+def none_left(state):
+    state["visual.proj"] = torch.zeros(0, 32)
+
+
 def quantise(state):
     state["visual.proj"] = state["visual.proj"].char()
 
@@ -121,6 +129,8 @@ def residual_network(state):
         (add_one, ["1 unexpected (visual.pooler.weight)"]),
         (misshape, ["1 misshaped (visual.proj is (128, 31), not (128, 32))"]),
         (spoil, ["1 not finite (ln_final.weight)"]),
+        (overflow, ["1 not finite (visual.proj)"]),
+        (none_left, ["1 misshaped (visual.proj is (0, 32), not (128, 32))"]),
         (quantise, ["1 not of floating-point numbers (visual.proj)"]),
         (empty, ["1 not of floating-point numbers (visual.proj)"]),
         (odd_grid, ["visual.positional_embedding is (6, 128), not (5, 128)"]),

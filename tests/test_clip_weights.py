@@ -1,40 +1,17 @@
 """Weight files that are not one whole CLIP are refused in one line; nothing in them ever runs."""
 
-import json
 import os
 import pickle
-import shutil
 import zipfile
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clip.errors import UserError
-from clip.modules.clip_beside import OPENAI_SHA256, find_activation
-from clip.modules.clip_layouts import ClipSizes
-from clip.modules.clip_weights import load_clip
-from clip.modules.tokenizer import train_tokenizer
 from clip.modules.vision_transformer_prompts import TextTransformer
 from tests import tiny
 
 BLOCK = "transformer.resblocks.1."
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return tiny.write_clip(tmp_path_factory.mktemp("clip") / "x")
-
-
-@pytest.fixture
-def folder(original, tmp_path):
-    """A copy of a good folder, to be spoiled."""
-    return shutil.copytree(original, tmp_path / "clip")
-
-
-@pytest.fixture
-def state(original):
-    return dict(load_clip(str(original)).state)
 
 
 class Payload:
@@ -45,16 +22,6 @@ class Payload:
 
     def __reduce__(self):
         return os.mkdir, (str(self.path),)
-
-
-def refusal(vit, activation=None):
-    """The message, which must be one line that names the file or folder."""
-    with pytest.raises(UserError) as caught:
-        load_clip(str(vit), activation)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert str(vit) in message
-    return message
 
 
 # Tensors
@@ -148,7 +115,7 @@ def residual_network(state):
 def test_wrong_tensors_are_listed(folder, state, change, words):
     change(state)
     torch.save(state, folder / "wrong.pt")
-    message = refusal(folder / "wrong.pt", "quick_gelu")
+    message = tiny.refusal(folder / "wrong.pt", "quick_gelu")
     assert all(word in message for word in words), message
 
 
@@ -158,7 +125,7 @@ def test_tensors_are_listed_by_their_names_in_the_file(folder):
     del state["text_model.encoder.layers.1.self_attn.k_proj.bias"]
     state |= {"pooler.weight": torch.zeros(1), "visual_projection.weight": torch.zeros(1)}
     save_file(state, weights)
-    message = refusal(folder)
+    message = tiny.refusal(folder)
     assert "1 missing (text_model.encoder.layers.1.self_attn.k_proj.bias)" in message
     assert "1 unexpected (pooler.weight)" in message
     assert "1 misshaped (visual_projection.weight is (1,), not (32, 128))" in message
@@ -212,7 +179,7 @@ def code_in_an_archive(path, state):
 )
 def test_files_that_hold_no_tensors(folder, state, name, write, words):
     write(folder / name, state)
-    assert words in refusal(folder / name)
+    assert words in tiny.refusal(folder / name)
     assert not (folder / "ran").exists()
     assert not os.path.exists("ran")
 
@@ -222,94 +189,6 @@ def test_the_payload_does_run_where_nothing_guards(tmp_path):
     assert (tmp_path / "ran").is_dir()
 
 
-# What stands beside them
-
-
-def config(folder, **changes):
-    content = json.loads((folder / "config.json").read_text())
-    for key, value in changes.items():
-        tower, _, key = key.partition("__")
-        content[f"{tower}_config"][key] = value
-    (folder / "config.json").write_text(json.dumps(content))
-
-
-def overruled(folder):
-    """A second section, of old versions, that overrules the first."""
-    content = json.loads((folder / "config.json").read_text())
-    content |= {"vision_config_dict": None, "text_config_dict": {"hidden_act": "gelu"}}
-    (folder / "config.json").write_text(json.dumps(content))
-
-
-def foreign_tokenizer(folder):
-    train_tokenizer(["other words and others"] * 3, 530).save(folder)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda folder: config(folder, vision__hidden_act="relu"), "['quick_gelu', 'relu']"),
-        (overruled, "['gelu', 'quick_gelu']"),
-        (lambda folder: config(folder, vision__num_attention_heads=4), "is 4, but this CLIP needs"),
-        (lambda folder: config(folder, text__num_hidden_layers=12), "is 12, but this CLIP needs 4"),
-        (lambda folder: config(folder, text__layer_norm_eps=1e-6), "layer_norm_eps is 1e-06"),
-        (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
-        (lambda folder: (folder / "config.json").write_text("{}"), "give activation=quick_gelu"),
-        (lambda folder: (folder / "config.json").unlink(), "give activation=quick_gelu"),
-        (lambda folder: (folder / "vocab.json").unlink(), "put the one of this CLIP there"),
-        (lambda folder: (folder / "merges.txt").unlink(), "vocab.json and merges.txt"),
-        (lambda folder: (folder / "vocab.json").write_text("[]"), "get them again"),
-        (foreign_tokenizer, "tokenizer of 526 tokens"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "none of model.safetensors, "),
-    ],
-)
-def test_a_broken_folder_is_refused_by_name(folder, change, words):
-    change(folder)
-    assert words in refusal(folder)
-
-
-def test_whoever_says_the_activation_must_agree(folder, state):
-    assert load_clip(str(folder), "quick_gelu").activation == "quick_gelu"
-    message = refusal(folder, "gelu")
-    assert "config.json says quick_gelu, activation= says gelu" in message
-    model = {"embed_dim": 32, "vision_cfg": {"width": 128}, "text_cfg": {"width": 64, "heads": 1}}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
-    assert "open_clip_config.json says gelu" in refusal(folder)
-    (folder / "config.json").unlink()
-    assert load_clip(str(folder)).activation == "gelu"
-
-
-@pytest.mark.parametrize(
-    ("section", "values", "words"),
-    [
-        ("vision_cfg", {"timm_model_name": "vit_so400m"}, "timm_model_name set"),
-        ("vision_cfg", {"head_width": 80}, "head_width is 80, but this CLIP needs 64"),
-        ("text_cfg", {"no_causal_mask": True}, "no_causal_mask set"),
-    ],
-)
-def test_variants_of_open_clip_are_refused(folder, section, values, words):
-    model = {"quick_gelu": True, "vision_cfg": {}, "text_cfg": {}} | {section: values}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
-    assert words in refusal(folder)
-
-
-def test_openais_archives_say_their_activation_by_checksum(tmp_path, state):
-    sizes = ClipSizes.of(state)
-    assert len(OPENAI_SHA256) == 4
-    for checksum in OPENAI_SHA256:
-        assert find_activation(tmp_path, sizes, checksum, None) == "quick_gelu"
-        with pytest.raises(UserError, match="says quick_gelu, activation= says gelu"):
-            find_activation(tmp_path, sizes, checksum, "gelu")
-    with pytest.raises(UserError, match="give activation="):
-        find_activation(tmp_path, sizes, "0" * 64, None)
-
-
-def test_a_tower_wider_than_the_published_ones_needs_a_configuration(tmp_path, state):
-    width = 1280  # ViT-H/14 has 16 heads of 80 there
-    state["visual.conv1.weight"] = torch.zeros(width, 3, 8, 8)
-    with pytest.raises(UserError, match="1280 channels may have any number of heads"):
-        find_activation(tmp_path, ClipSizes.of(state), "0" * 64, "gelu")
-
-
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
-    assert "ViT-B/16" in refusal("ViT-X-99")
-    assert "neither a file" in refusal(tmp_path / "absent.pt")
+    assert "ViT-B/16" in tiny.refusal("ViT-X-99")
+    assert "neither a file" in tiny.refusal(tmp_path / "absent.pt")

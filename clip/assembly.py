@@ -34,10 +34,10 @@ def from_config(
     path = runs.find_checkpoint(config["load_path"], runs.BEST) if config["load_path"] else None
     checkpoint = runs.read_checkpoint(path, config["seed"]) if path else None
     if checkpoint:
-        for key in {"vit", *MODEL_KEYS} & checkpoint["identity"].keys() - given:
+        for key in {"vit", "activation", *MODEL_KEYS} & checkpoint["identity"].keys() - given:
             config[key] = checkpoint["identity"][key]
     task = TASKS[config["task"]]
-    frozen = load_clip(config["vit"])
+    frozen = load_clip(config["vit"], config["activation"])
     model = build_model(
         frozen.state,
         config["prompt_type"],
@@ -50,7 +50,8 @@ def from_config(
         **{key: config[key] for key in METHOD_KEYS},
     )
     identity = {key: config[key] for key in ("task", "vit", *MODEL_KEYS)}
-    identity |= {"thaw": list(model.thaw), "backbone_sha256": frozen.sha256}
+    identity |= {"thaw": list(model.thaw), "backbone_sha256": frozen.sha256,
+                 "activation": frozen.activation}  # fmt: skip
     if checkpoint:
         if "clip" in checkpoint:  # the released code keeps its CLIP, ours keeps its SHA-256
             check_clip(model, checkpoint["clip"], path)

@@ -35,7 +35,8 @@ def base_config():
     test_type = None  # shorthand for missing_type.test
     test_ratio = None  # shorthand for missing_ratio.test
 
-    vit = "ViT-B/16"  # the frozen CLIP: a published name or the folder of one
+    vit = "ViT-B/16"  # the frozen CLIP: a published name, a Hugging Face id, a folder or a file
+    activation = None  # quick_gelu or gelu, for a file that does not say it; None: what CLIP says
     prompt_type = "dcp"  # dcp, or none for the baseline
     prompts = "full"  # kinds of DCP's prompts: A correlated, B and dynamic, full and modal-common
     formulas = "released"  # DCP's, as the released code computes them, or as the paper prints them

@@ -8,6 +8,7 @@ from typing import Any
 from clip.datasets import PLOT_POLICIES
 from clip.errors import UserError
 from clip.missing import DRAWS, MISSING_TYPES
+from clip.modules.layers import ACTIVATIONS
 from clip.modules.objectives import TASKS
 from clip.modules.optim import OPTIMIZERS, SCHEDULE_LENGTHS
 from clip.modules.prompts import PROMPT_TYPES
@@ -90,6 +91,7 @@ RULES: dict[str, Rule] = {
     "test_type": optional(choice(*MISSING_TYPES)),
     "test_ratio": optional(SHARE),
     "vit": TEXT,
+    "activation": optional(choice(*ACTIVATIONS)),
     "prompt_type": choice(*PROMPT_TYPES),
     "prompts": choice(*VARIANTS),
     "formulas": choice(*FORMULAS),

@@ -1,11 +1,13 @@
 """A tiny CLIP and tiny arrow files, made once, and the command line."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from clip.modules.clip_weights import load_clip
 from tests import raw_data, tiny
 from vilt.utils import write_food101, write_hatememes
 
@@ -16,6 +18,18 @@ SIZES = {"train": 24, "dev": 9, "test": 12}
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory):
     return tiny.write_clip(tmp_path_factory.mktemp("tiny") / "clip")
+
+
+@pytest.fixture
+def folder(clip_folder, tmp_path):
+    """A copy of the tiny CLIP, to be spoiled."""
+    return shutil.copytree(clip_folder, tmp_path / "clip")
+
+
+@pytest.fixture
+def state(clip_folder):
+    """Its tensors under OpenAI's names."""
+    return dict(load_clip(str(clip_folder)).state)
 
 
 @pytest.fixture(scope="session")

@@ -1,105 +1,194 @@
-"""Frozen CLIPs on disk: ours and transformers' are the same, and wrong ones are refused."""
+"""Weight files that are not one whole CLIP are refused in one line; nothing in them ever runs."""
 
-import json
 import os
-import shutil
+import pickle
+import zipfile
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel
 
-from clip.errors import UserError
-from clip.missing import COMPLETE
-from clip.modules import build_model
-from clip.modules.clip_weights import load_clip
+from clip.modules.vision_transformer_prompts import TextTransformer
 from tests import tiny
 
-
-@pytest.fixture(scope="module", params=["quick_gelu", "gelu"])
-def folder(request, tmp_path_factory):
-    return tiny.write_clip(tmp_path_factory.mktemp("clip") / "x", request.param)
+BLOCK = "transformer.resblocks.1."
 
 
-def test_plain_clip_equals_transformers(folder):
-    frozen = load_clip(str(folder))
-    model = build_model(frozen.state, "none", 2, activation=frozen.activation).eval()
-    oracle = CLIPModel.from_pretrained(folder).eval()
-    tokens = frozen.tokenizer(tiny.TEXTS)
-    image = torch.randn(len(tokens), 3, 16, 16)
-    with torch.no_grad():
-        seen = oracle.visual_projection(oracle.vision_model(image).pooler_output)
-        read = oracle.text_projection(oracle.text_model(tokens).pooler_output)
-        found = model.features(image, tokens, torch.full((len(tokens),), COMPLETE))
-    torch.testing.assert_close(found, torch.cat([seen, read], 1), atol=1e-5, rtol=0)
+class Payload:
+    """Makes a folder when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
 
 
-def test_what_transformers_writes_loads_to_equal_tensors(folder, tmp_path):
-    CLIPModel.from_pretrained(folder).save_pretrained(tmp_path)
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(folder / name, tmp_path)
-    ours, theirs = load_clip(str(folder)).state, load_clip(str(tmp_path)).state
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+# Tensors
 
 
-def broken(folder, target, change):
-    shutil.copytree(folder, target)
-    change(target)
-    return target
+def drop_one(state):
+    del state[BLOCK + "mlp.c_fc.bias"]
 
 
-def drop_tensor(path):
-    state = load_file(path / "model.safetensors")
-    state.pop("text_model.encoder.layers.1.mlp.fc1.bias")
-    save_file(state, path / "model.safetensors")
+def drop_a_block(state):
+    for name in [name for name in state if name.startswith(BLOCK)]:
+        del state[name]
 
 
-def add_tensor(path):
-    state = load_file(path / "model.safetensors") | {"pooler.weight": torch.zeros(1)}
-    save_file(state, path / "model.safetensors")
+def drop_text(state):
+    for name in [name for name in state if not name.startswith("visual.")]:
+        del state[name]
 
 
-def truncate(path):
-    file = path / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
+def add_one(state):
+    state["visual.pooler.weight"] = torch.zeros(1)
 
 
-def other_activation(path):
-    config = json.loads((path / "config.json").read_text())
-    config["vision_config"]["hidden_act"] = "relu"
-    (path / "config.json").write_text(json.dumps(config))
+def misshape(state):
+    state["visual.proj"] = torch.zeros(128, 31)
 
 
-def pickled_code(path):
-    class Payload:
-        def __reduce__(self):
-            return os.mkdir, (str(path / "ran"),)
+def spoil(state):
+    state["ln_final.weight"] = state["ln_final.weight"].index_fill(0, torch.tensor(3), torch.nan)
 
-    (path / "model.safetensors").unlink()
-    torch.save({"logit_scale": Payload()}, path / "pytorch_model.bin")
+
+def overflow(state):
+    state["visual.proj"] = state["visual.proj"].index_fill(0, torch.tensor(3), -torch.inf)
+
+
+def none_left(state):
+    state["visual.proj"] = torch.zeros(0, 32)
+
+
+def quantise(state):
+    state["visual.proj"] = state["visual.proj"].char()
+
+
+def empty(state):
+    state["visual.proj"] = state["visual.proj"].to("meta")
+
+
+def odd_grid(state):
+    state["visual.positional_embedding"] = torch.zeros(6, 128)
+
+
+def narrow(state):
+    text = TextTransformer(width=96, layers=1, context=77, vocabulary=560, embed_dim=32,
+                           activation="gelu")  # fmt: skip
+    drop_text(state)
+    state.update(text.state_dict(), logit_scale=torch.zeros(()))
+
+
+def residual_network(state):
+    for name in [name for name in state if name.startswith("visual.")]:
+        del state[name]
+    state["visual.conv1.weight"] = torch.zeros(32, 3, 3, 3)
+    state["visual.attnpool.positional_embedding"] = torch.zeros(50, 2048)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (drop_tensor, "text_model.encoder.layers.1.mlp.fc1.bias"),
-        (add_tensor, "pooler.weight"),
-        (truncate, "cannot be read"),
-        (other_activation, "relu"),
-        (pickled_code, "more than tensors"),
-        (lambda path: (path / "vocab.json").unlink(), "vocab.json"),
-        (lambda path: (path / "config.json").write_text("{"), "config.json"),
-        (lambda path: (path / "model.safetensors").unlink(), "model.safetensors"),
+        (drop_one, [f"1 missing ({BLOCK}mlp.c_fc.bias)"]),
+        (drop_a_block, ["12 missing", f"{BLOCK}attn.in_proj_weight", ", …)"]),
+        (drop_text, ["no tensor 'token_embedding.weight'", "text tower"]),
+        (add_one, ["1 unexpected (visual.pooler.weight)"]),
+        (misshape, ["1 misshaped (visual.proj is (128, 31), not (128, 32))"]),
+        (spoil, ["1 not finite (ln_final.weight)"]),
+        (overflow, ["1 not finite (visual.proj)"]),
+        (none_left, ["1 misshaped (visual.proj is (0, 32), not (128, 32))"]),
+        (quantise, ["1 not of floating-point numbers (visual.proj)"]),
+        (empty, ["1 not of floating-point numbers (visual.proj)"]),
+        (odd_grid, ["visual.positional_embedding is (6, 128), not (5, 128)"]),
+        (narrow, ["text tower is 96 wide", "64"]),
+        (residual_network, ["no tensor 'visual.positional_embedding'", "vision transformer"]),
+        (lambda state: state.update({"token_embedding.weight": torch.zeros(5, 0)}), ["empty"]),
+        (
+            lambda state: state.update({"visual.conv1.weight": torch.zeros(5)}),
+            ["not those of a CLIP"],
+        ),
+        (lambda state: state.clear(), ["no tensor 'visual.conv1.weight'"]),
+        (lambda state: state.update(x=0), ["no state dict"]),
     ],
 )
-def test_a_broken_folder_is_refused_by_name(folder, tmp_path, change, words):
-    path = broken(folder, tmp_path / "clip", change)
-    with pytest.raises(UserError, match=words):
-        load_clip(str(path))
-    assert not (path / "ran").exists()
+def test_wrong_tensors_are_listed(folder, state, change, words):
+    change(state)
+    torch.save(state, folder / "wrong.pt")
+    message = tiny.refusal(folder / "wrong.pt", "quick_gelu")
+    assert all(word in message for word in words), message
 
 
-def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UserError, match="ViT-B/16"):
-        load_clip("ViT-X/99")
+def test_tensors_are_listed_by_their_names_in_the_file(folder):
+    weights = folder / "model.safetensors"
+    state = load_file(weights)
+    del state["text_model.encoder.layers.1.self_attn.k_proj.bias"]
+    state |= {"pooler.weight": torch.zeros(1), "visual_projection.weight": torch.zeros(1)}
+    save_file(state, weights)
+    message = tiny.refusal(folder)
+    assert "1 missing (text_model.encoder.layers.1.self_attn.k_proj.bias)" in message
+    assert "1 unexpected (pooler.weight)" in message
+    assert "1 misshaped (visual_projection.weight is (1,), not (32, 128))" in message
+
+
+# Files
+
+
+def truncated(path, state):
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def pickled_code(path, state):
+    torch.save(state | {"logit_scale": Payload(path.parent / "ran")}, path)
+
+
+def code_in_an_archive(path, state):
+    """A TorchScript archive whose list of attributes runs something when unpickled."""
+    torch.jit.script(torch.nn.Linear(2, 2)).save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            spoilt = name.endswith("/data.pkl")
+            content = pickle.dumps(Payload(path.parent / "ran"), 2) if spoilt else data
+            archive.writestr(name, content)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize(
+    ("name", "write", "words"),
+    [
+        ("a.pt", truncated, "cannot be read"),
+        ("a.safetensors", truncated, "cannot be read"),
+        ("a.pt", lambda path, state: path.write_bytes(b""), "cannot be read"),
+        (
+            "a.bin",
+            lambda path, state: path.write_text("<html>Not found</html>"),
+            "not a file of tensors",
+        ),
+        ("a.pt", lambda path, state: torch.save(list(state), path), "no state dict"),
+        ("a.pt", pickled_code, "tensors alone (it asks for posix.mkdir)"),
+        (
+            "a.bin",
+            lambda path, state: path.write_bytes(pickle.dumps(Payload("ran"), 2)),
+            "posix.mkdir",
+        ),
+        ("a.pt", code_in_an_archive, "tensors alone (it asks for posix.mkdir)"),
+    ],
+)
+def test_files_that_hold_no_tensors(folder, state, name, write, words):
+    write(folder / name, state)
+    assert words in tiny.refusal(folder / name)
+    assert not (folder / "ran").exists()
+    assert not os.path.exists("ran")
+
+
+def test_the_payload_does_run_where_nothing_guards(tmp_path):
+    pickle.loads(pickle.dumps(Payload(tmp_path / "ran")))
+    assert (tmp_path / "ran").is_dir()
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path):
+    assert "ViT-B/16" in tiny.refusal("ViT-X-99")
+    assert "neither a file" in tiny.refusal(tmp_path / "absent.pt")

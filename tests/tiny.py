@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
+from clip.errors import UserError
 from clip.modules.clip_layouts import ClipSizes
-from clip.modules.clip_weights import save_clip
+from clip.modules.clip_weights import load_clip, save_clip
 from clip.modules.tokenizer import train_tokenizer
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
 from vilt.utils import write_mmimdb
@@ -45,6 +47,16 @@ def write_clip(folder: Path, activation: str = "quick_gelu", seed: int = 0) -> P
     state = clip_state(sizes, activation, seed)
     save_clip(folder, state, activation, tokenizer)
     return folder
+
+
+def refusal(vit: Path | str, activation: str | None = None) -> str:
+    """The message of a CLIP that must not load: one line that names the file or folder."""
+    with pytest.raises(UserError) as caught:
+        load_clip(str(vit), activation)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(vit) in message
+    return message
 
 
 def batch(missing_type: list[int], sizes: ClipSizes = SIZES, seed: int = 1) -> tuple:

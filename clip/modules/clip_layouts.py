@@ -4,6 +4,7 @@ A leaf but for the error class. Inside the project a CLIP is a dict of tensors u
 """
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -50,31 +51,37 @@ class ClipSizes:
     embed_dim: int
 
     @classmethod
-    def of(cls, state: dict[str, Tensor]) -> "ClipSizes":
-        """Read the sizes of a state dict under OpenAI's names.
+    def of(cls, state: dict[str, Tensor], rename: Callable[[str], str] = str) -> "ClipSizes":
+        """Read the sizes of a state dict.
+
+        Args:
+            state: under OpenAI's names, or under others.
+            rename: OpenAI's name, or the beginning of one -> the name in ``state``.
 
         Raises:
-            UserError: a tensor that every CLIP with a ViT has is absent.
+            UserError: a tensor that every CLIP with a ViT has is absent or has other dimensions.
         """
         try:
-            image_width, _, patch, _ = state["visual.conv1.weight"].shape
-            patches = state["visual.positional_embedding"].shape[0] - 1
-            vocabulary, text_width = state["token_embedding.weight"].shape
-            context = state["positional_embedding"].shape[0]
-            embed_dim = state["text_projection"].shape[1]
+            image_width, _, patch, _ = state[rename("visual.conv1.weight")].shape
+            positions, _ = state[rename("visual.positional_embedding")].shape
+            vocabulary, text_width = state[rename("token_embedding.weight")].shape
+            context, _ = state[rename("positional_embedding")].shape
+            projection = state[rename("text_projection")]
+            if 0 in (image_width, patch, positions, text_width):
+                raise ValueError("one of them is empty")
         except KeyError as absent:
             raise UserError(
-                f"these weights have no tensor {absent}; give a CLIP with a vision transformer"
+                f"no tensor {absent}; give a whole CLIP, a vision transformer and its text tower"
             ) from None
-        layers = [
-            1 + max((int(m[1]) for m in map(re.compile(pattern).match, state) if m), default=-1)
-            for pattern in (
-                r"visual\.transformer\.resblocks\.(\d+)\.",
-                r"transformer\.resblocks\.(\d+)\.",
-            )  # fmt: skip
-        ]
-        return cls(image_width, layers[0], patch, round(patches**0.5), text_width, layers[1],
-                   context, vocabulary, embed_dim)  # fmt: skip
+        except ValueError as error:
+            raise UserError(f"its tensors are not those of a CLIP: {error}") from None
+        layers = []
+        for root in ("visual.", ""):
+            blocks = re.compile(re.escape(rename(f"{root}transformer.resblocks.")) + r"(\d+)\.")
+            # At least one, so that a file without blocks is told which ones it lacks.
+            layers.append(1 + max((int(m[1]) for m in map(blocks.match, state) if m), default=0))
+        return cls(image_width, layers[0], patch, round((positions - 1) ** 0.5), text_width,
+                   layers[1], context, vocabulary, projection.numel() // text_width)  # fmt: skip
 
     @property
     def image_size(self) -> int:
@@ -119,41 +126,39 @@ def to_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Translate a state dict of ``CLIPModel`` to OpenAI's names.
-
-    Raises:
-        UserError: tensors are missing or belong to something else, listed by name.
-    """
-    state = {k: v for k, v in state.items() if not k.endswith("position_ids")}
-    left = dict(state)
+def from_hugging_face(state: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Translate a complete state dict of ``CLIPModel`` to OpenAI's names, which are given."""
     out = {}
-    for name in openai_names(state):
+    for name in names:
         target = hugging_face_name(name)
         if ".in_proj_" in target:
-            parts = [left.pop(target.replace("in_proj_", f"{p}_proj."), None) for p in "qkv"]
-            whole = None if any(p is None for p in parts) else torch.cat(parts)
+            out[name] = torch.cat([state[target.replace("in_proj_", f"{p}_proj.")] for p in "qkv"])
         else:
-            whole = left.pop(target, None)
-        if whole is None:
-            raise UserError(f"these weights lack {target}; give a complete CLIPModel")
-        out[name] = whole.T.contiguous() if name in TRANSPOSED else whole
-    if left:
-        raise UserError(f"these weights hold tensors that no CLIP has: {', '.join(list(left)[:5])}")
-    return {name: tensor.float() for name, tensor in out.items()}
+            tensor = state[target]
+            out[name] = tensor.T.contiguous() if name in TRANSPOSED else tensor
+    return out
 
 
-def openai_names(hugging_face: dict[str, Tensor]) -> list[str]:
-    """List OpenAI's names of a CLIP with as many layers as this state dict of ``CLIPModel``."""
-    names = ["logit_scale", "visual.class_embedding", "visual.positional_embedding",
-             "visual.conv1.weight", "visual.proj", "positional_embedding",
-             "token_embedding.weight", "text_projection"]  # fmt: skip
-    norms = ["visual.ln_pre", "visual.ln_post", "ln_final"]
-    for ours, theirs in (("visual.transformer", "vision_model"), ("transformer", "text_model")):
-        found = re.compile(rf"{theirs}\.encoder\.layers\.(\d+)\.").match
-        for layer in sorted({int(m[1]) for m in map(found, hugging_face) if m}):
-            block = f"{ours}.resblocks.{layer}"
-            names += [f"{block}.attn.in_proj_weight", f"{block}.attn.in_proj_bias"]
-            norms += [f"{block}.{part}" for part in
-                      ("attn.out_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj")]  # fmt: skip
-    return names + [f"{norm}.{leaf}" for norm in norms for leaf in ("weight", "bias")]
+@dataclass(frozen=True)
+class Layout:
+    """How one family of files names the tensors of a CLIP.
+
+    Attributes:
+        rename: OpenAI's name -> the name there.
+        write: a state dict under OpenAI's names -> one in this layout.
+        read: a complete state dict in this layout and OpenAI's names -> one under those names.
+    """
+
+    rename: Callable[[str], str]
+    write: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    read: Callable[[dict[str, Tensor], Iterable[str]], dict[str, Tensor]]
+
+
+OPENAI = Layout(str, dict, lambda state, names: {name: state[name] for name in names})
+HUGGING_FACE = Layout(hugging_face_name, to_hugging_face, from_hugging_face)
+LAYOUTS = {"text_model.": HUGGING_FACE, "vision_model.": HUGGING_FACE}  # by a name's beginning
+
+
+def layout_of(state: dict[str, Tensor]) -> Layout:
+    """Tell the layout of a state dict; OpenAI's if its names are of no other."""
+    return next((LAYOUTS[mark] for mark in LAYOUTS for n in state if n.startswith(mark)), OPENAI)

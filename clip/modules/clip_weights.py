@@ -1,25 +1,25 @@
 """Loads a frozen CLIP (weights, sizes, tokenizer) and saves small ones of our own.
 
-On disk a CLIP is a folder in the layout of Hugging Face's ``CLIPModel``: config.json,
-model.safetensors, vocab.json, merges.txt. ``transformers`` reads what we write, and we read what
-it writes.
+We save a folder in the layout of Hugging Face's ``CLIPModel``: config.json, model.safetensors,
+vocab.json, merges.txt. ``transformers`` reads what we write, and we read what it writes.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from clip.errors import UserError
-from clip.modules.clip_layouts import ClipSizes, from_hugging_face, to_hugging_face
-from clip.modules.layers import ACTIVATIONS, HEAD_WIDTH
-from clip.modules.tokenizer import Tokenizer
+from clip.modules.clip_beside import CONFIGS, find_activation, find_tokenizer
+from clip.modules.clip_checks import whole_clip
+from clip.modules.clip_files import read_tensors, sha256_of
+from clip.modules.clip_hub import REPOSITORY, check_cached, download
+from clip.modules.clip_layouts import ClipSizes, to_hugging_face
+from clip.modules.layers import HEAD_WIDTH
+from clip.modules.tokenizer import TOKENIZER_FILES, Tokenizer
 
 PUBLISHED = {  # name -> Hugging Face id of OpenAI's weights
     "ViT-B/32": "openai/clip-vit-base-patch32",
@@ -27,8 +27,12 @@ PUBLISHED = {  # name -> Hugging Face id of OpenAI's weights
     "ViT-L/14": "openai/clip-vit-large-patch14",
     "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
 }
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-TOKENIZER_FILES = ("vocab.json", "merges.txt")
+WEIGHT_FILES = (  # in a folder, the first that is there
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 
 
 @dataclass(frozen=True)
@@ -55,102 +59,57 @@ class FrozenClip:
         return ClipSizes.of(self.state)
 
 
-def load_clip(vit: str) -> FrozenClip:
-    """Load a CLIP by its published name (downloaded and checked once) or from a folder.
+def load_clip(vit: str, activation: str | None = None) -> FrozenClip:
+    """Load a CLIP; nothing in its files is run.
 
     Args:
-        vit: a key of ``PUBLISHED``, or a folder in Hugging Face's layout.
+        vit: a key of ``PUBLISHED`` or a Hugging Face id (both downloaded and checked once), a
+            folder, or a file: safetensors, ``torch.save`` or TorchScript, its tensors named as
+            OpenAI, open_clip or ``CLIPModel`` name them.
+        activation: a key of ``layers.ACTIVATIONS``, for files that do not say it.
 
     Raises:
-        UserError: an unknown name, no network, or a folder that holds no complete CLIP.
+        UserError: no such CLIP, no network, or files that are not one whole CLIP.
     """
-    folder = download(PUBLISHED[vit]) if vit in PUBLISHED else Path(vit)
-    if not folder.is_dir():
+    weights = find_weights(vit)
+    sha256 = sha256_of(weights)
+    check_cached(weights, sha256)
+    tensors = read_tensors(weights)
+    try:
+        state = whole_clip(tensors)
+    except UserError as error:
+        raise UserError(f"{weights}: {error}") from None
+    sizes = ClipSizes.of(state)
+    activation = find_activation(weights.parent, sizes, sha256, activation)
+    return FrozenClip(state, activation, find_tokenizer(weights.parent, sizes), vit, sha256)
+
+
+def find_weights(vit: str) -> Path:
+    """Give the weight file that a name, a Hugging Face id, a folder or a file means.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(vit).expanduser()
+    if vit in PUBLISHED or (REPOSITORY.fullmatch(vit) and not path.exists()):
+        small = [*CONFIGS, *(name for group in TOKENIZER_FILES for name in group)]
+        try:
+            path = download(PUBLISHED.get(vit, vit), small, WEIGHT_FILES)
+        except UserError as error:
+            raise UserError(f"vit={vit!r} is no local file or folder, and {error}") from None
+    if not path.exists():
         raise UserError(
-            f"vit={vit!r} is neither a folder nor one of {', '.join(PUBLISHED)}; "
+            f"vit={vit!r} is neither a file, a folder, nor one of {', '.join(PUBLISHED)}; "
             "give the folder of a CLIP, as `python run.py pretrain` writes it"
         )
-    weights = next((folder / f for f in WEIGHT_FILES if (folder / f).exists()), None)
-    if weights is None:
-        raise UserError(f"vit={vit}: no {' or '.join(WEIGHT_FILES)} in this folder")
-    state = from_hugging_face(read_tensors(weights))
-    activation = read_activation(folder, ClipSizes.of(state))
-    tokenizer = Tokenizer.from_folder(folder, ClipSizes.of(state).context)
-    return FrozenClip(state, activation, tokenizer, vit, sha256_of(weights))
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of tensors without running anything in it.
-
-    Raises:
-        UserError: the file is damaged or holds something else than tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({_first_line(error)}); get it again") from None
-    except Exception as error:  # noqa: BLE001  torch hides pickle's own error class
-        raise UserError(f"{path} holds more than tensors ({_first_line(error)})") from None
-
-
-def read_activation(folder: Path, sizes: ClipSizes) -> str:
-    """Read the non-linearity from config.json, and check the head count against ours.
-
-    Raises:
-        UserError: no or a damaged config.json, an unknown activation, or other heads than
-            ``width // 64``.
-    """
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        # Absent keys mean transformers' defaults, which are OpenAI's.
-        towers = [dict(config.get(f"{tower}_config") or {}) for tower in ("vision", "text")]
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read ({_first_line(error)})") from None
-    found = {tower.get("hidden_act", "quick_gelu") for tower in towers}
-    if len(found) > 1 or not found <= ACTIVATIONS.keys():
-        raise UserError(
-            f"{path}: hidden_act {sorted(found)}; known: one of {', '.join(ACTIVATIONS)}"
-        )
-    for tower, width in zip(towers, (sizes.image_width, sizes.text_width), strict=True):
-        heads = tower.get("num_attention_heads", width // HEAD_WIDTH)
-        if heads != width // HEAD_WIDTH:
-            raise UserError(f"{path}: {heads} heads of {width} channels; every head must have 64")
-    return found.pop()
-
-
-def download(repository: str) -> Path:
-    """Fetch a CLIP from the Hugging Face hub into its cache, once, and check its weights.
-
-    The hub keeps large files under their SHA-256, so the name in the cache is the checksum.
-
-    Raises:
-        UserError: the hub cannot be reached, or the weights are damaged.
-    """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    errors = (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError)
-    patterns = ["config.json", *TOKENIZER_FILES]
-    try:
-        try:
-            present = HfApi().list_repo_files(repository)
-            patterns.append(next(name for name in WEIGHT_FILES if name in present))
-        except errors:  # offline: what an earlier run has fetched will do
-            patterns.extend(WEIGHT_FILES)
-        folder = Path(snapshot_download(repository, allow_patterns=patterns))
-    except errors as error:
-        raise UserError(
-            f"cannot download {repository} ({_first_line(error)}); "
-            "without a network give a local folder: vit=/path/to/clip"
-        ) from None
-    for name in WEIGHT_FILES:
-        blob = (folder / name).resolve()
-        if blob.is_file() and len(blob.name) == 64 and sha256_of(blob) != blob.name:
-            raise UserError(f"{blob} is damaged: its SHA-256 is {sha256_of(blob)}; delete it")
-    return folder
+    if path.is_dir():
+        found = next((path / name for name in WEIGHT_FILES if (path / name).exists()), None)
+        if found is None:
+            raise UserError(
+                f"vit={vit}: {path} has none of {', '.join(WEIGHT_FILES)}; give another"
+            )
+        return found
+    return path
 
 
 def save_clip(
@@ -192,13 +151,3 @@ def _tower_config(width: int, layers: int) -> dict[str, int]:
         "num_hidden_layers": layers,
         "num_attention_heads": width // HEAD_WIDTH,
     }
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file without holding it in memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -25,7 +25,8 @@ DYNAMIC = "{tower}_encoder.transformer.resblocks.0.prompts_dynamic_{case}"
 ATTENTION = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
 HEAD = re.compile(r"(\w+)_classifier\.(weight|bias)")
 METHOD = {"prompt_type": "dcp", "prompts": "full", "formulas": "released",
-          "dynamic_queries": "fixed", "thaw": ["ln_post", "ln_final", "image_proj"]}  # fmt: skip
+          "dynamic_queries": "fixed", "thaw": ["ln_post", "ln_final", "image_proj"],
+          "activation": "quick_gelu"}  # fmt: skip
 
 
 @dataclass(frozen=True)

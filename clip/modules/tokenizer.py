@@ -4,8 +4,10 @@ The vocabulary belongs to the checkpoint. It follows from the merges alone, in O
 bytes, the same 256 ending a word, one token a merge, the start and the end of a text.
 """
 
+import gzip
 import html
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from clip.errors import UserError
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 MERGES_HEADER = "#version: 0.2"
+OPENAI_VOCABULARY = 49_408  # tokens of every CLIP that OpenAI published
 LONGEST_TEXT = 20_000  # characters; 77 tokens end long before, and cleaning costs time
 
 
@@ -43,6 +46,38 @@ def vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
     tokens = letters + [letter + WORD_END for letter in letters]
     tokens += ["".join(merge) for merge in merges] + [START, END]
     return {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+
+
+Parts = tuple[dict[str, int], list[tuple[str, ...]]]  # token -> id, merges
+
+
+def _read_lists(vocab: Path, merges: Path) -> Parts:
+    lines = merges.read_text(encoding="utf-8").splitlines()
+    if lines and lines[0].startswith("#version"):
+        lines = lines[1:]
+    pairs = [tuple(line.split()) for line in lines if line.strip()]
+    return json.loads(vocab.read_text(encoding="utf-8")), pairs
+
+
+def _read_fast(path: Path) -> Parts:
+    model = json.loads(path.read_text(encoding="utf-8"))["model"]
+    merges = [tuple(m.split()) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    return model["vocab"], merges
+
+
+def _read_openai(path: Path) -> Parts:
+    # OpenAI's list goes on behind the merges that its vocabulary has room for.
+    count = OPENAI_VOCABULARY - len(vocabulary([]))
+    lines = gzip.decompress(path.read_bytes()).decode().split("\n")[1 : 1 + count]
+    merges = [tuple(line.split()) for line in lines]
+    return vocabulary(merges), merges
+
+
+TOKENIZER_FILES = {  # files that make a tokenizer together, and their reader
+    ("vocab.json", "merges.txt"): _read_lists,
+    ("tokenizer.json",): _read_fast,
+    ("bpe_simple_vocab_16e6.txt.gz",): _read_openai,
+}
 
 
 class Tokenizer:
@@ -70,21 +105,20 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path, context: int = 77) -> "Tokenizer":
-        """Read vocab.json and merges.txt.
+        """Read the first of ``TOKENIZER_FILES`` that the folder has.
 
         Raises:
-            UserError: one of them is absent or damaged.
+            UserError: there is none, or it is damaged.
         """
+        names = next((n for n in TOKENIZER_FILES if (folder / n[0]).exists()), None)
+        if names is None:
+            groups = ", or ".join(" and ".join(group) for group in TOKENIZER_FILES)
+            raise UserError(f"{folder}: no tokenizer; put the one of this CLIP there: {groups}")
         try:
-            vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-            if lines and lines[0].startswith("#version"):
-                lines = lines[1:]
-            merges = [tuple(line.split()) for line in lines if line.strip()]
-            return cls(vocab, merges, context)
-        except (OSError, ValueError, KeyError) as error:
+            return cls(*TOKENIZER_FILES[names](*(folder / name for name in names)), context)
+        except (OSError, EOFError, ValueError, LookupError, TypeError, zlib.error) as error:
             raise UserError(
-                f"{folder}: no tokenizer ({error}); a CLIP needs its own vocab.json and merges.txt"
+                f"{folder}: no tokenizer in {' and '.join(names)} ({error}); get them again"
             ) from None
 
     def save(self, folder: Path) -> None:

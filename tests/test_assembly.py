@@ -1,0 +1,51 @@
+"""Settings to a model: what the user and the checkpoint say about the CLIP reaches it."""
+
+import copy
+
+import pytest
+import torch
+
+from clip.assembly import from_config
+from clip.config import ex
+from clip.config_rules import validate
+from clip.errors import UserError
+from clip.modules.clip_weights import load_clip
+from clip.modules.layers import QuickGELU
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def lone_file(clip_folder, tmp_path_factory):
+    """The weights without the config.json that says how they were trained."""
+    path = tmp_path_factory.mktemp("lone") / "weights.pt"
+    frozen = load_clip(str(clip_folder))
+    torch.save(frozen.state, path)
+    frozen.tokenizer.save(path.parent)
+    return path
+
+
+def built(arrow_folder, **settings):
+    config = copy.deepcopy(ex.configurations[0]()) | settings
+    config |= {"data_root": str(arrow_folder), "prompt_length": tiny.LENGTH, "num_gpus": 0,
+               "prompt_depth": tiny.DEPTH}  # fmt: skip
+    return from_config(validate(config), set(settings))[0]
+
+
+def test_a_checkpoint_keeps_the_activation_that_the_user_gave(lone_file, arrow_folder, tmp_path):
+    with pytest.raises(UserError, match="give activation="):
+        built(arrow_folder, vit=str(lone_file))
+    module = built(arrow_folder, vit=str(lone_file), activation="quick_gelu")
+    assert any(isinstance(part, QuickGELU) for part in module.modules())
+    path = tmp_path / "epoch-0.pt"
+    torch.save({"identity": module.identity, "state_dict": module.model.own_state()}, path)
+
+    again = built(arrow_folder, load_path=str(path))
+    assert again.identity == module.identity
+    with pytest.raises(UserError, match="has activation=quick_gelu, but this run has .*=gelu"):
+        built(arrow_folder, load_path=str(path), activation="gelu")
+
+
+def test_the_identity_of_a_model_names_what_the_clip_says(clip_folder, arrow_folder):
+    identity = built(arrow_folder, vit=str(clip_folder)).identity
+    assert identity["activation"] == "quick_gelu"
+    assert len(identity["backbone_sha256"]) == 64

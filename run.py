@@ -25,6 +25,7 @@ from clip.config import ex  # noqa: E402
 from clip.config_rules import PRECISIONS, validate  # noqa: E402
 from clip.demo import whole_job  # noqa: E402
 from clip.errors import UserError  # noqa: E402
+from clip.modules.objectives import TASKS  # noqa: E402
 from clip.pretrain import PretrainSettings, train_clip  # noqa: E402
 
 Config = dict[str, Any]
@@ -112,28 +113,40 @@ def evaluate(config: Config, given: Given) -> Config:
 
 
 def run_sweep(config: Config, given: Given) -> pd.DataFrame:
-    """Score load_path on a grid of test types and rates; table, csv and figure."""
+    """Score a grid of test types, rates and seeds; table, csv, figure and the predictions."""
+    if config["predictions"]:
+        predictions = evaluation.StatePredictions.load(Path(config["predictions"]), config["task"])
+        data, record = assembly.data_from_config(config, 1, tokenize=list), {"config": config}
+    else:
+        predictions, data, record = predict(config, given)
+    loggers = start(config | {"fast_dev_run": False}, "sweep", record)
+    folder, task = Path(loggers[0].log_dir), TASKS[config["task"]]
+    predictions.save(folder / "predictions.arrow")
+    draw = functools.partial(data.draw, "test", predictions.num_rows)
+    seeds = config["sweep_seeds"] or [config["missing_seed"]]
+    grid = (config["sweep_types"], config["sweep_ratios"], seeds)
+    results = evaluation.sweep(predictions, task, draw, *grid)
+    results.to_csv(folder / "sweep.csv", index=False)
+    report.draw_sweep(results, task.headline, folder / "sweep.png", config["exp_name"])
+    print(report.as_text(results, task.headline))
+    print(f"written: {folder}/sweep.csv, sweep.png, predictions.arrow")
+    return results
+
+
+def predict(config: Config, given: Given) -> tuple[evaluation.StatePredictions, Any, Config]:
+    """Run the test split through load_path in all three states."""
     if not config["load_path"]:
         raise UserError("sweep needs load_path=, a checkpoint or the folder of a run")
     device = devices(config)
-    module, data = assembly.from_config(config, given)
     if device["devices"] > 1:
         raise UserError(f"sweep runs in one process on one device, not on {device['devices']}")
-    dataset = data.dataset("test")
-    loggers = start(config | {"fast_dev_run": False}, "sweep", assembly.run_record(module, config))
-    folder = Path(loggers[0].log_dir)
+    module, data = assembly.from_config(config, given)
+    record = assembly.run_record(module, config)
+    loader = data.loader(data.dataset("test"))
     where = "cuda" if device["accelerator"] == "gpu" else "cpu"
-    loader = data.loader(dataset)
-    predictions = evaluation.predict_states(module.model, loader, module.prepare, where)
-    draw = functools.partial(data.draw, "test", dataset.num_rows)
-    grid = (config["sweep_types"], config["sweep_ratios"])
-    results = evaluation.sweep(predictions, module.task, draw, *grid)
-    results.to_csv(folder / "sweep.csv", index=False)
-    headline = module.task.headline
-    report.draw_sweep(results, headline, folder / "sweep.png", config["exp_name"])
-    print(report.as_text(results, headline))
-    print(f"written: {folder / 'sweep.csv'} and sweep.png")
-    return results
+    model = module.model
+    found = evaluation.predict_states(model, loader, module.prepare, where, config["task"])
+    return found, data, record
 
 
 def run_pretrain(config: Config, given: Given) -> Path:

@@ -70,6 +70,8 @@ def base_config():
 
     sweep_types = ["both", "text", "image"]  # test cases of the sweep command
     sweep_ratios = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0]  # and their missing rates
+    sweep_seeds = None  # and the seeds of their tables; None: missing_seed alone
+    predictions = ""  # predictions.arrow of an earlier sweep, to score another grid without a model
 
     pretrain = {  # the pretrain command: a small CLIP from the training pairs
         "target": "datasets/clip",  # folder to write

@@ -121,6 +121,8 @@ RULES: dict[str, Rule] = {
     "resume_from": TEXT,
     "sweep_types": each(choice(*MISSING_TYPES)),
     "sweep_ratios": each(SHARE),
+    "sweep_seeds": optional(each(whole(0))),
+    "predictions": TEXT,
     "pretrain.target": TEXT,
     "pretrain.learning_rate": number(0, above=True),
     "pretrain.only_label": optional(whole(0)),

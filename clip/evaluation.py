@@ -4,16 +4,22 @@ A test sample can only be complete, without text or without image. Three logits 
 answer every missing rate and type, at the cost of two passes over the test set.
 """
 
+import itertools
+import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from clip.errors import UserError
 from clip.missing import CASES, table_hash
 from clip.modules.model import PromptedCLIP, case_vector
 from clip.modules.objectives import Task
@@ -27,16 +33,62 @@ class StatePredictions:
         logits: (3, N, C), in the order of ``missing.CASES``.
         labels: (N,) or (N, C).
         rows: (N,), each sample's row of the arrow file, the key into missing tables.
+        num_rows: of the arrow file.
+        task: name of the task.
     """
 
     logits: Tensor
     labels: Tensor
     rows: np.ndarray
+    num_rows: int
+    task: str
 
     def under(self, table: np.ndarray) -> Tensor:
         """Pick each sample's logits (N, C) by a missing table of (rows,) states."""
         states = torch.from_numpy(table[self.rows].astype(np.int64))
         return self.logits[states, torch.arange(len(states))]
+
+    def save(self, path: Path) -> None:
+        """Write an arrow file, one row a sample and state: id, row, state, logits, label."""
+        states, samples = self.logits.shape[:2]
+        table = pa.table(
+            {
+                "id": np.tile(np.arange(samples), states),
+                "row": np.tile(self.rows, states),
+                "state": np.repeat(np.arange(states), samples),
+                "logits": list(self.logits.flatten(0, 1).numpy()),
+                "label": self.labels.tolist() * states,
+            }
+        )
+        about = {"task": self.task, "num_rows": self.num_rows, "states": CASES}
+        table = table.replace_schema_metadata({"predictions": json.dumps(about)})
+        partial = path.with_suffix(".partial")
+        with pa.ipc.new_file(partial, table.schema) as writer:
+            writer.write_table(table)
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path, task: str) -> "StatePredictions":
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: no such file, or it is of another task.
+        """
+        try:
+            with pa.memory_map(str(path)) as source:
+                table = pa.ipc.open_file(source).read_all()
+            about = json.loads(table.schema.metadata[b"predictions"])
+            logits, labels = (torch.tensor(table[key].to_pylist()) for key in ("logits", "label"))
+            rows = table["row"].to_numpy()
+        except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError) as error:
+            raise UserError(
+                f"predictions={path} is no predictions.arrow of a sweep ({error})"
+            ) from None
+        if about["task"] != task:
+            raise UserError(f"predictions={path} are of the task {about['task']}, not {task}")
+        size = len(rows) // len(CASES)
+        return cls(logits.unflatten(0, (len(CASES), size)), labels[:size], rows[:size],
+                   about["num_rows"], task)  # fmt: skip
 
 
 @torch.inference_mode()
@@ -45,6 +97,7 @@ def predict_states(
     loader: DataLoader,
     prepare: Callable[[Tensor], Tensor],
     device: str,
+    task: str,
 ) -> StatePredictions:
     """Run a complete test set through the model in all three states.
 
@@ -53,6 +106,7 @@ def predict_states(
         loader: unshuffled batches of an ``ArrowDataset`` in which nothing is missing.
         prepare: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
         device: of torch, such as "cpu" or "cuda".
+        task: name of the task.
     """
     model.to(device).eval()
     logits, labels, samples = [], [], []
@@ -62,40 +116,47 @@ def predict_states(
         logits.append(torch.stack([model(image, tokens, state).float() for state in states]).cpu())
         labels.append(batch["label"])
         samples.append(batch["sample_id"])
-    rows = loader.dataset.rows[torch.cat(samples).numpy()]
-    return StatePredictions(torch.cat(logits, dim=1), torch.cat(labels), rows)
+    dataset = loader.dataset
+    rows = dataset.rows[torch.cat(samples).numpy()]
+    return StatePredictions(
+        torch.cat(logits, dim=1), torch.cat(labels), rows, dataset.num_rows, task
+    )
 
 
 def sweep(
     predictions: StatePredictions,
     task: Task,
-    draw: Callable[[str, float], np.ndarray],
+    draw: Callable[[str, float, int], np.ndarray],
     types: Iterable[str],
     ratios: Iterable[float],
+    seeds: Iterable[int],
 ) -> pd.DataFrame:
-    """Score a grid of missing types and rates.
+    """Score a grid of missing types, rates and seeds of the tables.
 
     Args:
         predictions: of ``predict_states``.
         task: its metrics are the columns.
-        draw: (type, ratio) -> missing table.
+        draw: (type, ratio, seed) -> missing table.
         types: "text", "image", "both".
         ratios: from 0 to 1.
+        seeds: of the tables.
 
     Returns:
-        One row a cell: missing_type, missing_ratio, the metrics, what a predictor that ignores
-        its input would reach of the headline metric, the SHA-256 of the table.
+        One row a cell: missing_type, missing_ratio, missing_seed, the metrics, "input_ignored":
+        what a constant answer reaches of the headline metric, the SHA-256 of the table.
     """
     floor = task.floor(predictions.labels)[task.headline]
-    cells = [(kind, float(ratio)) for kind in types for ratio in ratios]
+    cells = [(kind, float(ratio), seed) for kind, ratio, seed in
+             itertools.product(types, ratios, seeds)]  # fmt: skip
     tables = [draw(*cell) for cell in cells]
     return pd.DataFrame(
         {
             "missing_type": kind,
             "missing_ratio": ratio,
+            "missing_seed": seed,
             **task.score(predictions.under(table), predictions.labels),
             "input_ignored": floor,
             "missing_table": table_hash(table),
         }
-        for (kind, ratio), table in zip(cells, tables, strict=True)
+        for (kind, ratio, seed), table in zip(cells, tables, strict=True)
     )

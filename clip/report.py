@@ -24,15 +24,19 @@ def floor_text(floor: dict[str, float]) -> str:
 def as_text(results: pd.DataFrame, headline: str) -> str:
     """Lay out a sweep as a table, types by rates, of the headline metric in percent."""
     keys = [key for key in ("method", "missing_type") if key in results]
-    table = results.pivot(index=keys, columns="missing_ratio", values=headline)
+    cells = results.groupby([*keys, "missing_ratio"], sort=False)[headline]
+    table = cells.mean().unstack("missing_ratio")
     order = results[keys].drop_duplicates()
     index = pd.MultiIndex.from_frame(order) if len(keys) > 1 else pd.Index(order[keys[0]])
     table = (PERCENT * table.loc[index]).round(2)
     table.columns = [f"{PERCENT * ratio:g} %" for ratio in table.columns]
     floor = PERCENT * results["input_ignored"].iloc[0]
+    seeds = results["missing_seed"].nunique()
+    spread = PERCENT * cells.std().max()
+    tables = f"; mean of {seeds} tables, deviation up to {spread:.2f}" if seeds > 1 else ""
     return (
         f"{headline} in percent, by missing rate of the test split "
-        f"(input ignored: {floor:.2f})\n{table.to_string()}"
+        f"(input ignored: {floor:.2f}{tables})\n{table.to_string()}"
     )
 
 
@@ -62,8 +66,11 @@ def draw_sweep(results: pd.DataFrame, headline: str, path: Path, title: str = ""
                                 figsize=(1.2 + 3.6 * len(panels), 3.6))  # fmt: skip
     for axis, (panel, rows) in zip(axes[0], panels, strict=True):
         curves = rows.groupby("method" if several else "missing_type", sort=False)
-        for number, (name, curve) in enumerate(curves):
-            axis.plot(PERCENT * curve["missing_ratio"], PERCENT * curve[headline], label=name,
+        for number, (name, cells) in enumerate(curves):
+            curve = PERCENT * cells.groupby("missing_ratio")[headline].agg(["mean", "min", "max"])
+            rates = PERCENT * curve.index
+            axis.fill_between(rates, curve["min"], curve["max"], alpha=0.15, linewidth=0)
+            axis.plot(rates, curve["mean"], label=name,
                       marker=MARKERS[number % len(MARKERS)], markersize=5, linewidth=1.6,
                       linestyle=LINES[number % len(LINES)])  # fmt: skip
         floor = PERCENT * rows["input_ignored"].iloc[0]

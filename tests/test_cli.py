@@ -89,6 +89,16 @@ def test_sweep_equals_separate_tests(trained, settings, arrow_folder, tmp_path):
     assert (csv.parent / "sweep.png").stat().st_size > 10_000
     table = pd.read_csv(csv)
     assert len(table) == 21
+    again = shell("sweep", "with", "task_finetune_mmimdb", *settings[:1], f"log_dir={tmp_path}",
+                  f"predictions={csv.parent / 'predictions.arrow'}", "exp_name=p",
+                  "sweep_ratios=[0.3, 0.7]", "sweep_seeds=[0, 1, 2]")  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "mean of 3 tables" in again.stdout
+    more = pd.read_csv(next(tmp_path.glob("p_dcp_sweep_*/version_0/sweep.csv")))
+    assert len(more) == 3 * 2 * 3
+    same = more.merge(table, on=["missing_type", "missing_ratio", "missing_seed", "missing_table"])
+    assert len(same) == 6
+    assert same["F1_Macro_x"].tolist() == same["F1_Macro_y"].tolist()
     for kind, ratio in zip(MISSING_TYPES, (0.3, 0.7, 1.0), strict=True):
         call("with", "task_finetune_mmimdb", *where, "test_only=True", f"test_ratio={ratio}",
              f"test_type={kind}", "prompt_type=dcp")  # fmt: skip

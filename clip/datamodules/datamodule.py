@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -173,8 +173,8 @@ class MissingModalityDataModule(pl.LightningDataModule):
         """Draw one split's table in the stream that passes through the splits before it."""
         before = SPLITS[: SPLITS.index(settings.split)]
         paths = {split: self.declaration.find(self.data_root, split) for split in before}
-        earlier = [self.plan.settings(self.name, split, count_rows(path))
-                   for split, path in paths.items()]  # fmt: skip
+        earlier = [replace(self.plan.settings(self.name, split, count_rows(path)),
+                           seed=settings.seed) for split, path in paths.items()]  # fmt: skip
         return draw_stream([*earlier, settings])[settings.split]
 
     def dataset(self, split: str) -> ArrowDataset:
@@ -189,10 +189,10 @@ class MissingModalityDataModule(pl.LightningDataModule):
             raise UserError(f"{path} has no samples; make it again with make_arrow.py")
         return dataset
 
-    def draw(self, split: str, size: int, missing_type: str, ratio: float) -> np.ndarray:
-        """Draw a table of another type and ratio for a split, under the plan's seed; not kept."""
+    def draw(self, split: str, size: int, missing_type: str, ratio: float, seed: int) -> np.ndarray:
+        """Draw a table of another type, ratio and seed for a split; it is not kept."""
         settings = MissingSettings(self.name, split, size, missing_type, ratio,
-                                   self.plan.both_ratio, self.plan.seed)  # fmt: skip
+                                   self.plan.both_ratio, seed)  # fmt: skip
         return self._stream(settings) if self.plan.draw == "stream" else draw(settings)
 
     def loader(self, dataset: ArrowDataset, sampler: Sampler | None = None) -> DataLoader:

@@ -11,6 +11,8 @@ import pytorch_lightning as pl
 import torch
 
 import run
+from clip import assembly, runs
+from clip.config_rules import validate
 from clip.missing import MISSING_TYPES
 from tests import tiny
 from tests.conftest import shell
@@ -112,12 +114,12 @@ def test_sweep_equals_separate_tests(trained, settings, arrow_folder, tmp_path):
 
 def test_reloaded_weights_give_equal_logits_under_another_seed(trained, settings):
     _, folder = trained
-    config = run.validate(run.ex.configurations[0]() | {"seed": 5, "load_path": str(folder)}
+    config = validate(run.ex.configurations[0]() | {"seed": 5, "load_path": str(folder)}
                           | dict(pair.split("=", 1) for pair in settings[:2]))  # fmt: skip
     models = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        models.append(run.assembly.from_config(dict(config), set())[0].model.eval())
+        models.append(assembly.from_config(dict(config), set())[0].model.eval())
     inputs = tiny.batch([0, 1, 2], tiny.FEWER_IDS)
     assert torch.equal(models[0](*inputs), models[1](*inputs))
     assert config["prompt_length"] == 36  # the default; the model took the checkpoint's
@@ -134,13 +136,13 @@ def test_a_resumed_run_goes_on_to_the_same_weights(settings, tmp_path, monkeypat
     """Four epochs at once, or two, a power cut and two: bitwise the same on a CPU."""
     common = ["with", "task_finetune_mmimdb", *settings, "max_epoch=4", "val_check_interval=1.0"]
     call(*common, f"log_dir={tmp_path}/whole")
-    make = run.runs.make_trainer
+    make = runs.make_trainer
 
     def fragile(loggers, device, callbacks, **settings):
         return make(loggers, device, [*callbacks, PowerCut()], **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.runs, "make_trainer", fragile)
+        patch.setattr(runs, "make_trainer", fragile)
         with pytest.raises(SystemExit):
             call(*common, f"log_dir={tmp_path}/half")
     call(*common, f"log_dir={tmp_path}/on", f"resume_from={tmp_path}/half")

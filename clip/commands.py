@@ -1,0 +1,158 @@
+"""What the commands of run.py do, as plain functions of checked settings."""
+
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+
+from clip import assembly, evaluation, report, runs
+from clip.config_rules import PRECISIONS, validate
+from clip.demo import whole_job
+from clip.errors import UserError
+from clip.modules.objectives import TASKS
+from clip.pretrain import PretrainSettings, train_clip
+
+Config = dict[str, Any]
+Given = set[str]  # names of the settings that the user gave
+
+
+def devices(config: Config) -> Config:
+    """Choose the Trainer's accelerator, devices and precision."""
+    return runs.devices(config["num_gpus"], PRECISIONS[str(config["precision"])])
+
+
+def start(config: Config, kind: str, record: Config) -> list[Any]:
+    """Make the run's folder with its run.json; a fast_dev_run leaves nothing behind."""
+    if config["fast_dev_run"]:
+        return []
+    split = "train" if kind == "train" else "test"
+    case = f"{config['missing_type'][split]}{config['missing_ratio'][split]:g}"
+    name = f"{config['exp_name']}_{config['prompt_type']}_{kind}_{case}_seed{config['seed']}"
+    loggers = runs.loggers(config["log_dir"], name)
+    folder = Path(loggers[0].log_dir)
+    runs.write_json(folder / "run.json", {"command": sys.argv} | record)
+    print(f"run folder: {folder}")
+    return loggers
+
+
+def train(config: Config, given: Given) -> Config:
+    """Fine-tune the prompts and the head; returns the run's folder and best validation score."""
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    path = config["resume_from"]
+    resume = runs.find_checkpoint(path, runs.LAST) if path else None
+    device = devices(config)
+    world = device["devices"] * config["num_nodes"]
+    accumulated = assembly.accumulation(config, world)
+    module, data = assembly.from_config(config, given)
+    data.setup("fit")
+    record = assembly.run_record(module, config) | {"missing_tables": data.table_hashes}
+    loggers = start(config, "train", record)
+    folder = Path(loggers[0].log_dir) if loggers else None
+    headline = f"val/{module.task.headline}"
+    callbacks = runs.checkpoint_callbacks(folder, headline, resume) if folder else []
+    batches = len(data.datasets["train"]) / config["per_gpu_batchsize"] / world
+    trainer = runs.make_trainer(
+        loggers,
+        device,
+        callbacks,
+        num_nodes=config["num_nodes"],
+        max_epochs=config["max_epoch"],
+        max_steps=config["max_steps"] or -1,
+        accumulate_grad_batches=accumulated,
+        # A share of less than one batch is one batch.
+        val_check_interval=min(1.0, max(config["val_check_interval"], 1 / max(1, batches))),
+        fast_dev_run=config["fast_dev_run"],
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    if not folder:
+        return {}
+    best, last = callbacks
+    score = None if best.best_model_score is None else float(best.best_model_score)
+    result = {"folder": str(folder), "best": best.best_model_path, "last": last.best_model_path,
+              headline: score, "missing_tables": data.table_hashes}  # fmt: skip
+    runs.write_json(folder / "metrics.json", result)
+    print(json.dumps(result, indent=2))
+    print(f"evaluate it: python run.py with task_finetune_{config['task']} "
+          f"data_root={config['data_root']} load_path={folder} test_only=True")  # fmt: skip
+    return result
+
+
+def evaluate(config: Config, given: Given) -> Config:
+    """Score load_path on the test split under one missing table."""
+    device = devices(config)
+    module, data = assembly.from_config(config, given)
+    data.setup("test")
+    record = assembly.run_record(module, config) | {"missing_tables": data.table_hashes}
+    loggers = start(config, "test", record)
+    trainer = runs.make_trainer(
+        loggers, device, num_nodes=config["num_nodes"], fast_dev_run=config["fast_dev_run"]
+    )
+    (metrics,) = trainer.test(module, datamodule=data, verbose=False)
+    floor = module.task.floor(data.datasets["test"].sample_labels())
+    print(f"{report.metrics_text(metrics)}\n{report.floor_text(floor)}")
+    if loggers:
+        result = metrics | {"input_ignored": floor, "missing_tables": data.table_hashes}
+        runs.write_json(Path(loggers[0].log_dir) / "metrics.json", result)
+    return metrics
+
+
+def sweep(config: Config, given: Given) -> pd.DataFrame:
+    """Score a grid of test types, rates and seeds; table, csv, figure and the predictions."""
+    if config["predictions"]:
+        predictions = evaluation.StatePredictions.load(Path(config["predictions"]), config["task"])
+        data, record = assembly.data_from_config(config, 1, tokenize=list), {"config": config}
+    else:
+        predictions, data, record = predict(config, given)
+    loggers = start(config | {"fast_dev_run": False}, "sweep", record)
+    folder, task = Path(loggers[0].log_dir), TASKS[config["task"]]
+    predictions.save(folder / "predictions.arrow")
+    draw = functools.partial(data.draw, "test", predictions.num_rows)
+    seeds = config["sweep_seeds"] or [config["missing_seed"]]
+    grid = (config["sweep_types"], config["sweep_ratios"], seeds)
+    results = evaluation.sweep(predictions, task, draw, *grid)
+    results.to_csv(folder / "sweep.csv", index=False)
+    report.draw_sweep(results, task.headline, folder / "sweep.png", config["exp_name"])
+    print(report.as_text(results, task.headline))
+    print(f"written: {folder}/sweep.csv, sweep.png, predictions.arrow")
+    return results
+
+
+def predict(config: Config, given: Given) -> tuple[evaluation.StatePredictions, Any, Config]:
+    """Run the test split through load_path in all three states."""
+    if not config["load_path"]:
+        raise UserError("sweep needs load_path=, a checkpoint or the folder of a run")
+    device = devices(config)
+    if device["devices"] > 1:
+        raise UserError(f"sweep runs in one process on one device, not on {device['devices']}")
+    module, data = assembly.from_config(config, given)
+    record = assembly.run_record(module, config)
+    loader = data.loader(data.dataset("test"))
+    where = "cuda" if device["accelerator"] == "gpu" else "cpu"
+    model = module.model
+    found = evaluation.predict_states(model, loader, module.prepare, where, config["task"])
+    return found, data, record
+
+
+def pretrain(config: Config, given: Given) -> Path:
+    """Train a small CLIP on the pairs of the training split; its folder is a vit=."""
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    settings = PretrainSettings(**config["pretrain"])
+    data = assembly.data_from_config(config, settings.image_size, tokenize=list)
+    trainer = functools.partial(runs.make_trainer, [], devices(config))
+    folder = train_clip(settings, data.dataset, trainer)
+    print(f"a CLIP for vit={folder}")
+    return folder
+
+
+def demo(config: Config, given: Given) -> pd.DataFrame:
+    """Do the whole job on a generated data set."""
+    commands = {"train": train, "sweep": sweep, "pretrain": pretrain}
+
+    def call(command: str, **updates: Any) -> Any:
+        return commands[command](validate(config | updates), set(updates))
+
+    return whole_job(call, Path(config["log_dir"]))

@@ -1,0 +1,100 @@
+"""Writes docs/performance.md from benchmarks/results/*.json.
+
+python -m benchmarks.tables
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import RESULTS
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+HEAD = """# Performance
+
+Written by `python -m benchmarks.tables` from `benchmarks/results/*.json`.
+Ratios compare two things measured in one run.
+"""
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Lay out a Markdown table."""
+    lines = [list(header), *([str(cell) for cell in row] for row in rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def step(results: dict[str, Any]) -> str:
+    """Lay out ours against the slow form."""
+    rows = [
+        (r["mode"], r["missing"], r["batch"], f"{100 * r['missing_rate']:.0f} %",
+         f"{r['slow_seconds']:.2f}", f"{r['ours_seconds']:.2f}", f"{r['ratio']:.2f}",
+         f"{r['largest_difference']:.0e}")
+        for r in results["steps"]
+    ]  # fmt: skip
+    memory = [(m["batch"], f"{m['slow_mb']:.0f}", f"{m['ours_mb']:.0f}")
+              for m in results["peak_memory_of_a_training_step"]]  # fmt: skip
+    return "\n\n".join((
+        "The slow form (`benchmarks/slow.py`) makes prompts sample by sample, runs both towers for "
+        "every sample at\nfull length and zeroes what is missing afterwards. ViT-B/16, float32.",
+        table(("mode", "missing", "batch", "rate", "slow, s", "ours, s", "ratio",
+               "largest difference of a logit"), rows),
+        "What a training step (missing both) adds to the memory of its process, at its peak:",
+        table(("batch", "slow, MB", "ours, MB"), memory),
+    ))  # fmt: skip
+
+
+def sweep(results: dict[str, Any]) -> str:
+    """Lay out one sweep against separate tests."""
+    rows = [
+        (f"{results['cells']} `test_only` commands", f"{results['tests_seconds']:.0f}", ""),
+        ("one `sweep`", f"{results['sweep_seconds']:.0f}", f"{results['ratio_of_commands']:.1f}"),
+        ("both without start-up", "", f"{results['ratio_without_startup']:.1f}"),
+    ]
+    difference = results["largest_difference_of_a_score"]
+    return "\n\n".join((table(("what", "seconds", "ratio"), rows),
+                        f"Largest difference of a score: {difference:.0e}."))  # fmt: skip
+
+
+def startup(results: dict[str, float]) -> str:
+    """Lay out what starting takes."""
+    return table(("what", "seconds"), ((name, f"{s:.1f}") for name, s in results.items()))
+
+
+def flat(results: Any) -> str:
+    """Lay out results that are lists of rows with the same keys, each under its name."""
+    parts = []
+    for name, rows in results.items():
+        cells = [[f"{v:.4g}" if isinstance(v, float) else v for v in row.values()] for row in rows]
+        parts.append(f"{name.replace('_', ' ')}:\n\n{table(rows[0], cells)}")
+    return "\n\n".join(parts)
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "step": ("The step", step),
+    "sweep": ("The sweep", sweep),
+    "input": ("The input", flat),
+    "startup": ("The start", startup),
+}
+
+
+def section(name: str) -> str:
+    """Lay out one file of results with what it was measured on."""
+    title, layout = SECTIONS[name]
+    content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    on = content["machine"]
+    where = (f"`{on['command']}`, {on['date']}, {on.get('gpu', on['cpu'])}, {on['cores']} cores, "
+             f"{on['threads']} threads, torch {on['torch']}")  # fmt: skip
+    return f"## {title}\n\n{where}\n\n{layout(content['results'])}\n"
+
+
+def main() -> None:
+    """Write the page."""
+    parts = [section(name) for name in SECTIONS if (RESULTS / f"{name}.json").exists()]
+    PAGE.write_text("\n".join((HEAD, *parts)), encoding="utf-8")
+    print(f"written: {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -130,7 +130,7 @@ def test_a_terminated_run_leaves_nothing_half_written(tmp_path: Path) -> None:
     [
         (["--dataset", "flowers", "--root", "r"], ", ".join(BUILD)),
         (["--dataset", "mmimdb"], "--dataset and --root are required"),
-        (["--download", "--root", "r"], "leave --root out"),
+        (["--download", "--root", "r"], "leave --root and --image_size out"),
     ],
 )
 def test_a_wrong_command_line_says_what_is_right(args: list[str], message: str) -> None:

@@ -10,11 +10,13 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from multiprocessing.connection import Connection
 
 from vilt.utils.raw import Item, Pixels, RawDataError, Skipped, Unread, load
 
-ROWS_AHEAD = 8  # for each process; bounds memory however slow the disk or the writing is
+ROWS_A_CALL = 4  # a row takes about as long to decode as a call takes to pass on
+CALLS_AHEAD = 3  # for each process; bounds memory however slow the disk or the writing is
 PATIENCE = 2.0  # seconds that a stopped run gives rows in work; a dead disk would take for ever
 
 
@@ -31,6 +33,11 @@ def _follow(lifeline: Connection) -> None:
     os._exit(1)
 
 
+def load_all(rows: list[Unread | Skipped], pixels: Pixels | None) -> list[Item]:
+    """Reads the images of a few rows."""
+    return [item for row in rows for item in load(row, pixels)]
+
+
 class Reader:
     """Turns unread rows into items; a context manager that owns the worker processes.
 
@@ -40,8 +47,8 @@ class Reader:
     """
 
     def __init__(self, pixels: Pixels | None = None, num_workers: int = 0) -> None:
-        self.load, self.num_workers = partial(load, pixels=pixels), num_workers
-        self._ahead: deque[tuple[Unread | Skipped, Future]] = deque()
+        self.load, self.num_workers = partial(load_all, pixels=pixels), num_workers
+        self._ahead: deque[tuple[list[Unread | Skipped], Future]] = deque()
 
     def __enter__(self) -> "Reader":
         if self.num_workers:
@@ -57,7 +64,7 @@ class Reader:
         try:
             self._pool.shutdown(wait=False, cancel_futures=True)
             # A worker cut off while it hands over a result would leave us waiting for the rest.
-            wait([future for _, future in self._ahead if not future.cancel()], timeout=PATIENCE)
+            wait([call for _, call in self._ahead if not call.cancel()], timeout=PATIENCE)
         finally:
             self._lifeline.close()
 
@@ -69,21 +76,22 @@ class Reader:
         """
         if not self.num_workers:
             for row in rows:
-                yield from self.load(row)
+                yield from self.load([row])
             return
         try:
-            yield from self._in_order(rows)
+            yield from self._in_order(iter(rows))
         except BrokenProcessPool:
-            lost = [row.name for row, future in self._ahead if future.exception()]
+            lost = [row.name for rows, call in self._ahead if call.exception() for row in rows]
             raise RawDataError(
                 "a worker process died, of a faulty image or for lack of memory, at one of "
-                f"{', '.join(lost[: self.num_workers])}: move that file away or lower --num_workers"
+                f"{', '.join(lost[: self.num_workers * ROWS_A_CALL])}: move that file away or "
+                "lower --num_workers"
             ) from None
 
-    def _in_order(self, rows: Iterable[Unread | Skipped]) -> Iterator[Item]:
-        for row in rows:
-            self._ahead.append((row, self._pool.submit(self.load, row)))
-            if len(self._ahead) == ROWS_AHEAD * self.num_workers:
+    def _in_order(self, rows: Iterator[Unread | Skipped]) -> Iterator[Item]:
+        while some := list(islice(rows, ROWS_A_CALL)):
+            self._ahead.append((some, self._pool.submit(self.load, some)))
+            if len(self._ahead) == CALLS_AHEAD * self.num_workers:
                 yield from self._next()
         while self._ahead:
             yield from self._next()

@@ -21,8 +21,7 @@ PATIENCE = 2.0  # seconds that a stopped run gives rows in work; a dead disk wou
 
 
 def _begin(lifeline: Connection) -> None:
-    """Prepares a worker: ctrl-C is for the main process, which no worker outlives."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepares a worker, so that it does not outlive the main process."""
     threading.Thread(target=_follow, args=[lifeline], daemon=True).start()
 
 
@@ -90,11 +89,20 @@ class Reader:
 
     def _in_order(self, rows: Iterator[Unread | Skipped]) -> Iterator[Item]:
         while some := list(islice(rows, ROWS_A_CALL)):
-            self._ahead.append((some, self._pool.submit(self.load, some)))
+            self._ahead.append((some, self._submit(some)))
             if len(self._ahead) == CALLS_AHEAD * self.num_workers:
                 yield from self._next()
         while self._ahead:
             yield from self._next()
+
+    def _submit(self, rows: list[Unread | Skipped]) -> Future:
+        # This starts workers where they are wanted, and they inherit the mask: ctrl-C, which a
+        # shell sends to all, is for the main process alone.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return self._pool.submit(self.load, rows)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _next(self) -> list[Item]:
         items = self._ahead[0][1].result()  # still in the queue: __exit__ waits for it

@@ -14,14 +14,15 @@ BUILD = {
 }
 
 
-def command(dataset: str, root: Path, target: Path) -> list[str]:
+def command(dataset: str, root: Path, target: Path, *options: object) -> list[str]:
     args = ["--dataset", dataset, "--root", str(root), "--target", str(target)]
-    return [sys.executable, "make_arrow.py", *args]
+    return [sys.executable, "make_arrow.py", *args, *map(str, options)]
 
 
-def convert(dataset: str, root: Path, target: Path) -> str:
+def convert(dataset: str, root: Path, target: Path, *options: object) -> str:
     """Runs the command line, which must succeed, and returns what it prints."""
-    done = subprocess.run(command(dataset, root, target), cwd=ROOT, capture_output=True, text=True)
+    run = command(dataset, root, target, *options)
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -52,7 +52,7 @@ def write(path, plots=PLOTS, labels=None, images=None, **columns):
     return path
 
 
-def open_dataset(path, **changes):
+def open_dataset(*paths, **changes):
     arguments = {
         "text_column": "plots",
         "num_classes": CLASSES,
@@ -60,7 +60,7 @@ def open_dataset(path, **changes):
         "tokenize": letters,
         "image_size": SIZE,
     }
-    return ArrowDataset(path, **(arguments | changes))
+    return ArrowDataset(*paths, **(arguments | changes))
 
 
 def test_what_a_sample_holds_in_each_state(tmp_path):
@@ -210,7 +210,7 @@ def test_files_are_found_under_our_names_and_others(tmp_path, place):
     path = tmp_path / place
     path.parent.mkdir(exist_ok=True)
     path.touch()
-    assert DATASETS["mmimdb"].find(tmp_path, "val") == path
+    assert DATASETS["mmimdb"].find(tmp_path, "val") == [path]
 
 
 def test_an_absent_file_names_the_command_that_makes_it(tmp_path):

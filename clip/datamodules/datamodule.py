@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 from clip.datamodules.samplers import EpochSampler, ShareSampler
 from clip.datasets import DATASETS, ArrowDataset
-from clip.datasets.arrow_dataset import count_rows
+from clip.datasets.shards import count_rows
 from clip.errors import UserError
 from clip.missing import SPLITS, MissingSettings, describe, draw, draw_stream, table_hash
 from clip.missing_files import load_or_draw
@@ -172,21 +172,21 @@ class MissingModalityDataModule(pl.LightningDataModule):
     def _stream(self, settings: MissingSettings) -> np.ndarray:
         """Draw one split's table in the stream that passes through the splits before it."""
         before = SPLITS[: SPLITS.index(settings.split)]
-        paths = {split: self.declaration.find(self.data_root, split) for split in before}
-        earlier = [replace(self.plan.settings(self.name, split, count_rows(path)),
-                           seed=settings.seed) for split, path in paths.items()]  # fmt: skip
+        files = {split: self.declaration.find(self.data_root, split) for split in before}
+        earlier = [replace(self.plan.settings(self.name, split, count_rows(*paths)),
+                           seed=settings.seed) for split, paths in files.items()]  # fmt: skip
         return draw_stream([*earlier, settings])[settings.split]
 
     def dataset(self, split: str) -> ArrowDataset:
-        """Open the arrow file of a split with all its modalities there.
+        """Open a split with all its modalities there.
 
         Raises:
             UserError: the file is absent, damaged or empty.
         """
-        path = self.declaration.find(self.data_root, split)
-        dataset = ArrowDataset(path, text_column=self.declaration.text_column, **self._arguments)
+        paths = self.declaration.find(self.data_root, split)
+        dataset = ArrowDataset(*paths, text_column=self.declaration.text_column, **self._arguments)
         if not len(dataset):
-            raise UserError(f"{path} has no samples; make it again with make_arrow.py")
+            raise UserError(f"{dataset.place} has no samples; make it again with make_arrow.py")
         return dataset
 
     def draw(self, split: str, size: int, missing_type: str, ratio: float, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Samples of one arrow file, memory-mapped and opened anew in every process."""
+"""Samples of one split, memory-mapped and opened anew in every process."""
 
 from collections.abc import Callable, Iterable
 from io import BytesIO
@@ -14,30 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from clip.datasets.shards import open_table
 from clip.errors import UserError
 from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 
 PLOT_POLICIES = ("first", "longest", "all")
 UNKNOWN = -1  # no token has this id
-
-
-def open_table(path: Path) -> pa.Table:
-    """Memory-map an arrow file.
-
-    Raises:
-        UserError: it is absent, truncated or foreign.
-    """
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{path} is no whole arrow file ({error}); make it again: make_arrow.py"
-        ) from None
-
-
-def count_rows(path: Path) -> int:
-    """Count the rows of an arrow file without reading any; errors as in ``open_table``."""
-    return open_table(path).num_rows
 
 
 class ArrowDataset(Dataset):
@@ -46,7 +28,7 @@ class ArrowDataset(Dataset):
     A missing image is never decoded and comes as zeros; a missing text is the empty one.
 
     Args:
-        path: an arrow file as make_arrow.py writes it.
+        paths: an arrow file as make_arrow.py writes it, or all shards of one in their order.
         text_column: name of its text column, a list of strings a row.
         num_classes: labels must be 0..num_classes-1, or rows of num_classes zeros and ones.
         transform: Pillow image -> (3, H, W) uint8.
@@ -57,13 +39,12 @@ class ArrowDataset(Dataset):
             Figure 5); None to leave them complete.
 
     Raises:
-        UserError: the file is absent, truncated or foreign, or a label is out of range.
+        UserError: a file is absent, truncated or foreign, or a label is out of range.
     """
 
     def __init__(
         self,
-        path: Path,
-        *,
+        *paths: Path,
         text_column: str,
         num_classes: int,
         transform: Callable[[Image.Image], Tensor],
@@ -72,7 +53,7 @@ class ArrowDataset(Dataset):
         plots: str = "first",
         simulate: int | None = None,
     ):
-        self.path, self.text_column, self.num_classes = path, text_column, num_classes
+        self.paths, self.text_column, self.num_classes = paths, text_column, num_classes
         self.transform, self.tokenize, self.image_size = transform, tokenize, image_size
         self.simulate = simulate
         # Shared with live workers: the epoch, and every text's ids once one of them made them.
@@ -87,13 +68,19 @@ class ArrowDataset(Dataset):
         self.ids = torch.full(shape, UNKNOWN, dtype=torch.int32).share_memory_()
 
     @property
+    def place(self) -> str:
+        """The split's file, for messages."""
+        others = len(self.paths) - 1
+        return f"{self.paths[0]}{f' (and {others} more shards)' * bool(others)}"
+
+    @property
     def table(self) -> pa.Table:
         """The memory-mapped table of this process."""
         if self._open is None:
-            self._open = open_table(self.path)
+            self._open = open_table(*self.paths)
             needed = {"image", "label", self.text_column}
             if absent := sorted(needed - set(self._open.column_names)):
-                raise UserError(f"{self.path} lacks the columns {absent}; DATA.md lists them")
+                raise UserError(f"{self.place} lacks the columns {absent}; DATA.md lists them")
         return self._open
 
     def __getstate__(self) -> dict:
@@ -118,18 +105,18 @@ class ArrowDataset(Dataset):
                 (labels < 0) | (labels >= self.num_classes))  # fmt: skip
             if several and labels.shape[1] != self.num_classes:
                 raise UserError(
-                    f"{self.path}: labels of {labels.shape[1]} classes, the task has "
+                    f"{self.place}: labels of {labels.shape[1]} classes, the task has "
                     f"{self.num_classes}; is this the file of another data set?"
                 )
         except (TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{self.path}: labels are no numbers of one shape ({error})") from None
+            raise UserError(f"{self.place}: labels are no numbers of one shape ({error})") from None
         if bad.any():
             row = int(bad.nonzero()[0])
             allowed = "zeros and ones" if several else f"0 to {self.num_classes - 1}"
             raise UserError(
-                f"{self.path}: row {row} has the label {labels[row].tolist()}; allowed: {allowed}"
+                f"{self.place}: row {row} has the label {labels[row].tolist()}; allowed: {allowed}"
             )
         return labels.float() if several else labels.long()
 
@@ -204,6 +191,6 @@ class ArrowDataset(Dataset):
                 return transform(image)
         except Exception as error:  # noqa: BLE001  Pillow's decoders raise many kinds
             raise UserError(
-                f"{self.path}: the image of row {row} cannot be decoded ({error}); "
+                f"{self.place}: the image of row {row} cannot be decoded ({error}); "
                 "make the file again with make_arrow.py, which leaves such rows out"
             ) from None

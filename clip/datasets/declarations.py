@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from clip.datasets.shards import find_shards
 from clip.errors import UserError
 
 
@@ -11,7 +12,7 @@ class Declaration:
     """One data set.
 
     Attributes:
-        files: split ("train", "val", "test") -> name of its arrow file, without the ending.
+        files: split ("train", "val", "test") -> what the name of its arrow file begins with.
         text_column: the column of texts, a list of strings a row.
         folder: sub-folder in which others publish its files.
         converter: its name for make_arrow.py.
@@ -22,19 +23,22 @@ class Declaration:
     folder: str
     converter: str
 
-    def find(self, data_root: Path, split: str) -> Path:
-        """Find a split's arrow file in ``data_root`` or its sub-folder, under either name.
+    def find(self, data_root: Path, split: str) -> list[Path]:
+        """Find a split's arrow file, or all its shards, in ``data_root`` or its sub-folder.
 
         Raises:
-            UserError: it is in none of these places; the message has the command that makes it.
+            UserError: it is in none of these places, under neither name, or a shard is absent; the
+                message has the command that makes it, or the shard.
         """
-        names = (f"{self.files[split]}.arrow", f"{split}.arrow")
+        names = (self.files[split], split)
         for folder in (data_root, data_root / self.folder):
             for name in names:
-                if (folder / name).is_file():
-                    return folder / name
+                if (folder / f"{name}.arrow").is_file():
+                    return [folder / f"{name}.arrow"]
+                if shards := find_shards(folder, name):
+                    return shards
         raise UserError(
-            f"data_root={data_root} has no {names[0]}; make it with "
+            f"data_root={data_root} has no {names[0]}.arrow; make it with "
             f"`python make_arrow.py --dataset {self.converter} --root RAW --target {data_root}`"
         )
 

@@ -8,28 +8,10 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from clip.pixels import square
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-LONGEST_SIDE = 64  # times the short side; beyond it the resized image would fill the memory
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow mode to RGB; 16-bit and float grey values are brought down to 8 bits."""
-    if image.mode.startswith(("I", "F")):
-        grey = np.asarray(image, dtype=np.float32)
-        top = 65535 if grey.max(initial=0) > 255 else 255
-        image = Image.fromarray((grey.clip(0, top) * (255 / top)).astype(np.uint8))
-    return image.convert("RGB")
-
-
-def crop_extreme(image: Image.Image) -> Image.Image:
-    """Cut the ends of an image over 64 times as long as wide; CLIP reads its centre only."""
-    width, height = image.size
-    longest = LONGEST_SIDE * min(width, height)
-    if max(width, height) <= longest:
-        return image
-    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
-    return image.crop((left, top, width - left, height - top))
 
 
 class ClipTransform:
@@ -47,13 +29,7 @@ class ClipTransform:
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """Resize and crop to (size, size, 3) uint8."""
-        image = crop_extreme(to_rgb(image))
-        width, height = image.size
-        short = min(width, height)
-        resized = (self.size * width // short, self.size * height // short)
-        image = image.resize(resized, Image.Resampling.BICUBIC)
-        left, top = (round((side - self.size) / 2) for side in resized)
-        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+        return square(image, self.size)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Turn a Pillow image of any mode into (3, size, size) uint8."""

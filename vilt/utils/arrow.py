@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from vilt.utils.raw import Item, Noted, RawDataError, Row, Skipped, Tally
+from vilt.utils.raw import Item, Noted, RawDataError, Row, Skipped, Tally, Unread
+from vilt.utils.reader import Reader
 
 BATCH_BYTES = 16 * 2**20  # payload of a record batch; bounds memory whatever the data set's size
 BATCH_ROWS = 4096
@@ -101,8 +102,9 @@ def convert(
     target: Path,
     prefix: str,
     schema: pa.Schema,
-    splits: Mapping[str, tuple[int, Iterable[Item]]],
+    splits: Mapping[str, tuple[int, Iterable[Unread | Skipped]]],
     published: Mapping[str, int],
+    reader: Reader,
 ) -> str:
     """Writes `{prefix}_{split}.arrow` into target for each split and returns the closing table.
 
@@ -110,20 +112,26 @@ def convert(
         target: The folder to write to.
         prefix: What the file names begin with.
         schema: Columns and types.
-        splits: Number of rows and items of each split.
+        splits: Number of rows and the rows of each split.
         published: Rows of the real data in each split, shown for comparison.
+        reader: Reads the images.
     """
     table = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
-    for split, (total, items) in splits.items():
-        path = target / f"{prefix}_{split}.arrow"
-        with tqdm(total=total, desc=path.name, unit="row", disable=None) as bar:
-            counts = write_arrow(path, schema, _watched(items, bar))
-        skipped = counts.skipped.counts.total()
-        row = f"{split:6} {counts.written:8} {published[split]:9} {skipped:8}  {counts.skipped}"
-        table.append(row.rstrip())
-        if counts.noted.counts:
-            table.append(f"{'':6} noted: {counts.noted}")
+    with reader:
+        for split, (total, rows) in splits.items():
+            path = target / f"{prefix}_{split}.arrow"
+            with tqdm(total=total, desc=path.name, unit="row", disable=None) as bar:
+                counts = write_arrow(path, schema, _watched(reader.items(rows), bar))
+            table += _report(split, counts, published[split])
     return "\n".join(table)
+
+
+def _report(split: str, counts: Counts, published: int) -> Iterator[str]:
+    skipped = counts.skipped.counts.total()
+    row = f"{split:6} {counts.written:8} {published:9} {skipped:8}  {counts.skipped}"
+    yield row.rstrip()
+    if counts.noted.counts:
+        yield f"{'':6} noted: {counts.noted}"
 
 
 def _watched(items: Iterable[Item], bar: tqdm) -> Iterator[Item]:

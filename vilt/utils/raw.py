@@ -3,12 +3,13 @@
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 NAMES_SHOWN = 3
@@ -18,6 +19,10 @@ Row = dict[str, Any]
 
 class RawDataError(ValueError):
     """Data that cannot be used; the message names the path and the fix."""
+
+
+class BadImage(Exception):  # noqa: N818 - not an error of the run: the row is skipped and counted
+    """Why an image cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,24 @@ class Noted:
 
 
 Item = Row | Skipped | Noted
+Pixels = Callable[[Image.Image], np.ndarray]  # -> (H, W, 3) uint8
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A row whose image is still to be read.
+
+    Args:
+        root: Folder that the image must lie in.
+        name: The image's path below root.
+        columns: The other columns.
+        notes: What to report if the row is written.
+    """
+
+    root: Path
+    name: str
+    columns: Row
+    notes: tuple[Noted, ...] = ()
 
 
 class Tally:
@@ -102,32 +125,50 @@ def inside(root: Path, name: str) -> Path | None:
     return root / name
 
 
-def image_problem(data: bytes) -> str | None:
-    """Decodes a whole image; returns what is wrong with it, or None."""
+def stored(data: bytes, pixels: Pixels | None) -> bytes:
+    """Decodes a whole image and returns what is kept of it: these bytes, or its pixels.
+
+    Raises:
+        BadImage: If it does not decode or is too large.
+    """
     if not data:
-        return "image is empty"
+        raise BadImage("image is empty")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(BytesIO(data)) as image:
                 image.load()
+                return ppm(pixels(image)) if pixels else data
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return f"image has over {Image.MAX_IMAGE_PIXELS} pixels"
+        raise BadImage(f"image has over {Image.MAX_IMAGE_PIXELS} pixels") from None
     except Exception:  # noqa: BLE001 - decoders raise anything on broken files; none ends the run
-        return "image is unreadable"
-    return None
+        raise BadImage("image is unreadable") from None
 
 
-def with_image(root: Path, file: str, columns: Row) -> Row | Skipped:
-    """Puts the image's own bytes before the columns; skips the row if they do not decode."""
+def ppm(pixels: np.ndarray) -> bytes:
+    """Puts the plainest header that Pillow knows before (H, W, 3) uint8 pixels."""
+    height, width, _ = pixels.shape
+    return b"P6 %d %d 255\n" % (width, height) + pixels.tobytes()
+
+
+def with_image(root: Path, file: str, columns: Row, pixels: Pixels | None = None) -> Row | Skipped:
+    """Puts the image before the columns; skips the row if it does not decode."""
     path = inside(root, file)
     if path is None:
         return Skipped("path leads out of the data folder", file)
     try:
-        data = path.read_bytes()
+        return {"image": stored(path.read_bytes(), pixels), **columns}
     except FileNotFoundError:
         return Skipped("image is absent", file)
     except OSError:
         return Skipped("image is unreadable", file)
-    problem = image_problem(data)
-    return Skipped(problem, file) if problem else {"image": data, **columns}
+    except BadImage as problem:
+        return Skipped(str(problem), file)
+
+
+def load(row: Unread | Skipped, pixels: Pixels | None) -> list[Item]:
+    """Reads the image of a row and returns the row with its notes, or why it is skipped."""
+    if isinstance(row, Skipped):
+        return [row]
+    whole = with_image(row.root, row.name, row.columns, pixels)
+    return [whole] if isinstance(whole, Skipped) else [whole, *row.notes]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from vilt.utils import arrow
 from vilt.utils.raw import (
-    Item,
     RawDataError,
     Skipped,
+    Unread,
     read_object,
     read_splits,
     require,
-    with_image,
 )
+from vilt.utils.reader import Reader
 
 SCHEMA = arrow.schema(text=arrow.TEXTS, label=arrow.CLASS)
 PUBLISHED = {"train": 61142, "val": 6846, "test": 22716}  # names in split.json
@@ -24,7 +24,7 @@ TITLES = ("texts/train_titles.csv", "texts/test_titles.csv")
 _RECORD = re.compile(r"([^,\"]+_\d+)\.(?:jpg|txt),(.*)", re.DOTALL)
 
 
-def make_arrow(root: Path, target: Path) -> str:
+def make_arrow(root: Path, target: Path, reader: Reader | None = None) -> str:
     """Writes food101_{train,val,test}.arrow and returns the closing table."""
     require(root, "split.json", "class_idx.json", "images/train", "images/test")
     names = read_splits(root / "split.json", PUBLISHED)
@@ -39,7 +39,7 @@ def make_arrow(root: Path, target: Path) -> str:
         split: (len(names[split]), _items(root, split, names[split], classes, texts))
         for split in PUBLISHED
     }
-    return arrow.convert(target, "food101", SCHEMA, splits, PUBLISHED)
+    return arrow.convert(target, "food101", SCHEMA, splits, PUBLISHED, reader or Reader())
 
 
 def food_class(name: str) -> str:
@@ -53,7 +53,7 @@ def _items(
     names: list[str],
     classes: Mapping[str, int],
     texts: Mapping[str, str],
-) -> Iterator[Item]:
+) -> Iterator[Unread | Skipped]:
     for name in names:
         text = texts.get(name, "")
         if not text.strip():
@@ -61,7 +61,7 @@ def _items(
             continue
         food = food_class(name)
         columns = {"text": [text], "label": classes[food], "image_id": name, "split": split}
-        yield with_image(root / "images", f"{FOLDERS[split]}/{food}/{name}", columns)
+        yield Unread(root / "images", f"{FOLDERS[split]}/{food}/{name}", columns)
 
 
 def read_texts(root: Path) -> dict[str, str]:

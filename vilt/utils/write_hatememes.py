@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from vilt.utils import arrow
-from vilt.utils.raw import Item, RawDataError, require, with_image
+from vilt.utils.raw import RawDataError, Unread, require
+from vilt.utils.reader import Reader
 
 SCHEMA = arrow.schema(text=arrow.TEXTS, label=arrow.CLASS)
 PUBLISHED = {"train": 8500, "dev": 500, "test": 1000}
 
 
-def make_arrow(root: Path, target: Path) -> str:
+def make_arrow(root: Path, target: Path, reader: Reader | None = None) -> str:
     """Writes hatememes_{train,dev,test}.arrow and returns the closing table."""
     base = root if (root / "train.jsonl").exists() else root / "data"
     if not base.exists():
@@ -21,13 +22,13 @@ def make_arrow(root: Path, target: Path) -> str:
     # Every line is checked before anything is written.
     sizes = {split: sum(1 for _ in _read_lines(base / f"{split}.jsonl")) for split in PUBLISHED}
     splits = {split: (sizes[split], _items(base, split)) for split in PUBLISHED}
-    return arrow.convert(target, "hatememes", SCHEMA, splits, PUBLISHED)
+    return arrow.convert(target, "hatememes", SCHEMA, splits, PUBLISHED, reader or Reader())
 
 
-def _items(base: Path, split: str) -> Iterator[Item]:
+def _items(base: Path, split: str) -> Iterator[Unread]:
     for meme in _read_lines(base / f"{split}.jsonl"):
         columns = {"text": [meme["text"]], "label": meme["label"]}
-        yield with_image(base, meme["img"], columns | {"image_id": meme["img"], "split": split})
+        yield Unread(base, meme["img"], columns | {"image_id": meme["img"], "split": split})
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -7,16 +7,16 @@ import pyarrow as pa
 
 from vilt.utils import arrow
 from vilt.utils.raw import (
-    Item,
     Noted,
     RawDataError,
     Skipped,
+    Unread,
     inside,
     read_object,
     read_splits,
     require,
-    with_image,
 )
+from vilt.utils.reader import Reader
 
 SCHEMA = arrow.schema(plots=arrow.TEXTS, label=pa.list_(arrow.CLASS), genres=arrow.TEXTS)
 PUBLISHED = {"train": 15552, "dev": 2608, "test": 7799}
@@ -49,15 +49,15 @@ GENRES = (
 )
 
 
-def make_arrow(root: Path, target: Path) -> str:
+def make_arrow(root: Path, target: Path, reader: Reader | None = None) -> str:
     """Writes mmimdb_{train,dev,test}.arrow and returns the closing table."""
     require(root, "split.json", "images", "labels")
     names = read_splits(root / "split.json", PUBLISHED)
     splits = {split: (len(names[split]), _items(root, split, names[split])) for split in PUBLISHED}
-    return arrow.convert(target, "mmimdb", SCHEMA, splits, PUBLISHED)
+    return arrow.convert(target, "mmimdb", SCHEMA, splits, PUBLISHED, reader or Reader())
 
 
-def _items(root: Path, split: str, names: list[str]) -> Iterator[Item]:
+def _items(root: Path, split: str, names: list[str]) -> Iterator[Unread | Skipped]:
     for name in names:
         path = inside(root / "labels", f"{name}.json")
         if path is None or not path.exists():
@@ -70,10 +70,7 @@ def _items(root: Path, split: str, names: list[str]) -> Iterator[Item]:
         label = [int(genre in genres) for genre in GENRES]
         columns = {"plots": plots, "label": label, "genres": genres}
         columns |= {"image_id": name, "split": split}
-        row = with_image(root / "images", f"{name}.jpeg", columns)
-        yield row
-        if not isinstance(row, Skipped):
-            yield from _notes(name, genres)
+        yield Unread(root / "images", f"{name}.jpeg", columns, tuple(_notes(name, genres)))
 
 
 def _notes(name: str, genres: list[str]) -> Iterator[Noted]:

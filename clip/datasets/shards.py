@@ -1,0 +1,69 @@
+"""The arrow files of one split, whole or in shards: found, complete, joined."""
+
+import re
+from pathlib import Path
+
+import pyarrow as pa
+
+from clip.errors import UserError
+
+SHARD = re.compile(r"-\d{5}-of-\d{5}")
+
+
+def find_shards(folder: Path, name: str) -> list[Path]:
+    """List ``{name}-00000-of-00016.arrow`` and so on in order, or nothing.
+
+    Raises:
+        UserError: one of them is absent, or they belong to files cut up in different ways.
+    """
+    found = [path for path in sorted(folder.glob(f"{name}-*.arrow"))
+             if SHARD.fullmatch(path.stem.removeprefix(name))]  # fmt: skip
+    totals = sorted({path.stem.rpartition("-")[2] for path in found})
+    if len(totals) > 1:
+        raise UserError(
+            f"{folder} has {name} in {' and in '.join(totals)} shards; leave one set there"
+        )
+    for total in totals:
+        wanted = [folder / f"{name}-{i:05d}-of-{total}.arrow" for i in range(int(total))]
+        if absent := [path.name for path in wanted if path not in found]:
+            raise UserError(
+                f"{folder} lacks {absent[0]}, {len(absent)} of {len(wanted)} shards are not there; "
+                "fetch them all"
+            )
+        if found != wanted:
+            raise UserError(f"{found[-1]} is no shard of {len(wanted)}; remove it")
+    return found
+
+
+def open_table(*paths: Path) -> pa.Table:
+    """Memory-map arrow files and join their rows, in order, without a copy.
+
+    Raises:
+        UserError: one is absent, truncated or foreign, or has other columns than the first.
+    """
+    tables = [_open_file(path) for path in paths]
+    for path, table in zip(paths, tables, strict=True):
+        if not table.schema.equals(tables[0].schema):
+            raise UserError(
+                f"{path} has other columns than {paths[0]} ({_columns(table)}; "
+                f"{_columns(tables[0])}); make them again from one data set"
+            )
+    return pa.concat_tables(tables)
+
+
+def _open_file(path: Path) -> pa.Table:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path} is no whole arrow file ({error}); make it again: make_arrow.py"
+        ) from None
+
+
+def _columns(table: pa.Table) -> str:
+    return ", ".join(f"{column.name} {column.type}" for column in table.schema)
+
+
+def count_rows(*paths: Path) -> int:
+    """Count the rows of arrow files without reading any; errors as in ``open_table``."""
+    return open_table(*paths).num_rows

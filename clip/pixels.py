@@ -1,0 +1,40 @@
+"""LEAF, without torch. CLIP's resize and crop, so that a converter's many processes stay small."""
+
+import numpy as np
+from PIL import Image
+
+LONGEST_SIDE = 64  # times the short side; beyond it the resized image would fill the memory
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any Pillow mode to RGB; 16-bit and float grey values are brought down to 8 bits."""
+    if image.mode.startswith(("I", "F")):
+        grey = np.asarray(image, dtype=np.float32)
+        top = 65535 if grey.max(initial=0) > 255 else 255
+        image = Image.fromarray((grey.clip(0, top) * (255 / top)).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def crop_extreme(image: Image.Image) -> Image.Image:
+    """Cut the ends of an image over 64 times as long as wide; CLIP reads its centre only."""
+    width, height = image.size
+    longest = LONGEST_SIDE * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+    return image.crop((left, top, width - left, height - top))
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """Resize the short side of a Pillow image of any mode and crop its centre.
+
+    Returns:
+        (size, size, 3) uint8; an image that comes as such returns as it is.
+    """
+    image = crop_extreme(to_rgb(image))
+    width, height = image.size
+    short = min(width, height)
+    resized = (size * width // short, size * height // short)
+    image = image.resize(resized, Image.Resampling.BICUBIC)
+    left, top = (round((side - size) / 2) for side in resized)
+    return np.asarray(image.crop((left, top, left + size, top + size)))

@@ -1,0 +1,199 @@
+"""Speed and memory of make_arrow.py, of the loader behind it, and of opening a data set.
+
+python -m benchmarks.input --rows 1000 10000 --folder /tmp/input
+
+Generates raw data laid out as MM-IMDb (20 kB a poster) and writes benchmarks/results/input.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from benchmarks.raw_films import generate
+from clip.datasets import DATASETS, ArrowDataset
+from clip.missing import MissingSettings, draw
+from clip.modules.tokenizer import Tokenizer, train_tokenizer
+from clip.pixels import square
+from clip.transforms import ClipTransform
+from vilt.utils.raw import Pixels, stored
+from vilt.utils.write_mmimdb import GENRES
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks/results/input.json"
+IMAGE_SIZE = 224
+LOADED = 1000  # samples of a loader's measurement
+BATCH = 32
+PAUSE = 0.1  # seconds between two looks at the memory
+BARE = "import vilt.utils.write_mmimdb; print(open('/proc/self/smaps_rollup').read())"
+
+
+def pss(rollup: str) -> int:
+    """Read the memory of a process in kB, what it shares divided among its sharers."""
+    return int(rollup.partition("\nPss:")[2].split()[0])
+
+
+def session_memory(session: int) -> int:
+    """Add up the memory of all processes of a session, in kB."""
+    total = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if int((process / "stat").read_text().rpartition(")")[2].split()[3]) == session:
+                total += pss((process / "smaps_rollup").read_text())
+        except (OSError, IndexError):  # it has just ended
+            continue
+    return total
+
+
+def children_seconds() -> float:
+    """Add up the CPU time of all processes that have ended below this one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def convert(raw: Path, target: Path, rows: int, *options: object) -> dict[str, float]:
+    """Run make_arrow.py and watch its time and memory."""
+    command = [sys.executable, "make_arrow.py", "--dataset", "mmimdb", "--root", raw]
+    command += ["--target", target, *options]
+    start, cpu, peak = time.perf_counter(), children_seconds(), 0
+    run = subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    while run.poll() is None:
+        peak = max(peak, session_memory(run.pid))
+        time.sleep(PAUSE)
+    seconds = time.perf_counter() - start
+    if run.returncode:
+        raise SystemExit(f"make_arrow.py failed on {raw}")
+    found = {"seconds": seconds, "rows_per_s": rows / seconds, "peak_mb": peak / 1024}
+    return found | {"cpu_seconds": children_seconds() - cpu}
+
+
+def decode_speed(raw: Path, pixels: Pixels | None) -> float:
+    """Read, decode and resize images one after another in this process; images/s."""
+    files = sorted((raw / "images").iterdir())[:LOADED]
+    start = time.perf_counter()
+    for file in files:
+        stored(file.read_bytes(), pixels)
+    return len(files) / (time.perf_counter() - start)
+
+
+def conversions(raw: Path, folder: Path, rows: int) -> Iterator[dict[str, Any]]:
+    """Convert the files as they are, in one process and with workers, and to pixels.
+
+    ``of_decode`` is the share of what as many processes would decode if they did nothing else, of
+    which one is measured before and after.
+    """
+    cores = os.cpu_count() or 1
+    for kind, size, workers in (
+        ("files", None, 0),
+        ("files", None, cores),
+        ("pixels", IMAGE_SIZE, cores),
+    ):
+        options = ["--num_workers", workers] + ["--image_size", size] * bool(size)
+        pixels = partial(square, size=size) if size else None
+        before = decode_speed(raw, pixels)
+        found = convert(raw, folder / kind, rows, *options)
+        decoded = (before + decode_speed(raw, pixels)) / 2
+        found["of_decode"] = found["rows_per_s"] / decoded / max(1, workers)
+        yield {
+            "rows": rows,
+            "stored": kind,
+            "num_workers": workers,
+            "decode_per_s": decoded,
+        } | found
+
+
+def opened(folder: Path, tokenize: Callable) -> ArrowDataset:
+    """Open the training split."""
+    return ArrowDataset(
+        *DATASETS["mmimdb"].find(folder, "train"),
+        text_column=DATASETS["mmimdb"].text_column,
+        num_classes=len(GENRES),
+        transform=ClipTransform(IMAGE_SIZE),
+        tokenize=tokenize,
+        image_size=IMAGE_SIZE,
+    )
+
+
+def loader_speed(dataset: ArrowDataset, ratio: float, workers: int) -> float:
+    """Load samples in random order with that share of them incomplete; samples/s."""
+    rows = dataset.num_rows
+    dataset.set_missing(draw(MissingSettings("mmimdb", "train", rows, "both", ratio, 0.5, 0)))
+    order = np.random.default_rng(0).permutation(rows)[:LOADED].tolist()
+    batches = iter(DataLoader(Subset(dataset, order), batch_size=BATCH, num_workers=workers))
+    next(batches)  # the workers have started
+    start = time.perf_counter()
+    loaded = sum(len(batch["label"]) for batch in batches)
+    return loaded / (time.perf_counter() - start)
+
+
+def loading(folder: Path, tokenize: Tokenizer) -> Iterator[dict[str, Any]]:
+    """Measure the loader on both kinds of arrow files."""
+    for kind in ("files", "pixels"):
+        dataset = opened(folder / kind, tokenize)
+        for ratio in (0.0, 0.7):
+            for workers in (0, 2):
+                speed = loader_speed(dataset, ratio, workers)
+                place = {"stored": kind, "missing_both": ratio, "num_workers": workers}
+                yield place | {"samples_per_s": speed}
+
+
+def measure(rows: int, folder: Path) -> dict[str, Any]:
+    """Generate one data set and take all its figures."""
+    raw = folder / "raw"
+    if not raw.exists():
+        generate(raw, rows)
+    converted = list(conversions(raw, folder, rows))
+    start = time.perf_counter()
+    dataset = opened(folder / "files", str)
+    seconds = time.perf_counter() - start
+    texts = [dataset.text(row) for row in range(min(LOADED, dataset.num_rows))]
+    loaded = list(loading(folder, train_tokenizer(texts, 1000)))
+    return {"rows": rows, "convert": converted, "load": loaded, "open_seconds": seconds}
+
+
+def processor() -> str:
+    """Name the CPU."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def main() -> None:
+    """Measure all sizes and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--folder", type=Path, required=True, help="where the data are generated")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    bare = subprocess.run([sys.executable, "-c", BARE], cwd=ROOT, capture_output=True, text=True)
+    report = {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "cpu": processor(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "command": " ".join(["python -m benchmarks.input", *sys.argv[1:]]),
+        "bare_mb": pss(bare.stdout) / 1024,
+    }
+    report["data_sets"] = [measure(rows, args.folder / str(rows)) for rows in args.rows]
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(report, indent=1) + "\n")
+    print(RESULT.read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,9 @@ warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # n
 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # run.json lies there
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 
-from clip.config import ex  # noqa: E402  sacred warns when it is imported
+from clip.arguments import check_arguments  # noqa: E402  sacred warns when it is imported
+from clip.config import ex  # noqa: E402
+from clip.errors import UserError  # noqa: E402
 
 
 def guarded(command: str, config: dict[str, Any], run: Any) -> None:
@@ -22,15 +24,22 @@ def guarded(command: str, config: dict[str, Any], run: Any) -> None:
 
     from clip import commands
     from clip.config_rules import validate
-    from clip.errors import UserError
 
     if rank_zero_only.rank:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the first process speaks for all
+    defaults = ex.configurations[0]()
+    given = {key for key in config if config[key] != defaults.get(key)}  # by presets too
     try:
-        getattr(commands, command)(validate(config), set(run.meta_info["config_updates"]))
+        getattr(commands, command)(validate(config), given | set(run.meta_info["config_updates"]))
     except UserError as error:
         # A loader process puts its traceback in front of the message; the last line is ours.
-        raise SystemExit(f"error: {str(error).strip().splitlines()[-1]}") from None
+        last = str(error).strip().splitlines()[-1].removeprefix("clip.errors.UserError: ")
+        raise SystemExit(f"error: {last}") from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        place = f"{error.filename}: {error.strerror}"
+        raise SystemExit(f"error: {place}; check the paths among the settings") from None
 
 
 @ex.main
@@ -57,5 +66,14 @@ def demo(_config: dict[str, Any], _run: Any) -> None:
     guarded("demo", _config, _run)
 
 
+def command_line(argv: list[str]) -> None:
+    """Run a command line, the program's name first."""
+    try:
+        check_arguments(argv[1:], ex)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+    ex.run_commandline(argv)
+
+
 if __name__ == "__main__":
-    ex.run_commandline()
+    command_line(sys.argv)

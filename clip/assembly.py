@@ -15,6 +15,10 @@ from clip.modules.published import check_clip
 from clip.transforms import TRANSFORMS
 
 METHOD_KEYS = ("prompts", "formulas", "dynamic_queries")
+PROTOCOL_KEYS = (  # with the masks: what must not change when an interrupted run goes on
+    "seed", "plots", "simulate_missing", "batch_size", "optim_type", "learning_rate",
+    "weight_decay", "schedule_length", "lr_mult", "warmup_steps", "decay_power", "end_lr",
+)  # fmt: skip
 MODEL_KEYS = ("prompt_type", "prompt_length", "prompt_depth", "thaw", *METHOD_KEYS)
 
 
@@ -73,6 +77,16 @@ def data_from_config(
     return MissingModalityDataModule.from_config(
         config, classes, image_size, transform, tokenize, count_present
     )
+
+
+def protocol(config: dict[str, Any], tables: dict[str, str]) -> dict[str, Any]:
+    """Give what makes a run the same experiment after an interruption.
+
+    Args:
+        config: checked settings.
+        tables: split -> SHA-256 of its missing table.
+    """
+    return {key: config[key] for key in PROTOCOL_KEYS} | {"missing_tables": dict(tables)}
 
 
 def accumulation(config: dict[str, Any], world: int) -> int:

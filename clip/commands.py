@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 
 from clip import assembly, evaluation, report, runs
 from clip.config_rules import PRECISIONS, validate
@@ -17,6 +18,7 @@ from clip.modules.objectives import TASKS
 from clip.pretrain import PretrainSettings, train_clip
 
 Config = dict[str, Any]
+DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
 Given = set[str]  # names of the settings that the user gave
 
 
@@ -49,6 +51,9 @@ def train(config: Config, given: Given) -> Config:
     accumulated = assembly.accumulation(config, world)
     module, data = assembly.from_config(config, given)
     data.setup("fit")
+    module.protocol = assembly.protocol(config, data.table_hashes)
+    if resume:
+        runs.check_resume(resume, module.identity, module.protocol)
     record = assembly.run_record(module, config) | {"missing_tables": data.table_hashes}
     loggers = start(config, "train", record)
     folder = Path(loggers[0].log_dir) if loggers else None
@@ -102,13 +107,16 @@ def evaluate(config: Config, given: Given) -> Config:
 
 def sweep(config: Config, given: Given) -> pd.DataFrame:
     """Score a grid of test types, rates and seeds; table, csv, figure and the predictions."""
+    task = TASKS[config["task"]]
     if config["predictions"]:
         predictions = evaluation.StatePredictions.load(Path(config["predictions"]), config["task"])
-        data, record = assembly.data_from_config(config, 1, tokenize=list), {"config": config}
+        config["prompt_type"] = predictions.identity["prompt_type"]
+        data = assembly.data_from_config(config, 1, tokenize=list)
+        loggers = start(config | {"fast_dev_run": False}, "sweep",
+                        {"config": config, "identity": predictions.identity})  # fmt: skip
     else:
-        predictions, data, record = predict(config, given)
-    loggers = start(config | {"fast_dev_run": False}, "sweep", record)
-    folder, task = Path(loggers[0].log_dir), TASKS[config["task"]]
+        predictions, data, loggers = predict(config, given)
+    folder = Path(loggers[0].log_dir)
     predictions.save(folder / "predictions.arrow")
     draw = functools.partial(data.draw, "test", predictions.num_rows)
     seeds = config["sweep_seeds"] or [config["missing_seed"]]
@@ -121,20 +129,30 @@ def sweep(config: Config, given: Given) -> pd.DataFrame:
     return results
 
 
-def predict(config: Config, given: Given) -> tuple[evaluation.StatePredictions, Any, Config]:
+def predict(config: Config, given: Given) -> tuple[evaluation.StatePredictions, Any, list[Any]]:
     """Run the test split through load_path in all three states."""
     if not config["load_path"]:
         raise UserError("sweep needs load_path=, a checkpoint or the folder of a run")
-    device = devices(config)
-    if device["devices"] > 1:
-        raise UserError(f"sweep runs in one process on one device, not on {device['devices']}")
+    device = one_device(config, "sweep")
     module, data = assembly.from_config(config, given)
     record = assembly.run_record(module, config)
     loader = data.loader(data.dataset("test"))
+    loggers = start(config | {"fast_dev_run": False}, "sweep", record)
     where = "cuda" if device["accelerator"] == "gpu" else "cpu"
-    model = module.model
-    found = evaluation.predict_states(model, loader, module.prepare, where, config["task"])
-    return found, data, record
+    how = (module.prepare, where, DTYPES[device["precision"]], module.identity)
+    return evaluation.predict_states(module.model, loader, *how), data, loggers
+
+
+def one_device(config: Config, command: str) -> Config:
+    """Choose the device of a command that does not share its work.
+
+    Raises:
+        UserError: it was started in several processes, or on several GPUs.
+    """
+    device = devices(config)
+    if device["devices"] * config["num_nodes"] > 1:
+        raise UserError(f"{command} runs in one process: give num_gpus=1 num_nodes=1")
+    return device
 
 
 def pretrain(config: Config, given: Given) -> Path:
@@ -142,7 +160,7 @@ def pretrain(config: Config, given: Given) -> Path:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     settings = PretrainSettings(**config["pretrain"])
     data = assembly.data_from_config(config, settings.image_size, tokenize=list)
-    trainer = functools.partial(runs.make_trainer, [], devices(config))
+    trainer = functools.partial(runs.make_trainer, [], one_device(config, "pretrain"))
     folder = train_clip(settings, data.dataset, trainer)
     print(f"a CLIP for vit={folder}")
     return folder

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from clip.arguments import LARGEST_SEED
 from clip.datasets import PLOT_POLICIES
 from clip.errors import UserError
 from clip.missing import DRAWS, MISSING_TYPES
@@ -18,6 +19,7 @@ SPLITS = ("train", "val", "test")
 PER_SPLIT = ("missing_type", "missing_ratio", "missing_table")  # one value serves all splits
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
 
+LONGEST_NAME = 100  # the folder's name adds to it, and file systems end at 255
 Rule = tuple[Callable[[Any], bool], str]
 
 
@@ -36,9 +38,7 @@ def whole(least: int) -> Rule:
 
 def number(least: float, most: float = math.inf, above: bool = False) -> Rule:
     """Accept numbers in a range; ``above`` leaves out its lower end."""
-    bound = (
-        f"above {least}" if above else f"from {least}" + (f" to {most}" if most < math.inf else "")
-    )
+    bound = ("above" if above else "from") + f" {least}" + (f" to {most}" * (most < math.inf))
     return (
         lambda value: _number(value) and (value > least if above else value >= least)
         and value <= most, f"a number {bound}",
@@ -63,12 +63,22 @@ def each(rule: Rule) -> Rule:
     )
 
 
+def several(rule: Rule) -> Rule:
+    """Accept a list with at least one value, each of which passes a rule."""
+    accepts, allowed = each(rule)
+    return lambda value: accepts(value) and len(value) > 0, f"{allowed}, at least one"
+
+
 TEXT: Rule = (lambda value: isinstance(value, str), "a string")
 NAME: Rule = (
     lambda value: isinstance(value, str) and bool(value) and value.strip(". ") != ""
-    and not set(value) & set('/\\:*?"<>|\0'),
-    "a name without slashes",
+    and len(value) <= LONGEST_NAME and not set(value) & set('/\\:*?"<>|\0'),
+    f"a string of 1 to {LONGEST_NAME} letters without slashes",
 )  # fmt: skip
+SEED: Rule = (
+    lambda value: _whole(value) and 0 <= value <= LARGEST_SEED,
+    f"a whole number from 0 to {LARGEST_SEED}",
+)
 SWITCH: Rule = (lambda value: isinstance(value, bool), "True or False")
 SHARE = number(0, 1)
 
@@ -76,7 +86,7 @@ RULES: dict[str, Rule] = {
     "task": choice(*TASKS),
     "exp_name": NAME,
     "log_dir": TEXT,
-    "seed": whole(0),
+    "seed": SEED,
     "data_root": TEXT,
     "plots": choice(*PLOT_POLICIES),
     "num_workers": optional(whole(0)),
@@ -114,14 +124,14 @@ RULES: dict[str, Rule] = {
     "val_check_interval": number(0, 1, above=True),
     "num_gpus": whole(0),
     "num_nodes": whole(1),
-    "precision": choice(*PRECISIONS, *(int(p) for p in PRECISIONS if p.isdigit())),
+    "precision": (lambda value: str(value) in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "fast_dev_run": SWITCH,
     "test_only": SWITCH,
     "load_path": TEXT,
     "resume_from": TEXT,
-    "sweep_types": each(choice(*MISSING_TYPES)),
-    "sweep_ratios": each(SHARE),
-    "sweep_seeds": optional(each(whole(0))),
+    "sweep_types": several(choice(*MISSING_TYPES)),
+    "sweep_ratios": several(SHARE),
+    "sweep_seeds": optional(several(whole(0))),
     "predictions": TEXT,
     "pretrain.target": TEXT,
     "pretrain.learning_rate": number(0, above=True),

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,14 +35,14 @@ class StatePredictions:
         labels: (N,) or (N, C).
         rows: (N,), each sample's row of the arrow file, the key into missing tables.
         num_rows: of the arrow file.
-        task: name of the task.
+        identity: of the model, as its checkpoints record it; it names the task.
     """
 
     logits: Tensor
     labels: Tensor
     rows: np.ndarray
     num_rows: int
-    task: str
+    identity: dict[str, Any]
 
     def under(self, table: np.ndarray) -> Tensor:
         """Pick each sample's logits (N, C) by a missing table of (rows,) states."""
@@ -60,7 +61,7 @@ class StatePredictions:
                 "label": self.labels.tolist() * states,
             }
         )
-        about = {"task": self.task, "num_rows": self.num_rows, "states": CASES}
+        about = {"identity": self.identity, "num_rows": self.num_rows, "states": CASES}
         table = table.replace_schema_metadata({"predictions": json.dumps(about)})
         partial = path.with_suffix(".partial")
         with pa.ipc.new_file(partial, table.schema) as writer:
@@ -84,11 +85,11 @@ class StatePredictions:
             raise UserError(
                 f"predictions={path} is no predictions.arrow of a sweep ({error})"
             ) from None
-        if about["task"] != task:
-            raise UserError(f"predictions={path} are of the task {about['task']}, not {task}")
+        if (theirs := about["identity"]["task"]) != task:
+            raise UserError(f"predictions={path} are of the task {theirs}, not {task}")
         size = len(rows) // len(CASES)
         return cls(logits.unflatten(0, (len(CASES), size)), labels[:size], rows[:size],
-                   about["num_rows"], task)  # fmt: skip
+                   about["num_rows"], about["identity"])  # fmt: skip
 
 
 @torch.inference_mode()
@@ -97,7 +98,8 @@ def predict_states(
     loader: DataLoader,
     prepare: Callable[[Tensor], Tensor],
     device: str,
-    task: str,
+    dtype: torch.dtype,
+    identity: dict[str, Any],
 ) -> StatePredictions:
     """Run a complete test set through the model in all three states.
 
@@ -106,20 +108,23 @@ def predict_states(
         loader: unshuffled batches of an ``ArrowDataset`` in which nothing is missing.
         prepare: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
         device: of torch, such as "cpu" or "cuda".
-        task: name of the task.
+        dtype: in which a GPU multiplies, as in a test; float32 for all else.
+        identity: of the model.
     """
     model.to(device).eval()
     logits, labels, samples = [], [], []
     for batch in tqdm(loader, desc="test samples in three states", unit="batch"):
         image, tokens = prepare(batch["image"].to(device)), batch["tokens"].to(device)
         states = [case_vector(case, len(image), like=image) for case in range(len(CASES))]
-        logits.append(torch.stack([model(image, tokens, state).float() for state in states]).cpu())
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            made = [model(image, tokens, state) for state in states]
+        logits.append(torch.stack(made).float().cpu())
         labels.append(batch["label"])
         samples.append(batch["sample_id"])
     dataset = loader.dataset
     rows = dataset.rows[torch.cat(samples).numpy()]
     return StatePredictions(
-        torch.cat(logits, dim=1), torch.cat(labels), rows, dataset.num_rows, task
+        torch.cat(logits, dim=1), torch.cat(labels), rows, dataset.num_rows, identity
     )
 
 

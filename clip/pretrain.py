@@ -177,6 +177,7 @@ def train_clip(
     folder = Path(settings.target)
     if (folder / "model.safetensors").exists():
         raise UserError(f"pretrain.target={folder} holds a CLIP already; give another folder")
+    folder.mkdir(parents=True, exist_ok=True)  # now, so that no training is lost
     train = open_split("train")
     texts = (train.text(i) for i in range(len(train)))
     tokenizer = train_tokenizer(texts, settings.vocabulary, CONTEXT)

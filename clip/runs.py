@@ -1,6 +1,7 @@
 """A run on disk and the Trainer that fills it: folder, record, checkpoints, devices."""
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -22,6 +23,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from clip.errors import UserError
+from clip.modules.checkpoint import check_identity
 from clip.modules.published import read_released
 
 REFRESH = 10  # batches between two updates of the progress bar
@@ -129,6 +131,19 @@ def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({str(error).splitlines()[0][:100]})") from None
 
 
+def check_resume(path: Path, identity: dict[str, Any], protocol: dict[str, Any]) -> None:
+    """Refuse to go on with a checkpoint of another model, data, masks or optimiser settings.
+
+    Raises:
+        UserError: names the first difference with both values, or that there is nothing to resume.
+    """
+    checkpoint = read_checkpoint(path, seed=0)
+    if "optimizer_states" not in checkpoint or "protocol" not in checkpoint:
+        raise UserError(f"{path} has no optimiser to go on with; give the run's epoch-*-{LAST}.pt")
+    check_identity(identity, checkpoint["identity"], path)
+    check_identity(protocol, checkpoint["protocol"], path)
+
+
 def loggers(log_dir: str, name: str) -> list[Logger]:
     """Make a new version folder for a run, with a CSV log and, if installed, TensorBoard's."""
     csv = CSVLogger(log_dir, name=name)
@@ -143,8 +158,16 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON under a temporary name, then rename it; the first process only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    partial.write_text(text + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def _finite(content: Any) -> Any:
+    """Turn numbers that JSON does not have, such as an undefined score, into null."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def git_commit() -> str:
@@ -193,7 +216,7 @@ def make_trainer(
     return pl.Trainer(
         # Every trainable parameter takes part in every step, and the only buffers are constants:
         # processes with more batches than others must not wait for them.
-        strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
+        strategy=DDPStrategy(forward_sync_buffers=False) if several else "auto",
         use_distributed_sampler=False,  # ours deal the samples out without repeating any
         logger=run,
         callbacks=[*callbacks, *watch],

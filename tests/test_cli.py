@@ -20,7 +20,7 @@ from tests.conftest import shell
 
 def call(*arguments):
     """The same command line in this process."""
-    run.ex.run_commandline(["run.py", *map(str, arguments)])
+    run.command_line(["run.py", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +228,19 @@ MISTAKES = [
     (["task_finetune_food101", "load_path={run}"], ["task=mmimdb", "task=food101"]),
     (["task_finetune_mmimdb", "load_path={run}", "vit={wrong}/clip"], ["backbone_sha256"]),
     (["task_finetune_mmimdb", "load_path={run}", "prompt_type=none"], ["prompt_type=dcp", "none"]),
+    (["paper", "task_finetune_mmimdb", "load_path={run}"], ["thaw=['ln_post", "thaw=[];"]),
+    (["task_finetune_mmidb"], ["'task_finetune_mmidb'", "did you mean 'task_finetune_mmimdb'"]),
+    (["task_finetune_mmimdb", "prompt_lenght=6"], ["'prompt_lenght'", "'prompt_length'"]),
+    (["task_finetune_mmimdb", "missing_ratio.dev=0.3"], ["missing_ratio.dev", "did you mean"]),
+    (["task_finetune_mmimdb", "seed=-1"], ["seed=-1", "from 0"]),
+    (["task_finetune_mmimdb", "log_dir={wrong}/notes.pt"], ["notes.pt", "check the paths"]),
+    (["task_finetune_mmimdb", "resume_from={run}", "learning_rate=0.5"], ["learning_rate=0.02"]),
+    (
+        ["task_finetune_mmimdb", "resume_from={run}", "learning_rate=0.02", "missing_seed=7"],
+        ["missing_tables"],
+    ),
+    (["task_finetune_mmimdb", "resume_from={best}", "learning_rate=0.02"], ["-last.pt"]),
+    (["task_finetune_mmimdb", "learning_rate=1e20", "max_epoch=3"], ["diverged", "1e+20"]),
     (["task_finetune_mmimdb", "resume_from={run}", "prompt_length=9"], ["prompt_length=6", "9"]),
 ]
 
@@ -236,17 +249,29 @@ MISTAKES = [
 def test_a_mistake_is_one_line_and_loses_nothing(
     arguments, words, mistakes, trained, settings, tmp_path
 ):
-    given = [text.format(wrong=mistakes, run=trained[1]) for text in arguments]
+    (best,) = trained[1].glob("checkpoints/*-best.pt")
+    given = [text.format(wrong=mistakes, run=trained[1], best=best) for text in arguments]
     keys = {text.split("=")[0] for text in given}
     others = [text for text in settings if text.split("=")[0] not in keys]
     before = {path: path.stat().st_mtime for path in trained[1].rglob("*")}
+    if "log_dir" not in keys:
+        others.append(f"log_dir={tmp_path}")
     with pytest.raises(SystemExit) as ended:
-        call("with", *given, *others, f"log_dir={tmp_path}")
+        call("with", *given, *others)
     message = str(ended.value)
     assert message.startswith("error: ")
     assert "\n" not in message
     assert all(word in message for word in words), message
     assert before == {path: path.stat().st_mtime for path in trained[1].rglob("*")}
+
+
+def test_a_word_that_is_no_command_is_answered_with_the_nearest():
+    for word, answer in (("trian", "to train: python run.py with"), ("sweeep", "'sweep'")):
+        done = shell(word, "with", "task_finetune_mmimdb")
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: {word!r} is no command")
+        assert answer in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_a_mistake_in_the_shell_has_an_exit_code_and_no_traceback(settings, tmp_path):

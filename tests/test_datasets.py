@@ -18,6 +18,7 @@ from clip.transforms import ClipTransform
 
 CLASSES, SIZE = 3, 16
 PLOTS = [["short", "a longer plot", "mid one"], ["only"], [], ["x", "yy"]]
+BLANKS = [["", "  ", "first"], ["\n", "x"], [" "], ["a"]]
 
 
 def letters(texts):
@@ -107,6 +108,11 @@ def test_plot_policies(tmp_path, plots, rows, texts):
     states = np.array([MISSING_TEXT, COMPLETE, COMPLETE, MISSING_IMAGE])
     dataset.set_missing(states)
     assert [int(dataset[i]["missing_type"]) for i in range(len(dataset))] == states[rows].tolist()
+
+
+def test_the_first_plot_is_the_first_that_is_not_blank(tmp_path):
+    dataset = open_dataset(write(tmp_path / "a.arrow", plots=BLANKS))
+    assert [dataset.text(i) for i in range(4)] == ["first", "x", "", "a"]
 
 
 def test_simulation_varies_complete_samples_from_epoch_to_epoch(tmp_path):

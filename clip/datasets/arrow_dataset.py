@@ -34,7 +34,7 @@ class ArrowDataset(Dataset):
         transform: Pillow image -> (3, H, W) uint8.
         tokenize: texts -> (N, 77) ids.
         image_size: H = W, for the zeros.
-        plots: which texts of a row are samples: its first, its longest, or all of them.
+        plots: which texts of a row are samples: its first that is not blank, its longest, or all.
         simulate: seed with which each epoch draws the states of complete samples anew (paper,
             Figure 5); None to leave them complete.
 
@@ -55,7 +55,7 @@ class ArrowDataset(Dataset):
     ):
         self.paths, self.text_column, self.num_classes = paths, text_column, num_classes
         self.transform, self.tokenize, self.image_size = transform, tokenize, image_size
-        self.simulate = simulate
+        self.simulate, self.plots = simulate, plots
         # Shared with live workers: the epoch, and every text's ids once one of them made them.
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()
         self.empty_text = tokenize([""])[0]
@@ -168,15 +168,15 @@ class ArrowDataset(Dataset):
     def tokens(self, index: int) -> Tensor:
         """Give the ids (77,) of a sample's text, made once."""
         row = self.ids[index]
-        if row[0] == UNKNOWN:
-            ids = self.tokenize([self.text(index)])[0]
-            row[1:] = ids[1:]
-            row[0] = ids[0]  # last: a row that begins is whole
+        if (row == UNKNOWN).any():  # another worker may be half-way through it
+            row.copy_(self.tokenize([self.text(index)])[0])
         return row.long()
 
     def text(self, index: int) -> str:
         """Read the text of a sample, whatever the missing table says."""
         texts = self.table.column(self.text_column)[int(self.rows[index])].as_py() or [""]
+        if self.plots == "first":
+            return next((text for text in texts if text and text.strip()), "")
         return texts[self.texts[index]] or ""
 
     def image(self, row: int, transform: Callable[[Image.Image], Any]) -> Any:

@@ -17,7 +17,7 @@ def check_identity(ours: dict, theirs: dict, source: object) -> None:
     """
     for key in (key for key in ours if key != "vit"):
         if ours[key] != theirs.get(key):
-            clips = f" (vit={theirs.get('vit')} there, vit={ours['vit']} here)"
+            clips = f" (vit={theirs.get('vit')} there, vit={ours.get('vit')} here)"
             raise UserError(
                 f"{source} has {key}={theirs.get(key)}, but this run has {key}={ours[key]}"
                 f"{clips if key == 'backbone_sha256' else ''}; they must agree"

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from clip.errors import UserError
 from clip.modules.checkpoint import check_identity, check_own
 from clip.modules.model import PromptedCLIP
 from clip.modules.objectives import Task
@@ -24,6 +25,9 @@ class MissingAwarePromptModule(pl.LightningModule):
         optim: optimiser and schedule.
         prepare: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
         identity: what a checkpoint must agree with to be loaded; saved in it under "identity".
+
+    Attributes:
+        protocol: what a run must agree with to go on from a checkpoint; saved in it.
     """
 
     strict_loading = False  # checkpoints leave the frozen CLIP out; on_load_checkpoint is strict
@@ -38,10 +42,10 @@ class MissingAwarePromptModule(pl.LightningModule):
     ):
         super().__init__()
         self.model, self.task, self.optim, self.identity = model, task, optim, identity
-        self.prepare = prepare
+        self.prepare, self.protocol = prepare, {}
         # A ModuleDict may not have a key "train", which is a method of every module.
         self.metrics = nn.ModuleList(task.collection(f"{split}/") for split in SPLITS)
-        self.losses = nn.ModuleList(MeanMetric() for _ in SPLITS)
+        self.losses = nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in SPLITS)
 
     def _step(self, batch: dict[str, Any], split: str) -> Tensor:
         rest = (batch[key] for key in ("tokens", "missing_type", "present"))
@@ -70,6 +74,22 @@ class MissingAwarePromptModule(pl.LightningModule):
         """Score a test batch."""
         self._step(batch, "test")
 
+    def on_train_epoch_end(self) -> None:
+        """Stop a run that has diverged."""
+        self._refuse_infinite("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Stop a run that has diverged, before its weights are kept as the best."""
+        self._refuse_infinite("val")
+
+    def _refuse_infinite(self, split: str) -> None:
+        loss = self.losses[SPLITS.index(split)].compute()
+        if not loss.isfinite():
+            raise UserError(
+                f"{split}/loss is {float(loss)} in epoch {self.current_epoch}: the run diverged; "
+                f"lower learning_rate={self.optim.learning_rate} or give precision=32"
+            )
+
     def train(self, mode: bool = True) -> "MissingAwarePromptModule":
         """Switch the mode of what trains; CLIP has no dropout and stays in eval mode."""
         super().train(mode)
@@ -93,7 +113,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         """Keep only what is the model's own, and write down what it belongs to."""
         own = self.model.own_state()
         checkpoint["state_dict"] = {name: tensor.cpu().clone() for name, tensor in own.items()}
-        checkpoint["identity"] = self.identity
+        checkpoint["identity"], checkpoint["protocol"] = self.identity, self.protocol
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Refuse a checkpoint of another model before Lightning loads it."""

@@ -1,0 +1,60 @@
+"""The words of the command line, checked before Sacred, which answers some with a traceback."""
+
+import ast
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sacred import Experiment
+
+from clip.errors import UserError
+
+LARGEST_SEED = 2**32 - 1
+
+
+def check_arguments(words: Sequence[str], ex: Experiment) -> None:
+    """Refuse commands, presets and settings that do not exist, and seeds that cannot be.
+
+    Args:
+        words: the command line without the program.
+        ex: knows them all.
+
+    Raises:
+        UserError: names the first such word and the nearest that exists.
+    """
+    if words and not words[0].startswith("-") and words[0] not in {"with", *ex.commands}:
+        start = "to train: python run.py with task_finetune_mmimdb …"
+        raise UserError(f"{words[0]!r} is no command{_nearest(words[0], ex.commands)}; {start}")
+    settings = words[list(words).index("with") + 1 :] if "with" in words else []
+    defaults = ex.configurations[0]()
+    defaults.pop("__doc__", None)
+    for word in settings:
+        key, equals, value = word.partition("=")
+        if equals:
+            _check_key(key, defaults)
+            _check_seed(key, value)
+        elif word not in ex.named_configs and not Path(word).is_file() and word[0] != "-":
+            raise UserError(f"{word!r} is no preset{_nearest(word, ex.named_configs)}")
+
+
+def _check_key(key: str, defaults: dict[str, Any]) -> None:
+    known = {*defaults, *(f"{name}.{inner}" for name, value in defaults.items()
+                          if isinstance(value, dict) for inner in value)}  # fmt: skip
+    if key not in known:
+        raise UserError(f"{key!r} is no setting{_nearest(key, known)}; print_config lists them all")
+
+
+def _check_seed(key: str, value: str) -> None:
+    """Sacred seeds its own generators before any command can look at the settings."""
+    try:
+        seed = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        seed = None
+    if key == "seed" and (not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED):
+        raise UserError(f"seed={value} is not valid; give a whole number from 0 to {LARGEST_SEED}")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f": {', '.join(sorted(known))}"

@@ -90,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         print(make_arrow(args))
+    except FileExistsError as error:
+        sys.exit(f"error: {error.filename} is a file; give a folder")
     except (RawDataError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

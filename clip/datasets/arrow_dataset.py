@@ -191,6 +191,7 @@ class ArrowDataset(Dataset):
                 return transform(image)
         except Exception as error:  # noqa: BLE001  Pillow's decoders raise many kinds
             raise UserError(
-                f"{self.place}: the image of row {row} cannot be decoded ({error}); "
+                f"{self.place}: the image of row {row} cannot be decoded "
+                f"({type(error).__name__}); "
                 "make the file again with make_arrow.py, which leaves such rows out"
             ) from None

@@ -37,6 +37,8 @@ class Declaration:
                     return [folder / f"{name}.arrow"]
                 if shards := find_shards(folder, name):
                     return shards
+        if data_root.is_file():
+            raise UserError(f"data_root={data_root} is a file; give the folder of the arrow files")
         raise UserError(
             f"data_root={data_root} has no {names[0]}.arrow; make it with "
             f"`python make_arrow.py --dataset {self.converter} --root RAW --target {data_root}`"

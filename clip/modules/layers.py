@@ -71,7 +71,10 @@ class Attention(nn.Module):
             k, v = F.linear(context, kv_weight, kv_bias).chunk(2, dim=-1)
         q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=self.heads) for x in (q, k, v))
         mask = None if visible is None else rearrange(visible, "b l s -> b 1 l s")
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        if len(query):
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        else:
+            mixed = q  # not every GPU kernel takes a batch of none
         return self.out_proj(rearrange(mixed, "b h l d -> b l (h d)"))
 
 

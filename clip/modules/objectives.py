@@ -17,12 +17,14 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
+FAST = {"validate_args": False}  # each check of the arguments would wait for the GPU
+
 
 class SamplesF1(BinaryF1Score):
     """F1 of each sample over its labels, then the mean; a sample with no positive counts as 0."""
 
     def __init__(self):
-        super().__init__(multidim_average="samplewise")
+        super().__init__(multidim_average="samplewise", **FAST)
 
     def compute(self) -> Tensor:
         """Give the mean over all samples seen."""
@@ -33,7 +35,7 @@ class MacroF1(MultilabelF1Score):
     """Mean F1 over the classes that occur or are named; the others have no F1 (as published)."""
 
     def __init__(self, num_labels: int):
-        super().__init__(num_labels, average="none")
+        super().__init__(num_labels, average="none", **FAST)
 
     def compute(self) -> Tensor:
         """Give the mean over the classes."""
@@ -45,7 +47,7 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
     """Mean average precision over the classes that occur; NaN if none does."""
 
     def __init__(self, num_labels: int):
-        super().__init__(num_labels, average="none")
+        super().__init__(num_labels, average="none", **FAST)
 
     def compute(self) -> Tensor:
         """Give the mean over the classes."""
@@ -72,21 +74,21 @@ def multilabel_metrics(num_classes: int) -> dict[str, Metric]:
     """F1 at 0.5 in four averages, and mean average precision, which needs no threshold."""
     return {
         "F1_Macro": MacroF1(num_classes),
-        "F1_Micro": MultilabelF1Score(num_classes, average="micro"),
+        "F1_Micro": MultilabelF1Score(num_classes, average="micro", **FAST),
         "F1_Samples": SamplesF1(),
-        "F1_Weighted": MultilabelF1Score(num_classes, average="weighted"),
+        "F1_Weighted": MultilabelF1Score(num_classes, average="weighted", **FAST),
         "mAP": MeanAveragePrecision(num_classes),
     }
 
 
 def multiclass_metrics(num_classes: int) -> dict[str, Metric]:
     """Share of right answers."""
-    return {"accuracy": MulticlassAccuracy(num_classes, average="micro")}
+    return {"accuracy": MulticlassAccuracy(num_classes, average="micro", **FAST)}
 
 
 def binary_metrics(num_classes: int) -> dict[str, Metric]:
     """Area under the ROC curve, and the share of right answers."""
-    return {"AUROC": PositiveClass()} | multiclass_metrics(num_classes)
+    return {"AUROC": PositiveClass(**FAST)} | multiclass_metrics(num_classes)
 
 
 @dataclass(frozen=True)

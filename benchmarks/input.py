@@ -7,6 +7,7 @@ Generates raw data laid out as MM-IMDb (20 kB a poster) and writes benchmarks/re
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import resource
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -36,7 +38,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks/results/input.json"
 IMAGE_SIZE = 224
 LOADED = 1000  # samples of a loader's measurement
-BATCH = 32
+WORKERS = min(8, os.cpu_count() or 1)  # as make_arrow.py by itself
+CASES = (("files", None, 0), ("files", None, WORKERS), ("pixels", IMAGE_SIZE, WORKERS))
 PAUSE = 0.1  # seconds between two looks at the memory
 BARE = "import vilt.utils.write_mmimdb; print(open('/proc/self/smaps_rollup').read())"
 
@@ -82,39 +85,38 @@ def convert(raw: Path, target: Path, rows: int, *options: object) -> dict[str, f
     return found | {"cpu_seconds": children_seconds() - cpu}
 
 
-def decode_speed(raw: Path, pixels: Pixels | None) -> float:
+def decode_speed(files: list[Path], pixels: Pixels | None) -> float:
     """Read, decode and resize images one after another in this process; images/s."""
-    files = sorted((raw / "images").iterdir())[:LOADED]
     start = time.perf_counter()
     for file in files:
         stored(file.read_bytes(), pixels)
     return len(files) / (time.perf_counter() - start)
 
 
+def yardstick(raw: Path, pixels: Pixels | None, processes: int) -> float:
+    """Let that many processes decode and do nothing else; images/s of all together."""
+    files = sorted((raw / "images").iterdir())[:LOADED]
+    parts = [files[first::processes] for first in range(processes)]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, spawn.Barrier(processes).wait) as pool:
+        return sum(pool.map(partial(decode_speed, pixels=pixels), parts))
+
+
 def conversions(raw: Path, folder: Path, rows: int) -> Iterator[dict[str, Any]]:
     """Convert the files as they are, in one process and with workers, and to pixels.
 
-    ``of_decode`` is the share of what as many processes would decode if they did nothing else, of
-    which one is measured before and after.
+    ``of_decode`` is the share of what as many processes decode that do nothing else, measured
+    before and after.
     """
-    cores = os.cpu_count() or 1
-    for kind, size, workers in (
-        ("files", None, 0),
-        ("files", None, cores),
-        ("pixels", IMAGE_SIZE, cores),
-    ):
+    for kind, size, workers in CASES:
         options = ["--num_workers", workers] + ["--image_size", size] * bool(size)
-        pixels = partial(square, size=size) if size else None
-        before = decode_speed(raw, pixels)
+        measured = partial(yardstick, raw, partial(square, size=size) if size else None)
+        one, before = measured(1), measured(max(1, workers))
         found = convert(raw, folder / kind, rows, *options)
-        decoded = (before + decode_speed(raw, pixels)) / 2
-        found["of_decode"] = found["rows_per_s"] / decoded / max(1, workers)
-        yield {
-            "rows": rows,
-            "stored": kind,
-            "num_workers": workers,
-            "decode_per_s": decoded,
-        } | found
+        most = (before + measured(max(1, workers))) / 2
+        speeds = {"one_decodes_per_s": one, "all_decode_per_s": most}
+        speeds["of_decode"] = found["rows_per_s"] / most
+        yield {"stored": kind, "num_workers": workers} | found | speeds
 
 
 def opened(folder: Path, tokenize: Callable) -> ArrowDataset:
@@ -134,7 +136,7 @@ def loader_speed(dataset: ArrowDataset, ratio: float, workers: int) -> float:
     rows = dataset.num_rows
     dataset.set_missing(draw(MissingSettings("mmimdb", "train", rows, "both", ratio, 0.5, 0)))
     order = np.random.default_rng(0).permutation(rows)[:LOADED].tolist()
-    batches = iter(DataLoader(Subset(dataset, order), batch_size=BATCH, num_workers=workers))
+    batches = iter(DataLoader(Subset(dataset, order), batch_size=32, num_workers=workers))
     next(batches)  # the workers have started
     start = time.perf_counter()
     loaded = sum(len(batch["label"]) for batch in batches)
@@ -148,8 +150,8 @@ def loading(folder: Path, tokenize: Tokenizer) -> Iterator[dict[str, Any]]:
         for ratio in (0.0, 0.7):
             for workers in (0, 2):
                 speed = loader_speed(dataset, ratio, workers)
-                place = {"stored": kind, "missing_both": ratio, "num_workers": workers}
-                yield place | {"samples_per_s": speed}
+                case = {"stored": kind, "missing_both": ratio, "num_workers": workers}
+                yield case | {"samples_per_s": speed}
 
 
 def measure(rows: int, folder: Path) -> dict[str, Any]:
@@ -169,17 +171,16 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
 def processor() -> str:
     """Name the CPU."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def main() -> None:
     """Measure all sizes and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000], help="data sets")
     parser.add_argument("--folder", type=Path, required=True, help="where the data are generated")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     bare = subprocess.run([sys.executable, "-c", BARE], cwd=ROOT, capture_output=True, text=True)
     report = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -50,7 +50,6 @@ def sweep(results: dict[str, Any]) -> str:
     rows = [
         (f"{results['cells']} `test_only` commands", f"{results['tests_seconds']:.0f}", ""),
         ("one `sweep`", f"{results['sweep_seconds']:.0f}", f"{results['ratio_of_commands']:.1f}"),
-        ("both without start-up", "", f"{results['ratio_without_startup']:.1f}"),
     ]
     difference = results["largest_difference_of_a_score"]
     return "\n\n".join((table(("what", "seconds", "ratio"), rows),

@@ -1,6 +1,6 @@
 """Speed and memory of make_arrow.py, of the loader behind it, and of opening a data set.
 
-python -m benchmarks.input --rows 1000 10000 --folder /tmp/input
+python -m benchmarks.input --rows 1000 10000 --folder result/input
 
 Generates raw data laid out as MM-IMDb (20 kB a poster) and writes benchmarks/results/input.json.
 """

@@ -9,22 +9,20 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Subset
 
+from benchmarks import machine
 from benchmarks.raw_films import generate
 from clip.datasets import DATASETS, ArrowDataset
 from clip.missing import MissingSettings, draw
@@ -35,7 +33,6 @@ from vilt.utils.raw import Pixels, stored
 from vilt.utils.write_mmimdb import GENRES
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks/results/input.json"
 IMAGE_SIZE = 224
 LOADED = 1000  # samples of a loader's measurement
 WORKERS = min(8, os.cpu_count() or 1)  # as make_arrow.py by itself
@@ -154,8 +151,8 @@ def loading(folder: Path, tokenize: Tokenizer) -> Iterator[dict[str, Any]]:
                 yield case | {"samples_per_s": speed}
 
 
-def measure(rows: int, folder: Path) -> dict[str, Any]:
-    """Generate one data set and take all its figures."""
+def measure(rows: int, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Generate one data set and take all its figures, a list of rows under each title."""
     raw = folder / "raw"
     if not raw.exists():
         generate(raw, rows)
@@ -165,35 +162,23 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     texts = [dataset.text(row) for row in range(min(LOADED, dataset.num_rows))]
     loaded = list(loading(folder, train_tokenizer(texts, 1000)))
-    return {"rows": rows, "convert": converted, "load": loaded, "open_seconds": seconds}
-
-
-def processor() -> str:
-    """Name the CPU."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    opening = [{"open_seconds": seconds}]
+    return {"conversion": converted, "loader": loaded, "opening": opening}
 
 
 def main() -> None:
-    """Measure all sizes and write the figures."""
+    """Measure all sizes and write results/input.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000], help="data sets")
     parser.add_argument("--folder", type=Path, required=True, help="where the data are generated")
     args = parser.parse_args()
     bare = subprocess.run([sys.executable, "-c", BARE], cwd=ROOT, capture_output=True, text=True)
-    report = {
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "cpu": processor(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "command": " ".join(["python -m benchmarks.input", *sys.argv[1:]]),
-        "bare_mb": pss(bare.stdout) / 1024,
-    }
-    report["data_sets"] = [measure(rows, args.folder / str(rows)) for rows in args.rows]
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(report, indent=1) + "\n")
-    print(RESULT.read_text())
+    results = {"memory before any work": [{"bare_mb": pss(bare.stdout) / 1024}]}
+    for rows in args.rows:
+        for name, found in measure(rows, args.folder / str(rows)).items():
+            results.setdefault(name, []).extend({"rows": rows} | row for row in found)
+    print(json.dumps(results, indent=1))
+    machine.write("input", results)
 
 
 if __name__ == "__main__":

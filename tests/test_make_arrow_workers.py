@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,8 @@ def waiting(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, set[int], Path]]
         cwd=ROOT,
         stderr=subprocess.PIPE,
         start_new_session=True,  # so that ctrl-C can be sent to all its processes, as a shell does
+        # A shell's background jobs ignore ctrl-C, and so would the run if the tests are such a job.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )
     writing_end = until(lambda: opened(pipe))
     yield run, workers(run.pid), target

@@ -17,7 +17,6 @@ from vilt.utils.raw import Item, Pixels, RawDataError, Skipped, Unread, load
 
 ROWS_A_CALL = 4  # a row takes about as long to decode as a call takes to pass on
 CALLS_AHEAD = 3  # for each process; bounds memory however slow the disk or the writing is
-GLANCE = 1.0  # seconds between two looks for a signal while a row is waited for
 PATIENCE = 2.0  # seconds that a stopped run gives rows in work; a dead disk would take for ever
 
 
@@ -106,9 +105,6 @@ class Reader:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _next(self) -> list[Item]:
-        call = self._ahead[0][1]  # still in the queue: __exit__ waits for it
-        while not wait([call], timeout=GLANCE).done:
-            pass  # a signal that comes just before the waiting begins is seen when it ends
-        items = call.result()
+        items = self._ahead[0][1].result()  # still in the queue: __exit__ waits for it
         self._ahead.popleft()
         return items

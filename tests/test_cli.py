@@ -99,6 +99,9 @@ def test_sweep_equals_separate_tests(trained, settings, arrow_folder, tmp_path):
     assert "mean of 3 tables" in again.stdout
     more = pd.read_csv(next(tmp_path.glob("p_dcp_sweep_*/version_0/sweep.csv")))
     assert len(more) == 3 * 2 * 3
+    records = [json.loads(next(tmp_path.glob(f"{name}_dcp_sweep_*/version_0/run.json")).read_text())
+               for name in ("t", "p")]  # fmt: skip
+    assert records[0]["identity"] == records[1]["identity"]  # whose predictions they are
     same = more.merge(table, on=["missing_type", "missing_ratio", "missing_seed", "missing_table"])
     assert len(same) == 6
     assert same["F1_Macro_x"].tolist() == same["F1_Macro_y"].tolist()

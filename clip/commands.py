@@ -12,6 +12,7 @@ import torch
 
 from clip import assembly, evaluation, report, runs
 from clip.config_rules import PRECISIONS, validate
+from clip.datasets import ArrowDataset
 from clip.demo import whole_job
 from clip.errors import UserError
 from clip.modules.objectives import TASKS
@@ -158,10 +159,16 @@ def one_device(config: Config, command: str) -> Config:
 def pretrain(config: Config, given: Given) -> Path:
     """Train a small CLIP on the pairs of the training split; its folder is a vit=."""
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    settings = PretrainSettings(**config["pretrain"])
-    data = assembly.data_from_config(config, settings.image_size, tokenize=list)
+    chosen = config["pretrain"]
+    sources = chosen["sources"] or [config["task"]]
+    settings = PretrainSettings(**chosen | {"sources": tuple(sources)})
+
+    def open_split(task: str, split: str) -> ArrowDataset:
+        one = config | {"task": task}
+        return assembly.data_from_config(one, settings.image_size, tokenize=list).dataset(split)
+
     trainer = functools.partial(runs.make_trainer, [], one_device(config, "pretrain"))
-    folder = train_clip(settings, data.dataset, trainer)
+    folder = train_clip(settings, open_split, trainer)
     print(f"a CLIP for vit={folder}")
     return folder
 

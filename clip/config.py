@@ -83,7 +83,7 @@ def base_config():
         "epochs": 30,  # passes over the training pairs
         "batch_size": 128,  # pairs that are contrasted with one another
         "learning_rate": 1e-3,  # at the end of the warm-up
-        "only_label": None,  # use the pairs with this label only
+        "sources": [],  # whose pairs: tasks, or task:label, as hatememes:0; none: the run's task
     }
 
 

@@ -81,6 +81,14 @@ SEED: Rule = (
 )
 SWITCH: Rule = (lambda value: isinstance(value, bool), "True or False")
 SHARE = number(0, 1)
+SOURCE: Rule = (
+    lambda value: (
+        isinstance(value, str)
+        and value.partition(":")[0] in TASKS
+        and (":" not in value or value.partition(":")[2].isdigit())
+    ),
+    f"a task ({', '.join(TASKS)}) or task:label",
+)
 
 RULES: dict[str, Rule] = {
     "task": choice(*TASKS),
@@ -135,7 +143,7 @@ RULES: dict[str, Rule] = {
     "predictions": TEXT,
     "pretrain.target": TEXT,
     "pretrain.learning_rate": number(0, above=True),
-    "pretrain.only_label": optional(whole(0)),
+    "pretrain.sources": each(SOURCE),
     "pretrain.*": whole(1),
 }
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 METHODS = {"baseline": "none", "DCP": "dcp"}  # name in the figure -> prompt_type
 HEADLINE = "F1_Macro"
 PRETRAIN = {"image_size": 32, "patch": 8, "width": 64, "layers": 3, "vocabulary": 2048,
-            "epochs": 22, "batch_size": 64, "learning_rate": 2e-3, "only_label": None}  # fmt: skip
+            "epochs": 22, "batch_size": 64, "learning_rate": 2e-3, "sources": []}  # fmt: skip
 FINETUNE = {"batch_size": 32, "per_gpu_batchsize": 32, "max_epoch": 8, "prompt_depth": 3,
             "val_check_interval": 1.0, "num_workers": 0}  # fmt: skip
 

@@ -49,7 +49,8 @@ class PretrainSettings:
         epochs: passes over the pairs.
         batch_size: pairs contrasted with one another.
         learning_rate: at the end of the warm-up.
-        only_label: use the pairs with this label only; None for all.
+        sources: whose training pairs are used, each a task or ``task:label`` for the samples with
+            this label only; none for those of the run's own task.
     """
 
     target: str
@@ -61,7 +62,7 @@ class PretrainSettings:
     epochs: int
     batch_size: int
     learning_rate: float
-    only_label: int | None
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, unit in (("width", HEAD_WIDTH), ("image_size", self.patch)):
@@ -143,32 +144,38 @@ def vary_texts(tokens: Tensor) -> Tensor:
     return tokens.masked_fill(dropped, 0).gather(1, dropped.int().argsort(dim=1, stable=True))
 
 
+def samples_of(dataset: ArrowDataset, label: str) -> list[int]:
+    """Choose the samples with a label, or all where it is ""."""
+    chosen = range(len(dataset))
+    if label:
+        chosen = [i for i in chosen if str(dataset.labels[dataset.rows[i]].tolist()) == label]
+    if not chosen:
+        raise UserError(f"pretrain.sources: no sample of {dataset.place} has the label {label}")
+    return list(chosen)
+
+
 def read_pairs(
-    dataset: ArrowDataset, tokenizer: Tokenizer, size: int, only_label: int | None
+    parts: list[tuple[ArrowDataset, list[int]]], tokenizer: Tokenizer, size: int
 ) -> TensorDataset:
     """Decode all pairs once into memory: pixels (N, 3, size, size) uint8 and ids (N, 77)."""
-    chosen = range(len(dataset))
-    if only_label is not None:
-        chosen = [i for i in chosen if dataset.labels[dataset.rows[i]].tolist() == only_label]
-        if not chosen:
-            raise UserError(f"pretrain.only_label={only_label}: no sample has this label")
+    pairs = [(dataset, index) for dataset, chosen in parts for index in chosen]
     transform = ClipTransform(size)
-    pixels = torch.empty(len(chosen), 3, size, size, dtype=torch.uint8)
-    for slot, index in enumerate(tqdm(chosen, desc="decoding", unit="image")):
+    pixels = torch.empty(len(pairs), 3, size, size, dtype=torch.uint8)
+    for slot, (dataset, index) in enumerate(tqdm(pairs, desc="decoding", unit="image")):
         pixels[slot] = dataset.image(int(dataset.rows[index]), transform)
-    return TensorDataset(pixels, tokenizer(dataset.text(i) for i in chosen))
+    return TensorDataset(pixels, tokenizer(dataset.text(index) for dataset, index in pairs))
 
 
 def train_clip(
     settings: PretrainSettings,
-    open_split: Callable[[str], ArrowDataset],
+    open_split: Callable[[str, str], ArrowDataset],
     make_trainer: Callable[..., pl.Trainer],
 ) -> Path:
-    """Train a small CLIP on the training split and write it to ``settings.target``.
+    """Train a small CLIP on training pairs and write it to ``settings.target``.
 
     Args:
         settings: see ``PretrainSettings``.
-        open_split: split -> dataset with nothing missing.
+        open_split: (task, split) -> dataset with nothing missing.
         make_trainer: (max_epochs=) -> Trainer.
 
     Returns:
@@ -178,21 +185,27 @@ def train_clip(
     if (folder / "model.safetensors").exists():
         raise UserError(f"pretrain.target={folder} holds a CLIP already; give another folder")
     folder.mkdir(parents=True, exist_ok=True)  # now, so that no training is lost
-    train = open_split("train")
-    texts = (train.text(i) for i in range(len(train)))
+    sources = [source.partition(":")[::2] for source in settings.sources]
+
+    def opened(split: str) -> list[tuple[ArrowDataset, list[int]]]:
+        datasets = [(open_split(task, split), label) for task, label in sources]
+        return [(dataset, samples_of(dataset, label)) for dataset, label in datasets]
+
+    train = opened("train")
+    texts = (dataset.text(i) for dataset, chosen in train for i in chosen)
     tokenizer = train_tokenizer(texts, settings.vocabulary, CONTEXT)
     module = ContrastiveModule(settings, len(tokenizer.vocab))
-    pairs = read_pairs(train, tokenizer, settings.image_size, settings.only_label)
+    pairs = read_pairs(train, tokenizer, settings.image_size)
     size = min(settings.batch_size, len(pairs))
     loader = DataLoader(pairs, batch_size=size, shuffle=True, drop_last=True)
     make_trainer(max_epochs=settings.epochs).fit(module, loader)
 
-    held_out = read_pairs(
-        open_split("val"), tokenizer, settings.image_size, settings.only_label
-    ).tensors
-    count = min(RANKED, len(held_out[0]))
-    found = matched(module, *(tensor[:count] for tensor in held_out))
-    print(f"held-out pairs: {found:.1%} of {count} images find their text (chance {1 / count:.1%})")
+    for part, (source, _) in zip(opened("val"), sources, strict=True):
+        held_out = read_pairs([part], tokenizer, settings.image_size).tensors
+        count = min(RANKED, len(held_out[0]))
+        found = matched(module, *(tensor[:count] for tensor in held_out))
+        print(f"held-out pairs of {source}: {found:.1%} of {count} images find their text "
+              f"(chance {1 / count:.1%})")  # fmt: skip
     save_clip(folder, module.clip_state(), ACTIVATION, tokenizer)
     return folder
 

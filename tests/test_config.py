@@ -77,6 +77,7 @@ def test_every_key_has_a_comment_a_rule_and_a_reader(defaults):
         ({"sweep_types": []}, ["sweep_types=[]", "at least one"]),
         ({"sweep_ratios": [0.5, 2]}, ["sweep_ratios=[0.5, 2]"]),
         ({"pretrain__width": 0}, ["pretrain.width=0"]),
+        ({"pretrain__sources": ["memes:0"]}, ["pretrain.sources=['memes:0']", "task:label"]),
         ({"end_lr": 0.1}, ["end_lr=0.1", "learning_rate=0.01"]),
         ({"test_only": True}, ["load_path"]),
         ({"load_path": "a", "resume_from": "b"}, ["load_path=a", "resume_from=b"]),

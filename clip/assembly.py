@@ -1,8 +1,10 @@
 """Settings and checkpoints to a model with its data: the one place that joins the parts."""
 
+import os
+import shutil
 from typing import Any
 
-from clip import runs
+from clip import micro_batch, runs
 from clip.datamodules import MissingModalityDataModule
 from clip.errors import UserError
 from clip.modules.checkpoint import check_identity, load_own
@@ -23,7 +25,7 @@ MODEL_KEYS = ("prompt_type", "prompt_length", "prompt_depth", "thaw", *METHOD_KE
 
 
 def from_config(
-    config: dict[str, Any], given: set[str]
+    config: dict[str, Any], given: set[str], device: dict[str, Any]
 ) -> tuple[MissingAwarePromptModule, MissingModalityDataModule]:
     """Build the model, load ``load_path`` into it if there is one, and make its data module.
 
@@ -31,6 +33,8 @@ def from_config(
         config: checked settings; those of the model that the user did not give are taken from the
             checkpoint, and set here.
         given: names of the settings that the user gave.
+        device: of ``runs.devices``; it decides ``per_gpu_batchsize``, which is set here, if that
+            is "auto".
 
     Raises:
         UserError: the checkpoint is of another task or CLIP, or the user asks for another model.
@@ -63,7 +67,15 @@ def from_config(
         check_identity(identity, checkpoint["identity"], path)
         load_own(model, checkpoint["state_dict"], path)
         print(f"loaded {path}")
+    if config["per_gpu_batchsize"] == micro_batch.AUTO:
+        world, on_gpu = runs.world(config, device), device["accelerator"] == "gpu"
+        config["per_gpu_batchsize"] = micro_batch.choose(
+            model, frozen.sizes, config["batch_size"], world, on_gpu
+        )
     data = data_from_config(config, frozen.sizes.image_size, frozen.tokenizer)
+    if config["compile"]:
+        check_compiler(device)
+        model.compile_towers()
     optim = OptimSettings.from_config(config)
     return MissingAwarePromptModule(model, task, optim, data.transform.prepare, identity), data
 
@@ -79,6 +91,17 @@ def data_from_config(
     )
 
 
+def check_compiler(device: dict[str, Any]) -> None:
+    """Refuse to compile for a CPU where nothing can; a GPU's compiler comes with torch.
+
+    Raises:
+        UserError: no C++ compiler.
+    """
+    name = os.environ.get("CXX", "g++")
+    if device["accelerator"] == "cpu" and not shutil.which(name):
+        raise UserError(f"compile=True needs the C++ compiler {name}; install it or set CXX")
+
+
 def protocol(config: dict[str, Any], tables: dict[str, str]) -> dict[str, Any]:
     """Give what makes a run the same experiment after an interruption.
 
@@ -87,22 +110,6 @@ def protocol(config: dict[str, Any], tables: dict[str, str]) -> dict[str, Any]:
         tables: split -> SHA-256 of its missing table.
     """
     return {key: config[key] for key in PROTOCOL_KEYS} | {"missing_tables": dict(tables)}
-
-
-def accumulation(config: dict[str, Any], world: int) -> int:
-    """Give the micro-batches of one optimiser step, in each of ``world`` processes.
-
-    Raises:
-        UserError: the batch is no multiple of what the processes take in one pass.
-    """
-    samples = config["per_gpu_batchsize"] * world
-    if config["batch_size"] % samples:
-        raise UserError(
-            f"batch_size={config['batch_size']} is no multiple of the {samples} samples of one "
-            f"pass (per_gpu_batchsize={config['per_gpu_batchsize']} in {world} processes); "
-            "change one of them"
-        )
-    return config["batch_size"] // samples
 
 
 def run_record(module: MissingAwarePromptModule, config: dict[str, Any]) -> dict[str, Any]:

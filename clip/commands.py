@@ -15,6 +15,7 @@ from clip.config_rules import PRECISIONS, validate
 from clip.datasets import ArrowDataset
 from clip.demo import whole_job
 from clip.errors import UserError
+from clip.micro_batch import accumulation
 from clip.modules.objectives import TASKS
 from clip.pretrain import PretrainSettings, train_clip
 
@@ -48,9 +49,11 @@ def train(config: Config, given: Given) -> Config:
     path = config["resume_from"]
     resume = runs.find_checkpoint(path, runs.LAST) if path else None
     device = devices(config)
-    world = device["devices"] * config["num_nodes"]
-    accumulated = assembly.accumulation(config, world)
-    module, data = assembly.from_config(config, given)
+    world = runs.world(config, device)
+    module, data = assembly.from_config(config, given, device)
+    per_pass = config["per_gpu_batchsize"]
+    accumulated = accumulation(config["batch_size"], per_pass, world)
+    print(f"{config['batch_size']} samples a step: {accumulated} passes of {per_pass}")
     data.setup("fit")
     module.protocol = assembly.protocol(config, data.table_hashes)
     if resume:
@@ -60,7 +63,7 @@ def train(config: Config, given: Given) -> Config:
     folder = Path(loggers[0].log_dir) if loggers else None
     headline = f"val/{module.task.headline}"
     callbacks = runs.checkpoint_callbacks(folder, headline, resume) if folder else []
-    batches = len(data.datasets["train"]) / config["per_gpu_batchsize"] / world
+    batches = len(data.datasets["train"]) / per_pass / world
     trainer = runs.make_trainer(
         loggers,
         device,
@@ -90,7 +93,7 @@ def train(config: Config, given: Given) -> Config:
 def evaluate(config: Config, given: Given) -> Config:
     """Score load_path on the test split under one missing table."""
     device = devices(config)
-    module, data = assembly.from_config(config, given)
+    module, data = assembly.from_config(config, given, device)
     data.setup("test")
     record = assembly.run_record(module, config) | {"missing_tables": data.table_hashes}
     loggers = start(config, "test", record)
@@ -135,7 +138,7 @@ def predict(config: Config, given: Given) -> tuple[evaluation.StatePredictions, 
     if not config["load_path"]:
         raise UserError("sweep needs load_path=, a checkpoint or the folder of a run")
     device = one_device(config, "sweep")
-    module, data = assembly.from_config(config, given)
+    module, data = assembly.from_config(config, given, device)
     record = assembly.run_record(module, config)
     loader = data.loader(data.dataset("test"))
     loggers = start(config | {"fast_dev_run": False}, "sweep", record)
@@ -151,7 +154,7 @@ def one_device(config: Config, command: str) -> Config:
         UserError: it was started in several processes, or on several GPUs.
     """
     device = devices(config)
-    if device["devices"] * config["num_nodes"] > 1:
+    if runs.world(config, device) > 1:
         raise UserError(f"{command} runs in one process: give num_gpus=1 num_nodes=1")
     return device
 

@@ -46,7 +46,8 @@ def base_config():
     thaw = None  # parts of CLIP that train too: ln_post ln_final image_proj; None: as published
 
     batch_size = 256  # samples of one optimiser step, over all devices
-    per_gpu_batchsize = 4  # samples of one forward pass on one device; the rest is accumulated
+    per_gpu_batchsize = "auto"  # samples of one forward pass on one device; auto: what fits
+    compile = False  # the towers' blocks with torch.compile: minutes at the start, for long runs
     optim_type = "adamw"  # adamw with the released betas, or adam with its own
     learning_rate = 1e-2  # at the end of the warm-up
     weight_decay = 2e-2  # of everything but biases
@@ -94,6 +95,7 @@ def released():
     missing_draw = "stream"
     dynamic_queries = "fixed"
     schedule_length = "floor"
+    per_gpu_batchsize = 4
     precision = "16"
 
 

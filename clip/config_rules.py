@@ -8,6 +8,7 @@ from typing import Any
 from clip.arguments import LARGEST_SEED
 from clip.datasets import PLOT_POLICIES
 from clip.errors import UserError
+from clip.micro_batch import AUTO
 from clip.missing import DRAWS, MISSING_TYPES
 from clip.modules.layers import ACTIVATIONS
 from clip.modules.objectives import TASKS
@@ -118,7 +119,11 @@ RULES: dict[str, Rule] = {
     "prompt_depth": whole(1),
     "thaw": optional(each(TEXT)),
     "batch_size": whole(1),
-    "per_gpu_batchsize": whole(1),
+    "per_gpu_batchsize": (
+        lambda value: value == AUTO or (_whole(value) and value >= 1),
+        f"{AUTO} or a whole number, at least 1",
+    ),
+    "compile": SWITCH,
     "optim_type": choice(*OPTIMIZERS),
     "learning_rate": number(0, above=True),
     "weight_decay": number(0),

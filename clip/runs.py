@@ -205,6 +205,11 @@ def devices(num_gpus: int, precision: str) -> dict[str, Any]:
     return {"accelerator": "cpu", "devices": started, "precision": "32-true"}
 
 
+def world(config: dict[str, Any], device: dict[str, Any]) -> int:
+    """Count the processes of a run, over all its machines."""
+    return device["devices"] * config["num_nodes"]
+
+
 def make_trainer(
     run: list[Logger], device: dict[str, Any], callbacks: list[Callback] = (), **settings: Any
 ) -> pl.Trainer:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from clip import runs
 from clip.assembly import from_config
 from clip.config import ex
 from clip.config_rules import validate
@@ -28,7 +29,7 @@ def built(arrow_folder, **settings):
     config = copy.deepcopy(ex.configurations[0]()) | settings
     config |= {"data_root": str(arrow_folder), "prompt_length": tiny.LENGTH, "num_gpus": 0,
                "prompt_depth": tiny.DEPTH}  # fmt: skip
-    return from_config(validate(config), set(settings))[0]
+    return from_config(validate(config), set(settings), runs.devices(0, "32-true"))[0]
 
 
 def test_a_checkpoint_keeps_the_activation_that_the_user_gave(lone_file, arrow_folder, tmp_path):

@@ -63,8 +63,13 @@ class MissingAwarePromptModule(pl.LightningModule):
         return loss
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Give the loss of a micro-batch."""
-        return self._step(batch, "train")
+        """Give the loss of a micro-batch.
+
+        Its samples weigh the same in a smaller last one: how a step's samples are divided into
+        micro-batches does not change the step.
+        """
+        share = len(batch["label"]) / self.trainer.datamodule.batch_size
+        return share * self._step(batch, "train")
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a validation batch."""

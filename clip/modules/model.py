@@ -98,6 +98,11 @@ class PromptedCLIP(nn.Module):
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in trainable)
 
+    def compile_towers(self) -> None:
+        """Let torch.compile fuse what stands between the matrix products."""
+        for encoder in (self.image_encoder, self.text_encoder):
+            encoder.transformer.compile_blocks()
+
     def features(
         self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Present | None = None
     ) -> Tensor:

@@ -30,6 +30,11 @@ class Transformer(nn.Module):
             ResidualAttentionBlock(width, activation) for _ in range(layers)
         )
 
+    def compile_blocks(self) -> None:
+        """Compile each block; they share their code, so that few graphs serve all layers."""
+        for block in self.resblocks:
+            block.compile(dynamic=True)  # the rows that have a modality differ in each batch
+
     def forward(self, x: Tensor, prompts: list[Tensor], position: Tensor) -> Tensor:
         """Run the blocks over [prompts, tokens] and read one token.
 

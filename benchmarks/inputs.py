@@ -18,17 +18,19 @@ END = VIT_B_16.vocabulary - 1
 Batch = tuple[Tensor, Tensor, Tensor]  # image, tokens, missing_type
 
 
-def random_model(prompt_type: str = "dcp") -> PromptedCLIP:
-    """Build ViT-B/16 with random weights."""
+def random_model(prompt_type: str = "dcp", sizes: ClipSizes = VIT_B_16) -> PromptedCLIP:
+    """Build a CLIP of these sizes with random weights and the prompts of a method."""
     torch.manual_seed(0)
-    image = VisionTransformer(**VIT_B_16.image(), activation="quick_gelu")
-    text = TextTransformer(**VIT_B_16.text(), activation="quick_gelu")
+    image = VisionTransformer(**sizes.image(), activation="quick_gelu")
+    text = TextTransformer(**sizes.text(), activation="quick_gelu")
     state = {f"visual.{name}": tensor for name, tensor in image.state_dict().items()}
     state |= text.state_dict() | {"logit_scale": torch.tensor(2.0)}
     return build_model(state, prompt_type, CLASSES)
 
 
-def batches(missing_type: str, ratio: float, samples: int, size: int) -> list[Batch]:
+def batches(
+    missing_type: str, ratio: float, samples: int, size: int, side: int = VIT_B_16.image_size
+) -> list[Batch]:
     """Make batches whose missing cases come from a drawn table: ``ratio`` of all samples, exactly.
 
     Args:
@@ -36,13 +38,14 @@ def batches(missing_type: str, ratio: float, samples: int, size: int) -> list[Ba
         ratio: share of incomplete samples.
         samples: in all, a multiple of ``size``.
         size: samples of a batch.
+        side: of an image, in pixels.
     """
     table = draw(MissingSettings("benchmark", "train", samples, missing_type, ratio, 0.5, 0))
     generator = torch.Generator().manual_seed(1)
     out = []
     for rows in torch.arange(samples).split(size):
         cases = torch.from_numpy(table[rows].astype("int64"))
-        image = torch.randn(len(rows), 3, *2 * [VIT_B_16.image_size], generator=generator)
+        image = torch.randn(len(rows), 3, side, side, generator=generator)
         image[cases == MISSING_IMAGE] = 1  # as the released code fills it
         tokens = torch.stack([_text(int(case) != MISSING_TEXT, generator) for case in cases])
         out.append((image, tokens, cases))

@@ -100,9 +100,9 @@ def test_the_results_are_those_of_the_predictions(made):
         for text, ratio in zip(row, (0.0, 0.7), strict=True):
             own = 100 * cells[(cells["method"] == method) & (cells["test_ratio"] == ratio)].F1_Macro
             paper = 50 - 10 * ratio
-            gap = f"; paper {paper:.2f} ({own.mean() - paper:+.2f})" if method != "MMP" else ""
-            assert text.startswith(f"{own.mean():.2f} ± {own.std():.2f}")
-            assert f"n=2{gap}]" in text
+            gap = f" [{paper:.2f} ({own.mean() - paper:+.2f})]" if method != "MMP" else ""
+            assert text == f"{own.mean():.2f} ± {own.std():.2f}{gap}"
+    assert "n = 2. Across: test_ratio." in page.text
 
 
 def test_states_classes_and_metrics(made):
@@ -181,7 +181,7 @@ def test_a_table_alone_of_several_tasks(tmp_path):
         assert len(row) == 6
         score = cells[(cells["task"] == task) & (cells["split"] == "test")
                       & (cells["method"] == "DCP")][TASKS[task].headline]  # fmt: skip
-        assert row[-1].startswith(f"{100 * score.item():.2f} [n=1")
+        assert row[-1].startswith(f"{100 * score.item():.2f} [43.00 (")
         assert page.find("Intervals", task, "DCP", TASKS[task].headline)
     assert page.find("Scores by class", "class 0")  # of the main setting, MM-IMDb
     assert len(page.tables["Scores by class"]) == 1 + 23

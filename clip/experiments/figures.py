@@ -19,8 +19,7 @@ INK = "#010203"  # stands for the page's own colour of text
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 MARKERS = "osD^vPX*"
 STYLE = {
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["sans-serif"],
-    "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
+    "svg.fonttype": "none", "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
     "xtick.color": INK, "ytick.color": INK, "grid.color": INK, "font.size": 9,
 }  # fmt: skip
 

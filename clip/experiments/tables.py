@@ -105,27 +105,38 @@ def placed(experiment: Experiment, cells: pd.DataFrame) -> tuple[list[str], list
 
 def _score_cell(group: pd.DataFrame) -> Cell:
     published = group["published"].iloc[0]
-    note = f"n={group['seed'].nunique()}"
-    if not math.isnan(published):
-        gap = PERCENT * group["score"].mean() - published
-        note += f"; paper {published:.2f} ({gap:+.2f})"
-    return Cell(with_spread(group["score"]), note)
+    if math.isnan(published):
+        return Cell(with_spread(group["score"]))
+    gap = PERCENT * group["score"].mean() - published
+    return Cell(with_spread(group["score"]), f"{published:.2f} ({gap:+.2f})")
+
+
+def _ordered(cells: pd.DataFrame, axes: list[str]) -> list[tuple[Any, ...]]:
+    """List the places on some axes, those of the first axis together, each as first met."""
+    if not axes:
+        return [()]
+    order = {axis: list(dict.fromkeys(cells[axis])) for axis in axes}
+    places = cells[axes].drop_duplicates().itertuples(index=False, name=None)
+
+    def rank(place: tuple[Any, ...]) -> list[int]:
+        return [order[axis].index(value) for axis, value in zip(axes, place, strict=True)]
+
+    return sorted(places, key=rank)
 
 
 def main_table(experiment: Experiment, cells: pd.DataFrame) -> Table:
     """Lay out the experiment as the paper does, ours over the published value."""
     rows, columns = placed(experiment, cells)
-    groups = {tuple(key): _score_cell(group)
-              for key, group in cells.groupby([*rows, *columns], sort=False)}  # fmt: skip
-    down = list(cells[rows].drop_duplicates().itertuples(index=False, name=None))
-    across = list(cells[columns].drop_duplicates().itertuples(index=False, name=None))
-    if not columns:
-        header = [[*rows, "score"]]
-        across = [()]
-    else:
-        header = [[*([""] * len(rows)), *(name_of(place[level]) for place in across)]
-                  for level in range(len(columns))]  # fmt: skip
-        header[-1][: len(rows)] = rows
-    body = [[*labels(place), *(groups.get((*place, *other), Cell(ABSENT)) for other in across)]
+    groups = {tuple(key): group for key, group in cells.groupby([*rows, *columns], sort=False)}
+    found = {place: _score_cell(group) for place, group in groups.items()}
+    down, across = _ordered(cells, rows), _ordered(cells, columns)
+    header = [[*([""] * len(rows)), *(name_of(place[level]) for place in across)]
+              for level in range(len(columns))] or [[*rows, "score"]]  # fmt: skip
+    header[-1][: len(rows)] = rows
+    body = [[*labels(place), *(found.get((*place, *other), Cell(ABSENT)) for other in across)]
             for place in down]  # fmt: skip
-    return Table(header, body, labels=len(rows))
+    counts = sorted({group["seed"].nunique() for group in groups.values()})
+    note = f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}"
+    if columns:
+        note += f". Across: {', '.join(columns)}"
+    return Table(header, body, labels=len(rows), note=f"{note}.")

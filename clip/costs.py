@@ -19,7 +19,7 @@ from clip.modules.vision_transformer_prompts import TextTransformer, VisionTrans
 
 BASELINE = "none"
 PARTS = ("prompts", "generators", "thawed", "head")
-LAYER_ENDINGS = ("weight", "bias")  # what torch calls the parameters of a layer
+LAYER_ENDINGS = ("weight", "bias", "scale", "shift")  # what the parameters of a layer are called
 
 
 def part_of(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from clip.experiments.tables import PERCENT, Experiment, name_of
+from clip.experiments.layout import PERCENT, Experiment, name_of
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first

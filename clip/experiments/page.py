@@ -10,9 +10,9 @@ import jinja2
 import pandas as pd
 
 from clip.errors import UserError
-from clip.experiments import figures, records, sections, tables
+from clip.experiments import figures, layout, records, sections
+from clip.experiments.layout import Experiment, Section
 from clip.experiments.records import Compared, Record
-from clip.experiments.tables import Experiment, Section
 from clip.modules.objectives import TASKS, Task
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -79,7 +79,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def _listed(values: Any) -> str:
-    return ", ".join(dict.fromkeys(map(tables.name_of, values)))
+    return ", ".join(dict.fromkeys(map(layout.name_of, values)))
 
 
 def facts(
@@ -107,7 +107,7 @@ def results(experiment: Experiment, cells: pd.DataFrame, known: Mapping[str, Rec
         f"{kinds} in percent: the mean ± the standard deviation over n seeds. Small print: the "
         "published value, and ours less it."
     )
-    return Section("Results", text, tables=[tables.main_table(experiment, cells)])
+    return Section("Results", text, tables=[layout.main_table(experiment, cells)])
 
 
 def drawn(

@@ -12,7 +12,7 @@ from clip.costs import BASELINE
 from clip.evaluation import StatePredictions
 from clip.experiments import bootstrap, evidence
 from clip.experiments.evidence import Evidence
-from clip.experiments.tables import CASE, Experiment, name_of
+from clip.experiments.layout import CASE, Experiment, name_of
 from clip.modules.objectives import TASKS, Task
 
 MAIN_CASE = ("both", 0.7)  # the paper's default, where a report looks closer

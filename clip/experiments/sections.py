@@ -11,8 +11,7 @@ import pandas as pd
 from clip.costs import PARTS, by_part
 from clip.experiments import bootstrap
 from clip.experiments.evidence import STATE_NAMES
-from clip.experiments.records import Compared, Reading, Record, nearest
-from clip.experiments.tables import (
+from clip.experiments.layout import (
     ABSENT,
     Cell,
     Section,
@@ -22,6 +21,7 @@ from clip.experiments.tables import (
     percent,
     with_spread,
 )
+from clip.experiments.records import Compared, Reading, Record, nearest
 from clip.modules.objectives import TASKS
 
 MANY_CLASSES = 30
@@ -112,7 +112,8 @@ def intervals(what: Compared, readings: Sequence[Reading]) -> Section:
     text = (f"What depends on which samples are in the {what.split} split: percentile intervals of "
             f"{bootstrap.RESAMPLES:,} resamples with replacement (seed {bootstrap.SEED}). A score "
             "is the mean over the seeds, and a difference is taken on the same resamples for both "
-            "methods. The intervals say nothing about other seeds of training. A dash: masks that "
+            "methods. The intervals say nothing about other seeds of training, and a repeated sample "
+            "lifts mAP a little. A dash: masks that "
             "cannot be drawn again from the run's settings, or nothing to compare with."
             )  # fmt: skip
     return Section("Intervals", text, tables=[Table(header, rows, len(what.others) + 1)])
@@ -132,7 +133,7 @@ def metrics(what: Compared, cells: pd.DataFrame, records: Mapping[str, Record]) 
             rows.append([*labels(key), Cell(case), *(Cell(with_spread(at[m])) for m in shown)])
         tables.append(Table([[*keys, "case", *shown]], rows, len(keys), title=name))
     text = ("Mean ± standard deviation over the seeds, at the test case nearest to missing both at "
-            "70 %. F1 depends on the threshold 0.5; mAP and AUROC need none.")  # fmt: skip
+            "70\u00a0%. F1 depends on the threshold 0.5; mAP and AUROC need none.")  # fmt: skip
     return Section("All metrics", text, tables=tables)
 
 

@@ -112,8 +112,8 @@ def intervals(what: Compared, readings: Sequence[Reading]) -> Section:
     text = (f"What depends on which samples are in the {what.split} split: percentile intervals of "
             f"{bootstrap.RESAMPLES:,} resamples with replacement (seed {bootstrap.SEED}). A score "
             "is the mean over the seeds, and a difference is taken on the same resamples for both "
-            "methods. The intervals say nothing about other seeds of training, and a repeated sample "
-            "lifts mAP a little. A dash: masks that "
+            "methods. The intervals say nothing about other seeds of training, and a repeated "
+            "sample lifts mAP a little. A dash: masks that "
             "cannot be drawn again from the run's settings, or nothing to compare with."
             )  # fmt: skip
     return Section("Intervals", text, tables=[Table(header, rows, len(what.others) + 1)])

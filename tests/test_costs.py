@@ -51,6 +51,7 @@ def test_dcp_at_published_size():
     fixed = cost(VIT_B_16, "dcp", 23, dynamic_queries="fixed")
     assert fixed.prompts + fixed.generators == 5_419_776
     assert fixed.prompts + fixed.generators + fixed.thawed == 5_815_552
+    assert fixed.share == 5_815_552 / 149_620_736  # the head, which all methods have, left out
     trained = cost(VIT_B_16, "dcp", 23)
     assert trained.prompts - fixed.prompts == 3 * 12 * (768 + 512)  # trained queries
     assert trained.head == 1024 * 23 + 23

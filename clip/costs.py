@@ -160,7 +160,7 @@ def claims(sizes: ClipSizes, num_classes: int) -> list[dict[str, Any]]:
         ("prompts and generators", "4.0M", _millions(own, 1)),
         ("prompts and generators, with the thawed parts", "4.0M", _millions(thawed, 1)),
         ("prompts and generators under the printed formulas", "4.0M", _millions(printed, 1)),
-        ("12 more prompt tokens (Table 5)", "1.2M", _millions(slope, 1)),
+        ("12 more prompt tokens (Table 5)", "1.2M", f"{slope / 1e6:.2g}M"),
         ("4.0M as a share of 151M", "2.4 %", f"{100 * 4.0 / 151:.1f} %"),
         ("prompts and generators, as a share", "2.4 %", f"{100 * own / whole:.1f} %"),
     )

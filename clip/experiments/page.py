@@ -1,0 +1,152 @@
+"""The report of an experiment: one HTML file that needs nothing else, and a csv a figure."""
+
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from clip.errors import UserError
+from clip.experiments import figures, layout, records, sections
+from clip.experiments.layout import Experiment, Section
+from clip.experiments.records import Compared, Record
+from clip.modules.objectives import TASKS, Task
+
+TEMPLATE = Path(__file__).with_name("page.html")
+DRAWN = ("curves", "cross")  # figures of Experiment.figure; any other value is none
+
+
+def write_page(
+    experiment: Experiment,
+    cells: pd.DataFrame,
+    folders: Mapping[str, Path],
+    target: Path,
+    class_names: Mapping[str, Sequence[str]] | None = None,
+) -> Path:
+    """Write ``report.html``, and ``figure_<n>.csv`` behind each figure.
+
+    Args:
+        experiment: its title, source, axes and kind of figure.
+        cells: one row a run, split and test case: the experiment's coordinates, "seed", "split",
+            "test_type", "test_ratio", the metrics as fractions, "input_ignored", "missing_table",
+            "run", "published" (percent or NaN).
+        folders: run -> its folder, with run.json, result.json, val.arrow and test.arrow.
+        target: folder to write to.
+        class_names: task -> names of its classes in their order; numbers where there are none.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UserError: there is no cell.
+    """
+    if cells.empty:
+        raise UserError(f"{experiment.name} has no finished run to report; start its runs first")
+    target.mkdir(parents=True, exist_ok=True)
+    known = records.read_records({run: folders[run] for run in cells["run"].unique()})
+    scored = records.with_scores(cells, known)
+    what = records.compared(experiment, scored, known)
+    page = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent), autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    ).get_template(TEMPLATE.name)  # fmt: skip
+    text = page.render(
+        title=experiment.title,
+        source=experiment.source,
+        facts=facts(what, scored, known),
+        sections=[
+            results(experiment, scored, known),
+            *drawn(experiment, scored, known, target),
+            *closer(what, scored, known, class_names or {}),
+            sections.metrics(what, scored, known),
+            sections.costs(what, scored, known),
+            sections.masks(scored, known),
+            sections.commands(what, scored, known),
+        ],
+    )
+    return write(target / "report.html", text)
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(dict.fromkeys(map(layout.name_of, values)))
+
+
+def facts(
+    what: Compared, cells: pd.DataFrame, known: Mapping[str, Record]
+) -> list[tuple[str, str]]:
+    """Say when, from what code, with which CLIP and how many runs."""
+    about = [record.about for record in known.values()]
+    identities = [one["identity"] for one in about]
+    now = datetime.datetime.now(datetime.UTC)
+    return [
+        ("Written", now.strftime("%Y-%m-%d %H:%M UTC")),
+        ("Commit", _listed(one["git_commit"] for one in about)),
+        ("Runs", f"{len(known)}, seeds {_listed(sorted(cells['seed'].unique()))}"),
+        ("Compared", f"{what.axis}: {_listed(cells[what.axis])}"),
+        ("Tasks", _listed(f"{r.task} ({TASKS[r.task].headline})" for r in known.values())),
+        ("CLIP", _listed(one.get("vit", "unknown") for one in identities)),
+        ("CLIP's SHA-256", _listed(one.get("backbone_sha256", "unknown") for one in identities)),
+    ]
+
+
+def results(experiment: Experiment, cells: pd.DataFrame, known: Mapping[str, Record]) -> Section:
+    """Lay out the experiment's own table."""
+    kinds = _listed(TASKS[record.task].headline for record in known.values())
+    text = (
+        f"{kinds} in percent: the mean ± the standard deviation over n seeds. Small print: the "
+        "published value, and ours less it."
+    )
+    return Section("Results", text, tables=[layout.main_table(experiment, cells)])
+
+
+def drawn(
+    experiment: Experiment, cells: pd.DataFrame, known: Mapping[str, Record], target: Path
+) -> list[Section]:
+    """Draw a figure for each task and write what is behind it; none for a table alone."""
+    if experiment.figure not in DRAWN:
+        return []
+    of = cells["run"].map(lambda run: known[run].task)
+    svgs, names = [], []
+    for number, task in enumerate(dict.fromkeys(of), start=1):
+        data = figures.points(experiment, cells[of == task])
+        names.append(f"figure_{number}.csv")
+        write(target / names[-1], data.to_csv(index=False))
+        svgs.append(figures.draw(experiment, data, TASKS[task].headline, number))
+    text = (
+        "Solid: ours, the mean over the seeds with its standard deviation. Dashed: published. "
+        f"The numbers are in {_listed(names)} beside this page."
+    )
+    return [Section("Figures", text, figures=svgs)]
+
+
+def closer(
+    what: Compared,
+    cells: pd.DataFrame,
+    known: Mapping[str, Record],
+    class_names: Mapping[str, Sequence[str]],
+) -> list[Section]:
+    """Look into the predictions: states, classes and intervals."""
+    main = records.main_setting(what, cells, known)
+
+    def wanted(setting: tuple[Any, ...], task: Task) -> list[str]:
+        # Threshold-free scores must be sorted anew for each class: in the main setting alone.
+        return records.resampled_metrics(task) if setting == main else [task.headline]
+
+    found = records.read(what, cells, known, wanted)
+    task = next(reading.task for reading in found if reading.setting == main)
+    return [
+        sections.states(what, found),
+        sections.classes(what, found, main, class_names.get(task, ())),
+        sections.intervals(what, found),
+    ]

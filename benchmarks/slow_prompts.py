@@ -7,16 +7,22 @@ X_0, tower -> (1, L, D)) -> tower -> layer -> prompts (P, D), or keys and values
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Attention
 from clip.modules.prompts import PROMPT_TYPES, PromptMethod
-from clip.modules.prompts.dcp_parts import DynamicPrompts
+from clip.modules.prompts.dcp_parts import DynamicPrompts, minimum_pool
 
 Tokens = dict[str, Tensor]
 Sample = dict[str, list[Tensor | tuple[Tensor, Tensor]]]
 TOWERS = ("image", "text")
+POOLS = {  # ours, of all stretches at once -> the same of one stretch (L, D)
+    F.adaptive_avg_pool1d: lambda stretch: stretch.mean(dim=0),
+    F.adaptive_max_pool1d: lambda stretch: stretch.amax(dim=0),
+    minimum_pool: lambda stretch: stretch.amin(dim=0),
+}
 
 
 def attention(ours: Attention, heads: int) -> nn.MultiheadAttention:
@@ -54,10 +60,7 @@ def dynamic(reader: nn.Module, case: int, tokens: Tensor) -> Tensor:
         return reader.refine(read)[0]
     x, length = tokens[0], reader.length
     stretches = [x[i * len(x) // length : -(-(i + 1) * len(x) // length)] for i in range(length)]
-    pools = {"adaptive_avg_pool1d": lambda s: s.mean(dim=0), "minimum_pool": lambda s: s.amin(dim=0),
-             "adaptive_max_pool1d": lambda s: s.amax(dim=0)}  # fmt: skip
-    pool = next(of for name, of in pools.items() if name in str(reader.pool))
-    pooled = torch.stack([pool(stretch) for stretch in stretches])
+    pooled = torch.stack([POOLS[reader.pool](stretch) for stretch in stretches])
     weights, biases = reader.projection.weight, reader.projection.bias
     width = x.shape[1]
     parts = zip(weights.split(width), biases.split(width), strict=True)

@@ -1,6 +1,8 @@
 """All settings with their defaults: the comment on each key is its help (`print_config`)."""
 
+import inspect
 import logging
+import re
 
 from sacred import SETTINGS, Experiment
 
@@ -55,8 +57,12 @@ def base_config():
         "common_reduction": 16,  # of the projection's hidden width
         "common_depth": 1,  # layers with fresh modal-common prompts
     }
-    coop = {"per_case": False}  # settings of prompt_type=coop; per_case: prompts by missing case
-    maple = {"per_case": False}  # settings of prompt_type=maple; per_case: prompts by missing case
+    coop = {  # settings of prompt_type=coop
+        "per_case": False,  # prompts for each missing case, or one set for all
+    }
+    maple = {  # settings of prompt_type=maple
+        "per_case": False,  # prompts for each missing case, or one set for all
+    }
     dept = {  # settings of prompt_type=dept
         "base": "maple",  # the method whose prompts it takes
         "weight": 0.7,  # of the channel-adjusted head, in loss and scores
@@ -102,6 +108,20 @@ def base_config():
         "learning_rate": 1e-3,  # at the end of the warm-up
         "only_label": None,  # use the pairs with this label only
     }
+
+
+def nested_comments(source: str) -> dict[str, str]:
+    """Find the comments of nested settings, which Sacred does not look for: "dcp.prompts" -> it."""
+    found, outer = {}, ""
+    for line in source.splitlines():
+        if head := re.match(r"    (\w+) = \{  # (.+)", line):
+            outer, found[head[1]] = head[1], head[2]
+        elif inner := re.match(r'        "(\w+)": .+  # (.+)', line):
+            found[f"{outer}.{inner[1]}"] = inner[2]
+    return found
+
+
+base_config._var_docs |= nested_comments(inspect.getsource(base_config._func))
 
 
 @ex.named_config

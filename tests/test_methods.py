@@ -9,7 +9,10 @@ from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
 from clip.modules.checkpoint import load_own
+from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.layers import Attention, Prefix, ResidualAttentionBlock
+from clip.modules.objectives import TASKS
+from clip.modules.optim import OptimSettings
 from clip.modules.prompts import PROMPT_TYPES, Frame
 from tests import tiny
 
@@ -165,6 +168,21 @@ def test_the_mixed_heads_of_dept():
     (first, a), (second, b) = model.heads(*inputs)
     assert (first, second) == (0.25, 0.75)
     torch.testing.assert_close((a, b), (own, plain))
+
+
+def test_the_loss_of_a_run_is_mixed_like_the_scores(monkeypatch):
+    model, task = moved(build("dept", weight=0.25)), TASKS["food101"]
+    module = MissingAwarePromptModule(model, task, OptimSettings(), lambda image: image, {})
+    for log in ("log", "log_dict"):  # there is no Trainer
+        monkeypatch.setattr(module, log, lambda *_, **__: None)
+    image, tokens, case = tiny.batch(MIXED)
+    label = torch.tensor([0, 1, 2, 3, 4])
+    batch = {"image": image, "tokens": tokens, "missing_type": case, "present": None,
+             "label": label}  # fmt: skip
+    (_, own), (_, plain) = model.heads(image, tokens, case)
+    wanted = 0.25 * F.cross_entropy(own, label) + 0.75 * F.cross_entropy(plain, label)
+    torch.testing.assert_close(module.training_step(batch, 0), wanted)
+    assert (wanted - F.cross_entropy(model(image, tokens, case), label)).abs() > 1e-6
 
 
 def test_a_prefix_by_hand():

@@ -23,14 +23,15 @@ def guarded(command: str, config: dict[str, Any], run: Any) -> None:
     from pytorch_lightning.utilities import rank_zero_only
 
     from clip import commands
-    from clip.config_rules import validate
+    from clip.config_rules import flat, validate
 
     if rank_zero_only.rank:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the first process speaks for all
-    defaults = ex.configurations[0]()
-    given = {key for key in config if config[key] != defaults.get(key)}  # by presets too
+    defaults, settings = flat(ex.configurations[0]()), flat(config)
+    given = {key for key in settings if settings[key] != defaults.get(key)}  # by presets too
+    given |= flat(run.meta_info["config_updates"]).keys()
     try:
-        getattr(commands, command)(validate(config), given | set(run.meta_info["config_updates"]))
+        getattr(commands, command)(validate(config), given)
     except UserError as error:
         # A loader process puts its traceback in front of the message; the last line is ours.
         last = str(error).strip().splitlines()[-1].removeprefix("clip.errors.UserError: ")

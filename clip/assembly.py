@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import asdict
 from typing import Any
 
 from clip import micro_batch, runs
@@ -13,15 +14,15 @@ from clip.modules.clip_weights import load_clip
 from clip.modules.model import build_model, count_present
 from clip.modules.objectives import TASKS
 from clip.modules.optim import OptimSettings
+from clip.modules.prompts import named_settings, read_settings
 from clip.modules.published import check_clip
 from clip.transforms import TRANSFORMS
 
-METHOD_KEYS = ("prompts", "formulas", "dynamic_queries")
 PROTOCOL_KEYS = (  # with the masks: what must not change when an interrupted run goes on
     "seed", "plots", "simulate_missing", "batch_size", "optim_type", "learning_rate",
     "weight_decay", "schedule_length", "lr_mult", "warmup_steps", "decay_power", "end_lr",
 )  # fmt: skip
-MODEL_KEYS = ("prompt_type", "prompt_length", "prompt_depth", "thaw", *METHOD_KEYS)
+MODEL_KEYS = ("prompt_type", "prompt_length", "prompt_depth", "thaw")
 
 
 def from_config(
@@ -32,7 +33,7 @@ def from_config(
     Args:
         config: checked settings; those of the model that the user did not give are taken from the
             checkpoint, and set here.
-        given: names of the settings that the user gave.
+        given: names of the settings that the user gave, nested ones as "dcp.formulas".
         device: of ``runs.devices``; it decides ``per_gpu_batchsize``, which is set here, if that
             is "auto".
 
@@ -42,22 +43,24 @@ def from_config(
     path = runs.find_checkpoint(config["load_path"], runs.BEST) if config["load_path"] else None
     checkpoint = runs.read_checkpoint(path, config["seed"]) if path else None
     if checkpoint:
-        for key in {"vit", "activation", *MODEL_KEYS} & checkpoint["identity"].keys() - given:
-            config[key] = checkpoint["identity"][key]
+        _adopt(config, checkpoint["identity"], given)
+    prompt_type = config["prompt_type"]
+    settings = read_settings(prompt_type, config.get(prompt_type, {}))
     task = TASKS[config["task"]]
     frozen = load_clip(config["vit"], config["activation"])
     model = build_model(
         frozen.state,
-        config["prompt_type"],
+        prompt_type,
         task.num_classes,
         config["prompt_length"],
         config["prompt_depth"],
         thaw=config["thaw"],
         activation=frozen.activation,
         seed=config["seed"],
-        **{key: config[key] for key in METHOD_KEYS},
+        **asdict(settings),
     )
     identity = {key: config[key] for key in ("task", "vit", *MODEL_KEYS)}
+    identity |= named_settings(prompt_type, settings)
     identity |= {"thaw": list(model.thaw), "backbone_sha256": frozen.sha256,
                  "activation": frozen.activation}  # fmt: skip
     if checkpoint:
@@ -78,6 +81,16 @@ def from_config(
         model.compile_towers()
     optim = OptimSettings.from_config(config)
     return MissingAwarePromptModule(model, task, optim, data.transform.prepare, identity), data
+
+
+def _adopt(config: dict[str, Any], identity: dict[str, Any], given: set[str]) -> None:
+    """Take from a checkpoint what the user did not say about the model."""
+    for key in {"vit", "activation", *MODEL_KEYS} & identity.keys() - given:
+        config[key] = identity[key]
+    of_method = f"{config['prompt_type']}."
+    for key, value in identity.items():
+        if key.startswith(of_method) and key not in given:
+            config[of_method[:-1]][key.removeprefix(of_method)] = value
 
 
 def data_from_config(

@@ -1,6 +1,8 @@
 """All settings with their defaults: the comment on each key is its help (`print_config`)."""
 
+import inspect
 import logging
+import re
 
 from sacred import SETTINGS, Experiment
 
@@ -37,13 +39,34 @@ def base_config():
 
     vit = "ViT-B/16"  # the frozen CLIP: a published name, a Hugging Face id, a folder or a file
     activation = None  # quick_gelu or gelu, for a file that does not say it; None: what CLIP says
-    prompt_type = "dcp"  # dcp, or none for the baseline
-    prompts = "full"  # kinds of DCP's prompts: A correlated, B and dynamic, full and modal-common
-    formulas = "released"  # DCP's, as the released code computes them, or as the paper prints them
-    dynamic_queries = "trained"  # or fixed: drawn from the seed, as the released code leaves them
-    prompt_length = 36  # prompt tokens in all, a multiple of three
-    prompt_depth = 6  # layers that get fresh correlated prompts
-    thaw = None  # parts of CLIP that train too: ln_post ln_final image_proj; None: as published
+    prompt_type = "dcp"  # dcp, coop, mmp, mmp_attention, maple, dept, none (baseline) or finetune
+    prompt_length = 36  # prompt tokens in all, in each tower; for dcp a multiple of three
+    prompt_depth = 6  # layers that get fresh prompts; of dcp the correlated ones
+    thaw = None  # parts of CLIP that train: ln_post ln_final image_proj clip; None: as published
+
+    dcp = {  # settings of prompt_type=dcp
+        "prompts": "full",  # A: correlated, B: and dynamic, full: and modal-common; or none
+        "formulas": "released",  # as the released code computes, or paper: as it is printed
+        "dynamic_queries": "trained",  # or fixed: drawn from the seed, as in the released code
+        "generator": "mlp",  # of correlated prompts; or fc, or none: independent ones a layer
+        "reduction": 16,  # of the generator's hidden width
+        "source": "both",  # towers whose prompts a generator reads (eq. 5); or its own (eq. 3)
+        "dynamic_generator": "attention",  # or max, min, avg: pooled tokens and a projection
+        "dynamic_depth": 1,  # layers with fresh dynamic prompts
+        "common_projection": "mlp",  # of modal-common prompts to a tower; or fc
+        "common_reduction": 16,  # of the projection's hidden width
+        "common_depth": 1,  # layers with fresh modal-common prompts
+    }
+    coop = {  # settings of prompt_type=coop
+        "per_case": False,  # prompts for each missing case, or one set for all
+    }
+    maple = {  # settings of prompt_type=maple
+        "per_case": False,  # prompts for each missing case, or one set for all
+    }
+    dept = {  # settings of prompt_type=dept
+        "base": "maple",  # the method whose prompts it takes
+        "weight": 0.7,  # of the channel-adjusted head, in loss and scores
+    }
 
     batch_size = 256  # samples of one optimiser step, over all devices
     per_gpu_batchsize = "auto"  # samples of one forward pass on one device; auto: what fits
@@ -88,12 +111,26 @@ def base_config():
     }
 
 
+def nested_comments(source: str) -> dict[str, str]:
+    """Find the comments of nested settings, which Sacred does not look for: "dcp.prompts" -> it."""
+    found, outer = {}, ""
+    for line in source.splitlines():
+        if head := re.match(r"    (\w+) = \{  # (.+)", line):
+            outer, found[head[1]] = head[1], head[2]
+        elif inner := re.match(r'        "(\w+)": .+  # (.+)', line):
+            found[f"{outer}.{inner[1]}"] = inner[2]
+    return found
+
+
+base_config._var_docs |= nested_comments(inspect.getsource(base_config._func))
+
+
 @ex.named_config
 def released():
     """The strict protocol of the released code; docs/fidelity.md lists what it switches."""
     plots = "all"
     missing_draw = "stream"
-    dynamic_queries = "fixed"
+    dcp = {"dynamic_queries": "fixed"}
     schedule_length = "floor"
     per_gpu_batchsize = 4
     precision = "16"
@@ -102,7 +139,7 @@ def released():
 @ex.named_config
 def paper():
     """The paper as printed: formulas 1-8, only prompts and classifier train, Adam, batch 4."""
-    formulas = "paper"
+    dcp = {"formulas": "paper"}
     thaw = []
     optim_type = "adam"
     batch_size = 4

@@ -13,8 +13,7 @@ from clip.missing import DRAWS, MISSING_TYPES
 from clip.modules.layers import ACTIVATIONS
 from clip.modules.objectives import TASKS
 from clip.modules.optim import OPTIMIZERS, SCHEDULE_LENGTHS
-from clip.modules.prompts import PROMPT_TYPES
-from clip.modules.prompts.dcp import FORMULAS, QUERIES, VARIANTS
+from clip.modules.prompts import PROMPT_TYPES, read_settings
 
 SPLITS = ("train", "val", "test")
 PER_SPLIT = ("missing_type", "missing_ratio", "missing_table")  # one value serves all splits
@@ -112,9 +111,6 @@ RULES: dict[str, Rule] = {
     "vit": TEXT,
     "activation": optional(choice(*ACTIVATIONS)),
     "prompt_type": choice(*PROMPT_TYPES),
-    "prompts": choice(*VARIANTS),
-    "formulas": choice(*FORMULAS),
-    "dynamic_queries": choice(*QUERIES),
     "prompt_length": whole(1),
     "prompt_depth": whole(1),
     "thaw": optional(each(TEXT)),
@@ -173,7 +169,10 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
             config[key] = dict.fromkeys(SPLITS, config[key])
         if unknown := sorted(config[key].keys() - set(SPLITS)):
             raise UserError(f"{key}.{unknown[0]} is unknown; the splits are {', '.join(SPLITS)}")
-    for key, value in _flat(config):
+    methods = PROMPT_TYPES.keys() & config
+    for name in sorted(methods):  # all of them, whichever is selected
+        read_settings(name, config[name])
+    for key, value in flat({key: config[key] for key in config if key not in methods}).items():
         accepts, allowed = RULES.get(key) or RULES[key.split(".")[0] + ".*"]
         if not accepts(value):
             raise UserError(f"{key}={value!r} is not valid; give {allowed}")
@@ -184,13 +183,13 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _flat(config: dict[str, Any]) -> list[tuple[str, Any]]:
-    nested = ((k, v if isinstance(v, dict) else None, v) for k, v in config.items())
-    return [
-        pair
-        for key, inner, value in nested
-        for pair in (((f"{key}.{k}", v) for k, v in inner.items()) if inner else [(key, value)])
-    ]
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Name nested settings as a user types them, such as "missing_ratio.test"."""
+    out = {}
+    for key, value in config.items():
+        inner = value if isinstance(value, dict) else {}
+        out |= {f"{key}.{k}": v for k, v in inner.items()} or {key: value}
+    return out
 
 
 def _check_combinations(config: dict[str, Any]) -> None:

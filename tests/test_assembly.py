@@ -50,3 +50,33 @@ def test_the_identity_of_a_model_names_what_the_clip_says(clip_folder, arrow_fol
     identity = built(arrow_folder, vit=str(clip_folder)).identity
     assert identity["activation"] == "quick_gelu"
     assert len(identity["backbone_sha256"]) == 64
+
+
+def saved(module, path):
+    torch.save({"identity": module.identity, "state_dict": module.model.own_state()}, path)
+    return str(path)
+
+
+def test_a_checkpoint_brings_its_methods_settings_along(clip_folder, arrow_folder, tmp_path):
+    """As typed: only what the user gave stands against the checkpoint's."""
+    vit, dcp = str(clip_folder), ex.configurations[0]()["dcp"]
+    module = built(arrow_folder, vit=vit, dcp=dcp | {"generator": "fc", "common_depth": 2})
+    assert module.identity["dcp.generator"] == "fc"
+    assert not [key for key in module.identity if key.startswith(("coop.", "dept."))]
+    path = saved(module, tmp_path / "epoch-0.pt")
+    given = {"data_root": str(arrow_folder), "load_path": path, "num_gpus": 0}
+    config = validate(copy.deepcopy(ex.configurations[0]()) | given)
+    again, _ = from_config(config, {"load_path"})
+    assert again.identity == module.identity
+    assert config["dcp"]["common_depth"] == 2  # what run.json will say
+    config = validate(copy.deepcopy(ex.configurations[0]()) | given)
+    with pytest.raises(UserError, match="has dcp.generator=fc, but this .*=mlp"):
+        from_config(config, {"dcp.generator"})
+
+
+def test_the_baseline_is_not_refused_for_a_setting_of_dcp(clip_folder, arrow_folder, tmp_path):
+    module = built(arrow_folder, vit=str(clip_folder), prompt_type="none")
+    path = saved(module, tmp_path / "epoch-0.pt")
+    dcp = ex.configurations[0]()["dcp"] | {"formulas": "paper"}
+    again = built(arrow_folder, load_path=path, prompt_type="none", dcp=dcp)
+    assert again.identity == module.identity

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from clip import config as config_module
 from clip.config import ex
 from clip.config_rules import RULES, validate
 from clip.errors import UserError
+from clip.modules.prompts import PROMPT_TYPES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,10 +50,18 @@ def test_every_key_has_a_comment_a_rule_and_a_reader(defaults):
     optim = re.search(r"class OptimSettings.*?@classmethod", code, re.S)[0]
     for key in defaults.keys() - {"test_type", "test_ratio"}:
         assert re.search(rf"^    {key} = .*(  # \w|\{{  # )", source, re.M), f"{key}: no comment"
-        assert key in RULES or f"{key}.*" in RULES, f"{key}: no rule"
+        assert key in RULES or f"{key}.*" in RULES or key in PROMPT_TYPES, f"{key}: no rule"
         assert f'["{key}"]' in code or f"    {key}: " in optim or f'"{key}"' in code, (
             f"{key}: unread"
         )
+
+
+def test_the_config_names_every_setting_of_every_method(defaults):
+    source = inspect.getsource(config_module)
+    for name, method in PROMPT_TYPES.items():
+        assert defaults.get(name, {}) == asdict(method.Settings()), name
+        for key in defaults.get(name, {}):
+            assert re.search(rf'"{key}": .*(  # \w)', source), f"{name}.{key}: no comment"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +73,14 @@ def test_every_key_has_a_comment_a_rule_and_a_reader(defaults):
         ({"missing_ratio__dev": 0.5}, ["missing_ratio.dev", "train, val, test"]),
         ({"test_ratio": -0.1}, ["test_ratio=-0.1"]),
         ({"missing_type__train": "audio"}, ["missing_type.train='audio'", "text, image, both"]),
-        ({"prompt_type": "cocoop"}, ["prompt_type='cocoop'", "dcp, none"]),
+        ({"prompt_type": "cocoop"}, ["prompt_type='cocoop'", "dcp, none, coop"]),
+        ({"dcp__prompts": "C"}, ["dcp.prompts='C'", "A, B, full, none"]),
+        ({"dcp__reduction": 0}, ["dcp.reduction=0", "at least 1"]),
+        ({"dcp__prompts": ["A"]}, ["dcp.prompts=['A']", "A, B"]),
+        ({"prompt_type": "none", "dept__base": "dept"}, ["dept.base='dept'", "mmp, mmp_attention"]),
+        ({"coop__per_case": 1}, ["coop.per_case=1", "True, False"]),
+        ({"maple__depth": 1}, ["maple.depth", "per_case"]),
+        ({"dcp": "full"}, ["dcp='full'", "dcp.prompts="]),
         ({"max_epoch": "many"}, ["max_epoch='many'", "whole number"]),
         ({"max_epoch": 2.5}, ["max_epoch=2.5"]),
         ({"fast_dev_run": 1}, ["fast_dev_run=1", "True or False"]),

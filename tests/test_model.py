@@ -10,7 +10,7 @@ from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
 from clip.modules.model import count_present
-from clip.modules.prompts import PROMPT_TYPES
+from clip.modules.prompts import PROMPT_TYPES, Frame
 from clip.modules.released_draw import draw_queries
 from tests import tiny
 
@@ -140,7 +140,9 @@ def test_published_parameter_counts():
 
     The dynamic queries are not counted there: the released code never trains them.
     """
-    dcp = PROMPT_TYPES["dcp"](sizes=tiny.VIT_B_16, length=36, depth=6)
+    dcp = PROMPT_TYPES["dcp"](
+        Frame(tiny.VIT_B_16, length=36, depth=6), PROMPT_TYPES["dcp"].Settings()
+    )
     queries = sum(one.queries.numel() for one in dcp.dynamic.values())
     count = sum(p.numel() for p in dcp.parameters()) - queries
     assert queries == 3 * 12 * (768 + 512)
@@ -203,10 +205,10 @@ def test_initial_values(state):
     [
         ({"prompt_length": 7}, ["prompt_length=7", "three"]),
         ({"prompt_depth": 4}, ["prompt_depth=4", "1 to 3"]),
-        ({"prompts": "C"}, ["prompts='C'", "A, B, full"]),
-        ({"formulas": "mine"}, ["formulas='mine'", "released, paper"]),
-        ({"dynamic_queries": "no"}, ["dynamic_queries='no'", "trained, fixed"]),
-        ({"prompt_type": "cocoop"}, ["cocoop", "dcp, none"]),
+        ({"prompts": "C"}, ["dcp.prompts='C'", "A, B, full, none"]),
+        ({"formulas": "mine"}, ["dcp.formulas='mine'", "released, paper"]),
+        ({"dynamic_queries": "no"}, ["dcp.dynamic_queries='no'", "trained, fixed"]),
+        ({"prompt_type": "cocoop"}, ["cocoop", "dcp, none, coop"]),
         ({"thaw": ("head",)}, ["head", "ln_post"]),
     ],
 )

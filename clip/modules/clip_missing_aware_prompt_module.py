@@ -9,7 +9,7 @@ from torchmetrics import MeanMetric
 
 from clip.errors import UserError
 from clip.modules.checkpoint import check_identity, check_own
-from clip.modules.model import PromptedCLIP
+from clip.modules.model import PromptedCLIP, mix
 from clip.modules.objectives import Task
 from clip.modules.optim import OptimSettings, make_optimizer
 
@@ -49,9 +49,9 @@ class MissingAwarePromptModule(pl.LightningModule):
 
     def _step(self, batch: dict[str, Any], split: str) -> Tensor:
         rest = (batch[key] for key in ("tokens", "missing_type", "present"))
-        logits = self.model(self.prepare(batch["image"]), *rest)
-        label = batch["label"]
-        loss = self.task.loss(logits, label)
+        heads, label = self.model.heads(self.prepare(batch["image"]), *rest), batch["label"]
+        logits = mix(heads)
+        loss = mix([(weight, self.task.loss(one, label)) for weight, one in heads])
         metrics = self.metrics[SPLITS.index(split)]
         metrics.update(self.task.probabilities(logits.detach().float()), label.long())
         if split == "train":

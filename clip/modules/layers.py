@@ -5,6 +5,7 @@ OpenAI's CLIP, so that loading a checkpoint is checking, not translating.
 """
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,18 @@ class QuickGELU(nn.Module):
 
 
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
+
+
+class Prefix(NamedTuple):
+    """What an attention finds in front of its own keys and values; it skips their projections.
+
+    Attributes:
+        keys: (B, P, D), all heads side by side.
+        values: (B, P, D).
+    """
+
+    keys: Tensor
+    values: Tensor
 
 
 class Attention(nn.Module):
@@ -48,6 +61,7 @@ class Attention(nn.Module):
         context: Tensor | None = None,
         causal: bool = False,
         visible: Tensor | None = None,
+        prefix: Prefix | None = None,
     ) -> Tensor:
         """Let the query attend to the context, or to itself where there is none.
 
@@ -56,6 +70,7 @@ class Attention(nn.Module):
             context: (B, S, D), or None for self-attention.
             causal: position i sees positions 0..i only (self-attention).
             visible: (B, L, S) bool, what each query may see of the context; None for all.
+            prefix: what every query sees besides, masks or not.
 
         Returns:
             (B, L, D).
@@ -69,13 +84,26 @@ class Attention(nn.Module):
             q_bias, kv_bias = self.in_proj_bias.split([width, 2 * width])
             q = F.linear(query, q_weight, q_bias)
             k, v = F.linear(context, kv_weight, kv_bias).chunk(2, dim=-1)
+        if prefix is not None:
+            in_front = prefix.keys.shape[1]
+            k = torch.cat([prefix.keys.to(k.dtype), k], dim=1)
+            v = torch.cat([prefix.values.to(v.dtype), v], dim=1)
+            if causal:
+                visible = visible_before(q.shape[1], q.device)
+            visible = None if visible is None else F.pad(visible, (in_front, 0), value=True)
+            causal = False  # the mask says it
         q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=self.heads) for x in (q, k, v))
         mask = None if visible is None else rearrange(visible, "b l s -> b 1 l s")
         if len(query):
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         else:
-            mixed = q  # not every GPU kernel takes a batch of none
+            mixed = q @ k.mT @ v  # not every GPU kernel takes a batch of none
         return self.out_proj(rearrange(mixed, "b h l d -> b l (h d)"))
+
+
+def visible_before(length: int, device: torch.device) -> Tensor:
+    """Make (1, length, length) bool: position i sees positions 0..i."""
+    return torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
 
 
 class ResidualAttentionBlock(nn.Module):
@@ -99,18 +127,21 @@ class ResidualAttentionBlock(nn.Module):
         )
         self.ln_2 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, causal: bool) -> Tensor:
+    def forward(self, x: Tensor, causal: bool, prefix: Prefix | None = None) -> Tensor:
         """Map (B, L, D) to (B, L, D)."""
-        x = x + self.attn(self.ln_1(x), causal=causal)
+        x = x + self.attn(self.ln_1(x), causal=causal, prefix=prefix)
         return x + self.mlp(self.ln_2(x))
 
-    def pool(self, x: Tensor, position: Tensor, causal: bool) -> Tensor:
+    def pool(
+        self, x: Tensor, position: Tensor, causal: bool, prefix: Prefix | None = None
+    ) -> Tensor:
         """Compute the output at one position only, which is all that is read of the last block.
 
         Args:
             x: (B, L, D).
             position: (B,), whose output is wanted.
             causal: as in ``forward``.
+            prefix: as in ``forward``.
 
         Returns:
             (B, D).
@@ -120,7 +151,8 @@ class ResidualAttentionBlock(nn.Module):
         visible = (place <= position[:, None])[:, None] if causal else None  # (B, 1, L)
         context = self.ln_1(x)
         query = context[rows, position, None]  # (B, 1, D)
-        one = x[rows, position] + self.attn(query, context, visible=visible)[:, 0]
+        read = self.attn(query, context, visible=visible, prefix=prefix)
+        one = x[rows, position] + read[:, 0]
         return one + self.mlp(self.ln_2(one))
 
 

@@ -1,5 +1,6 @@
 """A frozen CLIP, the prompts of one method and a linear head, joined."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -8,13 +9,22 @@ from torch import Tensor, nn
 from clip.errors import UserError
 from clip.missing import CASES, MISSING_IMAGE, MISSING_TEXT
 from clip.modules.clip_layouts import ClipSizes, tower_states
-from clip.modules.prompts import IMAGE, PROMPT_TYPES, TEXT, PromptMethod
+from clip.modules.prompts import (
+    IMAGE,
+    PROMPT_TYPES,
+    TEXT,
+    CasePrompts,
+    Frame,
+    PromptMethod,
+    read_settings,
+)
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
 
-THAWABLE = {  # parts of CLIP that a method may train along with its prompts
-    "ln_post": ("image_encoder.ln_post.weight", "image_encoder.ln_post.bias"),
-    "ln_final": ("text_encoder.ln_final.weight", "text_encoder.ln_final.bias"),
+THAWABLE = {  # parts of CLIP that a method may train, and how their parameters' names begin
+    "ln_post": ("image_encoder.ln_post.",),
+    "ln_final": ("text_encoder.ln_final.",),
     "image_proj": ("image_encoder.proj",),
+    "clip": ("image_encoder.", "text_encoder."),
 }
 HEAD_STD = 0.02
 
@@ -31,6 +41,16 @@ class Present(NamedTuple):
     image_rows: Tensor
     text_rows: Tensor
     longest: int
+
+
+def thawed(parts: Iterable[str]) -> tuple[str, ...]:
+    """Give how the names of all parameters of some keys of ``THAWABLE`` begin."""
+    return tuple(start for part in parts for start in THAWABLE[part])
+
+
+def mix(heads: list[tuple[float, Tensor]]) -> Tensor:
+    """Sum what several heads give, logits or losses, by their weights."""
+    return sum(weight * value for weight, value in heads)
 
 
 def end_of_text(tokens: Tensor) -> Tensor:
@@ -78,9 +98,8 @@ class PromptedCLIP(nn.Module):
 
     def trainable_names(self) -> list[str]:
         """Name every parameter that trains, as its owners declare them."""
-        owned = [f"{part}.{name}" for part in ("prompts", "classifier")
-                 for name, _ in getattr(self, part).named_parameters()]  # fmt: skip
-        return owned + [name for part in self.thaw for name in THAWABLE[part]]
+        starts = ("prompts.", "classifier.", *thawed(self.thaw))
+        return [name for name, _ in self.named_parameters() if name.startswith(starts)]
 
     def own_state(self) -> dict[str, Tensor]:
         """Give what a checkpoint holds: what trains, and fixed tensors of the prompts.
@@ -93,9 +112,9 @@ class PromptedCLIP(nn.Module):
 
     def _freeze(self) -> None:
         trainable = set(self.trainable_names())
-        parameters = dict(self.named_parameters())
-        assert trainable <= parameters.keys(), trainable - parameters.keys()
-        for name, parameter in parameters.items():
+        for start in thawed(self.thaw):
+            assert any(name.startswith(start) for name in trainable), start
+        for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in trainable)
 
     def compile_towers(self) -> None:
@@ -130,21 +149,30 @@ class PromptedCLIP(nn.Module):
             halves.append(empty.index_copy(0, rows, feature))
         return torch.cat(halves, dim=1)
 
-    def _encode_image(self, image: Tensor, cases: dict, missing_type: Tensor) -> Tensor:
+    def _encode_image(self, image: Tensor, cases: CasePrompts, missing_type: Tensor) -> Tensor:
         tokens = self.image_encoder.embed(image)
         prompts = self.prompts.for_samples(IMAGE, cases, tokens, missing_type)
         return self.image_encoder.encode(tokens, prompts)
 
-    def _encode_text(self, ids: Tensor, cases: dict, missing_type: Tensor, longest: int) -> Tensor:
+    def _encode_text(
+        self, ids: Tensor, cases: CasePrompts, missing_type: Tensor, longest: int
+    ) -> Tensor:
         tokens = self.text_encoder.embed(ids)
         prompts = self.prompts.for_samples(TEXT, cases, tokens, missing_type)  # sees all 77
         return self.text_encoder.encode(tokens[:, :longest], prompts, end_of_text(ids))
 
+    def heads(
+        self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Present | None = None
+    ) -> list[tuple[float, Tensor]]:
+        """Give pairs of a weight and logits (B, num_classes); arguments as in ``features``."""
+        features = self.features(image, tokens, missing_type, present)
+        return self.prompts.heads(features, self.classifier)
+
     def forward(
         self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Present | None = None
     ) -> Tensor:
-        """Give the logits (B, num_classes); arguments as in ``features``."""
-        return self.classifier(self.features(image, tokens, missing_type, present))
+        """Give the logits (B, num_classes), the heads mixed; arguments as in ``features``."""
+        return mix(self.heads(image, tokens, missing_type, present))
 
 
 def build_model(
@@ -156,6 +184,7 @@ def build_model(
     *,
     thaw: tuple[str, ...] | None = None,
     activation: str = "quick_gelu",
+    seed: int = 0,
     **settings: object,
 ) -> PromptedCLIP:
     """Build a model around the weights of a CLIP, which stay frozen.
@@ -168,7 +197,8 @@ def build_model(
         prompt_depth: layers with fresh prompts.
         thaw: parts of CLIP that train too; None for what the method was published with.
         activation: CLIP's non-linearity, "quick_gelu" or "gelu".
-        settings: the method's own, such as the fields of ``DCPSettings``.
+        seed: of the run, for what a method draws apart from its initial weights.
+        settings: the method's own, the fields of its ``Settings``.
 
     Raises:
         UserError: an unknown name, or prompts that do not fit this CLIP.
@@ -177,9 +207,8 @@ def build_model(
         raise UserError(
             f"prompt_type={prompt_type!r} is unknown; choose one of {', '.join(PROMPT_TYPES)}"
         )
-    method = PROMPT_TYPES[prompt_type]
-    thaw = method.thaw if thaw is None else tuple(thaw)
-    if unknown := set(thaw) - THAWABLE.keys():
+    own = read_settings(prompt_type, settings)
+    if unknown := set(thaw or ()) - THAWABLE.keys():
         raise UserError(f"thaw={sorted(unknown)} is unknown; choose from {', '.join(THAWABLE)}")
     sizes = ClipSizes.of(clip_state)
     image_state, text_state = tower_states(clip_state)
@@ -187,8 +216,10 @@ def build_model(
     text_encoder = TextTransformer(**sizes.text(), activation=activation)
     image_encoder.load_state_dict(image_state)
     text_encoder.load_state_dict(text_state)
-    method_prompts = method(sizes=sizes, length=prompt_length, depth=prompt_depth, **settings)
-    return PromptedCLIP(image_encoder, text_encoder, method_prompts, num_classes, thaw)
+    frame = Frame(sizes, prompt_length, prompt_depth, num_classes, seed)
+    prompts = PROMPT_TYPES[prompt_type](frame, own)
+    thaw = prompts.thaw if thaw is None else tuple(thaw)
+    return PromptedCLIP(image_encoder, text_encoder, prompts, num_classes, thaw)
 
 
 def case_vector(case: int, size: int, like: Tensor) -> Tensor:

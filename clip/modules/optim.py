@@ -14,7 +14,7 @@ OPTIMIZERS = {  # name -> class, betas: the released code's, and torch's own for
 }
 SCHEDULE_LENGTHS = ("exact", "floor")
 EPSILON = 1e-8
-HEAD = "classifier."
+HEAD = "classifier."  # in the name of every head's parameters, a method's own too
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def parameter_groups(
     for name, parameter in named:
         if not parameter.requires_grad:
             continue
-        head, decay = name.startswith(HEAD), decays(name)
+        head, decay = HEAD in name, decays(name)
         group = groups.setdefault(
             (head, decay),
             {

@@ -16,7 +16,8 @@ from torch import Tensor
 from clip.errors import UserError
 from clip.modules.checkpoint import load_own
 from clip.modules.clip_layouts import ClipSizes
-from clip.modules.model import THAWABLE, PromptedCLIP, build_model
+from clip.modules.model import PromptedCLIP, build_model, thawed
+from clip.modules.prompts import named_settings, read_settings
 from clip.modules.released_draw import draw_queries
 
 LEARNER = "prompt_learner."
@@ -24,9 +25,9 @@ CASE_NAMES = ("complete", "image", "text")  # the released names by what is left
 DYNAMIC = "{tower}_encoder.transformer.resblocks.0.prompts_dynamic_{case}"
 ATTENTION = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
 HEAD = re.compile(r"(\w+)_classifier\.(weight|bias)")
-METHOD = {"prompt_type": "dcp", "prompts": "full", "formulas": "released",
-          "dynamic_queries": "fixed", "thaw": ["ln_post", "ln_final", "image_proj"],
-          "activation": "quick_gelu"}  # fmt: skip
+SETTINGS = {"formulas": "released", "dynamic_queries": "fixed"}
+METHOD = {"prompt_type": "dcp", **named_settings("dcp", read_settings("dcp", SETTINGS)),
+          "thaw": ["ln_post", "ln_final", "image_proj"], "activation": "quick_gelu"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def from_published(state: dict[str, Tensor], seed: int | None = None) -> Prompte
     released = take_apart(state, seed)
     shape = {key: released.identity[key] for key in ("prompt_length", "prompt_depth")}
     classes = len(released.own["classifier.bias"])
-    model = build_model(released.clip, num_classes=classes, dynamic_queries="fixed", **shape)
+    model = build_model(released.clip, num_classes=classes, **shape, **SETTINGS)
     load_own(model, released.own, "this state dict")
     return model.eval()
 
@@ -79,8 +80,8 @@ def take_apart(state: dict[str, Tensor], seed: int | None) -> Released:
     own |= _queries(left, ClipSizes.of(clip), third, seed)
     if left:
         raise UserError(f"the released code has no tensors {', '.join(list(left)[:5])}")
-    for name in (name for part in METHOD["thaw"] for name in THAWABLE[part]):
-        own[name] = state[name]
+    trained = thawed(METHOD["thaw"])
+    own |= {name: tensor for name, tensor in state.items() if name.startswith(trained)}
     shape = {"prompt_length": 3 * third, "prompt_depth": depth}
     return Released(clip, own, METHOD | shape | {"task": heads["weight"][0]})
 
@@ -137,12 +138,11 @@ def check_clip(model: PromptedCLIP, clip: dict[str, Tensor], source: object) -> 
     Raises:
         UserError: names the first tensor that differs.
     """
-    thawed = {name for part in model.thaw for name in THAWABLE[part]}
-    ours = model.state_dict()
+    ours, trained = model.state_dict(), thawed(model.thaw)
     for name, tensor in clip.items():
         tower = "image_encoder." if name.startswith("visual.") else "text_encoder."
         own = tower + name.removeprefix("visual.")
-        if own in thawed or name == "logit_scale":
+        if own.startswith(trained) or name == "logit_scale":
             continue
         if ours[own].shape != tensor.shape or not torch.allclose(ours[own], tensor.float(), 1e-3):
             raise UserError(f"{source} was trained on another CLIP: {own} differs; set vit= to it")

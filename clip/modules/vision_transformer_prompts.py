@@ -2,15 +2,19 @@
 
 The towers know nothing about prompt methods. They are given ``prompts``, a list over layers: the
 entry of layer 0 (B, P, D) is put in front of the tokens; the entry of a later layer (B, Q, D)
-replaces the first Q positions before that layer's attention (paper, eq. 1); behind the end of the
-list all prompts are carried on (eq. 2). No prompts at all is plain CLIP.
+replaces the first Q prompts before that layer's attention (paper, eq. 1); behind the end of the
+list all prompts are carried on (eq. 2). An entry may be a ``Prefix`` instead: that layer's
+attention finds it in front of its keys and values, and the sequence stays as it is. No prompts at
+all is plain CLIP.
 """
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from clip.modules.layers import ResidualAttentionBlock
+from clip.modules.layers import Prefix, ResidualAttentionBlock
+
+Prompts = list[Tensor | Prefix]
 
 
 class Transformer(nn.Module):
@@ -35,7 +39,7 @@ class Transformer(nn.Module):
         for block in self.resblocks:
             block.compile(dynamic=True)  # the rows that have a modality differ in each batch
 
-    def forward(self, x: Tensor, prompts: list[Tensor], position: Tensor) -> Tensor:
+    def forward(self, x: Tensor, prompts: Prompts, position: Tensor) -> Tensor:
         """Run the blocks over [prompts, tokens] and read one token.
 
         Args:
@@ -46,15 +50,17 @@ class Transformer(nn.Module):
         Returns:
             (B, D).
         """
-        last = self.resblocks[-1]
+        last, length = self.resblocks[-1], x.shape[1]
         for layer, block in enumerate(self.resblocks):
-            if layer < len(prompts):
-                replaced = prompts[layer].shape[1] if layer else 0
-                x = torch.cat([prompts[layer].to(x.dtype), x[:, replaced:]], dim=1)
+            given = prompts[layer] if layer < len(prompts) else None
+            prefix = given if isinstance(given, Prefix) else None
+            if isinstance(given, Tensor):
+                in_front = x.shape[1] - length  # none at layer 0
+                replaced = min(in_front, given.shape[1])
+                x = torch.cat([given.to(x.dtype), x[:, replaced:]], dim=1)
             if block is not last:
-                x = block(x, self.causal)
-        in_front = prompts[0].shape[1] if prompts else 0
-        return last.pool(x, position + in_front, self.causal)
+                x = block(x, self.causal, prefix)
+        return last.pool(x, position + (x.shape[1] - length), self.causal, prefix)
 
 
 class VisionTransformer(nn.Module):
@@ -87,7 +93,7 @@ class VisionTransformer(nn.Module):
         head = self.class_embedding.to(patches.dtype).expand(len(image), 1, -1)
         return self.ln_pre(torch.cat([head, patches], dim=1) + self.positional_embedding)
 
-    def encode(self, tokens: Tensor, prompts: list[Tensor]) -> Tensor:
+    def encode(self, tokens: Tensor, prompts: Prompts) -> Tensor:
         """Turn X_0 (B, L, D) and its prompts into the class token's feature (B, E)."""
         class_token = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
         return self.ln_post(self.transformer(tokens, prompts, class_token)) @ self.proj
@@ -127,7 +133,7 @@ class TextTransformer(nn.Module):
         """Turn ids (B, 77) into X_0 (B, 77, D): embeddings and positions, no norm, with padding."""
         return self.token_embedding(tokens) + self.positional_embedding
 
-    def encode(self, tokens: Tensor, prompts: list[Tensor], end: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, prompts: Prompts, end: Tensor) -> Tensor:
         """Turn X_0 (B, L, D) and its prompts into the feature (B, E) of the end-of-text token.
 
         The tower is causal, so nothing behind a text's end reaches its feature: the caller may cut

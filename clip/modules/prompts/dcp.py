@@ -2,60 +2,57 @@
 
 A third of the prompt length each: correlated, modal-common and dynamic prompts, in this order in
 the sequence. Correlated prompts are made anew in each of the first ``depth`` layers; the other two
-enter at the input and are carried on. ``formulas="paper"`` follows the printed equations instead.
+enter at the input and are carried on. ``formulas="paper"`` follows the printed equations instead;
+the other settings are those of the paper's ablations.
 """
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from clip.errors import UserError
-from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
-from clip.modules.clip_layouts import ClipSizes
-from clip.modules.layers import Attention, bottleneck
-from clip.modules.prompts.base import IMAGE, TEXT, CasePrompts, PromptMethod
+from clip.missing import CASES
+from clip.modules.prompts.base import (
+    IMAGE,
+    TEXT,
+    CasePrompts,
+    Frame,
+    PromptMethod,
+    check_choice,
+    check_whole,
+    initial_prompt,
+)
+from clip.modules.prompts.dcp_parts import (
+    EACH_CASE,
+    FORMULAS,
+    MAPS,
+    READERS,
+    SOURCES,
+    correlated_generator,
+)
 from clip.modules.released_draw import draw_queries
 
-CORRELATED, DYNAMIC, COMMON = "correlated", "dynamic", "common"
-VARIANTS = {  # the paper's ablation: Ours (A), Ours (B), Ours
+CORRELATED, COMMON, DYNAMIC = "correlated", "common", "dynamic"  # in the order of the sequence
+VARIANTS = {  # the paper's ablation: Ours (A), Ours (B), Ours; and what is left without any
     "A": (CORRELATED,),
     "B": (CORRELATED, DYNAMIC),
-    "full": (CORRELATED, DYNAMIC, COMMON),
+    "full": (CORRELATED, COMMON, DYNAMIC),
+    "none": (),
 }
+INDEPENDENT = "none"  # the generator of prompts that no other prompts generate
+CHOICES = {  # setting -> what it may be
+    "prompts": VARIANTS,
+    "formulas": FORMULAS,
+    "dynamic_queries": ("trained", "fixed"),
+    "generator": (*MAPS, INDEPENDENT),
+    "source": SOURCES,
+    "dynamic_generator": READERS,
+    "common_projection": MAPS,
+}
+NUMBERS = ("reduction", "dynamic_depth", "common_depth", "common_reduction")
 THIRDS = 3
-INIT_STD = 0.02
-
-
-@dataclass(frozen=True)
-class Formulas:
-    """Where the released code and the paper's equations part.
-
-    Attributes:
-        norm_first: the generator's norm stands in front of its MLP (released), not behind (eq. 4).
-        free_input: the correlated prompts of layer 0 are parameters (eq. 3), not generated.
-        initial: tower -> row of its initial correlated prompts for each missing case; released: one
-            for present, one for missing; paper: one a case.
-        refine: a norm, an MLP and a norm follow the dynamic prompts' attention (eq. 7).
-    """
-
-    norm_first: bool
-    free_input: bool
-    initial: dict[str, tuple[int, ...]]
-    refine: bool
-
-
-_CASES = (COMPLETE, MISSING_TEXT, MISSING_IMAGE)
-_LACKS = {IMAGE: tuple(int(case == MISSING_IMAGE) for case in _CASES),
-          TEXT: tuple(int(case == MISSING_TEXT) for case in _CASES)}  # fmt: skip
-FORMULAS = {
-    "released": Formulas(norm_first=True, free_input=False, initial=_LACKS, refine=False),
-    "paper": Formulas(
-        norm_first=False, free_input=True, initial={IMAGE: _CASES, TEXT: _CASES}, refine=True
-    ),
-}
-QUERIES = ("trained", "fixed")
 
 
 @dataclass(frozen=True)
@@ -66,158 +63,163 @@ class DCPSettings:
         prompts: kinds of prompts, a key of ``VARIANTS``.
         formulas: a key of ``FORMULAS``.
         dynamic_queries: "trained", or "fixed" as drawn from the seed (released code).
-        seed: of fixed queries.
+        generator: of correlated prompts: a key of ``MAPS``, or "none" for independent prompts of
+            each missing case and layer (Table 1).
+        reduction: of the generators' hidden width.
+        source: whose prompts a generator reads, a key of ``SOURCES`` (Table 1).
+        dynamic_generator: a key of ``READERS`` (Table 2).
+        dynamic_depth: layers with fresh dynamic prompts (Table 2).
+        common_projection: a key of ``MAPS`` (Table 3).
+        common_reduction: of its hidden width (Table 3).
+        common_depth: layers with fresh common prompts (Table 3).
     """
 
     prompts: str = "full"
     formulas: str = "released"
     dynamic_queries: str = "trained"
-    seed: int = 0
+    generator: str = "mlp"
+    reduction: int = 16
+    source: str = "both"
+    dynamic_generator: str = "attention"
+    dynamic_depth: int = 1
+    common_projection: str = "mlp"
+    common_reduction: int = 16
+    common_depth: int = 1
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("prompts", VARIANTS),
-            ("formulas", FORMULAS),
-            ("dynamic_queries", QUERIES),
-        ):
-            if (value := getattr(self, name)) not in allowed:
-                raise UserError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
-
-
-def initial_prompt(*shape: int) -> nn.Parameter:
-    """Draw a learnable prompt from N(0, 0.02)."""
-    return nn.Parameter(INIT_STD * torch.randn(*shape))
-
-
-class DynamicPrompts(nn.Module):
-    """Prompts of one sample, read from its own tokens (eq. 6).
-
-    Faithful: one single-head cross-attention of learned queries, which turns any number of tokens
-    into P prompts; it sees all positions of a text, padding included.
-
-    Args:
-        length: prompts per sample, P.
-        width: channels, D.
-        refine: a norm, a bottleneck MLP and a norm follow (eq. 7).
-        fixed: (3, P, D), queries that do not train; None for learned ones.
-    """
-
-    def __init__(self, length: int, width: int, refine: bool, fixed: Tensor | None):
-        super().__init__()
-        if fixed is None:
-            self.queries = initial_prompt(len(CASES), length, width)
-        else:
-            self.register_buffer("queries", fixed)
-        self.attention = Attention(width, heads=1)
-        self.refine = nn.Sequential()
-        if refine:
-            parts = nn.LayerNorm(width), bottleneck(width, width), nn.LayerNorm(width)
-            self.refine.extend(parts)
-
-    def forward(self, tokens: Tensor, missing_type: Tensor) -> Tensor:
-        """Turn X_0 (B, L, D) and the missing cases (B,) into (B, P, D)."""
-        return self.refine(self.attention(self.queries[missing_type], tokens))
-
-
-def generator(width_in: int, width_out: int, norm_first: bool) -> nn.Sequential:
-    """Make F of eq. 5: both modalities' prompts (…, D_image + D_text) to a tower's next prompts."""
-    mlp = bottleneck(width_in, width_out)
-    if norm_first:
-        return nn.Sequential(nn.LayerNorm(width_in), mlp)
-    return nn.Sequential(mlp, nn.LayerNorm(width_out))
+        for name, allowed in CHOICES.items():
+            check_choice(f"dcp.{name}", getattr(self, name), allowed)
+        for name in NUMBERS:
+            check_whole(f"dcp.{name}", getattr(self, name))
 
 
 class DeepCorrelatedPrompts(PromptMethod):
     """The paper's method.
 
-    Args:
-        sizes: of the CLIP.
-        length: prompt tokens in all, a multiple of three.
-        depth: layers that get fresh correlated prompts, J.
-        settings: fields of ``DCPSettings``.
-
     Raises:
-        UserError: a length, depth or setting that cannot be.
+        UserError: a length or depth that does not fit.
     """
 
+    Settings = DCPSettings
     thaw = ("ln_post", "ln_final", "image_proj")  # Faithful: the released code trains these too
 
-    def __init__(self, *, sizes: ClipSizes, length: int, depth: int, **settings: object):
-        super().__init__()
-        check_shape(sizes, length, depth)
-        chosen = DCPSettings(**settings)
-        self.formulas, kinds = FORMULAS[chosen.formulas], VARIANTS[chosen.prompts]
-        widths = {IMAGE: sizes.image_width, TEXT: sizes.text_width}
-        third = length // THIRDS
+    def __init__(self, frame: Frame, settings: DCPSettings):
+        super().__init__(frame, settings)
+        check_shape(frame, settings)
+        depths = {CORRELATED: frame.depth, COMMON: settings.common_depth,
+                  DYNAMIC: settings.dynamic_depth}  # fmt: skip
+        # A later layer replaces the first positions, so the kinds that go deepest stand first.
+        kinds = sorted(VARIANTS[settings.prompts], key=lambda kind: -depths[kind])
+        self.depths = {kind: depths[kind] for kind in kinds}
+        self.third = frame.length // THIRDS
+        self.formulas = FORMULAS[settings.formulas]
+        # In this order: the random stream of the initial values must not change.
+        adders = {CORRELATED: self._add_correlated, COMMON: self._add_common,
+                  DYNAMIC: self._add_dynamic}  # fmt: skip
+        for kind, add in adders.items():
+            if kind in self.depths:
+                add(frame, settings)
+
+    def _add_correlated(self, frame: Frame, settings: DCPSettings) -> None:
+        self.free_layers, widths = 1, frame.widths
+        if settings.generator == INDEPENDENT:
+            self.free_layers = frame.depth
+            rows = dict.fromkeys(widths, EACH_CASE)
+            self.formulas = replace(self.formulas, free_input=True, initial=rows)
         for tower, rows in self.formulas.initial.items():
             self.register_buffer(f"{tower}_rows", torch.tensor(rows), persistent=False)
-        self._add_correlated(widths, third, depth)
-        self.common = self.projections = self.dynamic = None
-        if COMMON in kinds:
-            self.common = initial_prompt(len(CASES), third, widths[TEXT])
-            self.projections = nn.ModuleDict(
-                {tower: bottleneck(widths[TEXT], width) for tower, width in widths.items()}
-            )
-        if DYNAMIC in kinds:
-            fixed = dict.fromkeys(widths)
-            if chosen.dynamic_queries == "fixed":
-                fixed = draw_queries(sizes, third, chosen.seed)
-            self.dynamic = nn.ModuleDict(
-                {
-                    tower: DynamicPrompts(third, width, self.formulas.refine, fixed[tower])
-                    for tower, width in widths.items()
-                }
-            )
-
-    def _add_correlated(self, widths: dict[str, int], third: int, depth: int) -> None:
-        rows = {tower: len(set(of_case)) for tower, of_case in self.formulas.initial.items()}
         self.initial = nn.ParameterDict(
-            {tower: initial_prompt(rows[tower], third, width) for tower, width in widths.items()}
+            {
+                tower: initial_prompt(len(set(rows)), self.free_layers * self.third, widths[tower])
+                for tower, rows in self.formulas.initial.items()
+            }
         )
-        joint = sum(widths.values())
-        firsts = {t: generator(joint, w, self.formulas.norm_first) for t, w in widths.items()}
-        count = depth - self.formulas.free_input
-        # Faithful: the generators of a tower start as copies of one another.
-        self.generators = nn.ModuleDict(
-            {t: nn.ModuleList(deepcopy(first) for _ in range(count)) for t, first in firsts.items()}
+        self.sources = {tower: SOURCES[settings.source](tower) for tower in widths}
+        count = frame.depth - self.free_layers * self.formulas.free_input
+        self.generators = nn.ModuleDict()
+        for tower, width in widths.items() if count else ():
+            shape = sum(widths[source] for source in self.sources[tower]), width
+            inner = MAPS[settings.generator](*shape, settings.reduction)
+            first = correlated_generator(inner, shape, self.formulas.norm_first)
+            # Faithful: the generators of a tower start as copies of one another.
+            self.generators[tower] = nn.ModuleList(deepcopy(first) for _ in range(count))
+
+    def _add_common(self, frame: Frame, settings: DCPSettings) -> None:
+        widths, length = frame.widths, settings.common_depth * self.third
+        self.common = initial_prompt(len(CASES), length, widths[TEXT])
+        make = MAPS[settings.common_projection]
+        self.projections = nn.ModuleDict(
+            {t: make(widths[TEXT], width, settings.common_reduction) for t, width in widths.items()}
         )
+
+    def _add_dynamic(self, frame: Frame, settings: DCPSettings) -> None:
+        fixed = dict.fromkeys(frame.widths)
+        if settings.dynamic_queries == "fixed":
+            length = settings.dynamic_depth * self.third
+            fixed = draw_queries(frame.sizes, length, frame.seed)
+        make, layers = READERS[settings.dynamic_generator], settings.dynamic_depth
+        self.dynamic = nn.ModuleDict(
+            {
+                tower: make(self.third, width, layers, refine=self.formulas.refine,
+                            fixed=fixed[tower])
+                for tower, width in frame.widths.items()
+            }
+        )  # fmt: skip
 
     def cases(self) -> CasePrompts:
         """Make the correlated and common prompts of the three cases: (3, P, D) a layer."""
-        image = self.initial[IMAGE][self.image_rows]  # (3, P, D_image)
-        text = self.initial[TEXT][self.text_rows]  # (3, P, D_text)
-        pairs = [(image, text)] if self.formulas.free_input else []
-        for to_image, to_text in zip(*(self.generators[t] for t in (IMAGE, TEXT)), strict=True):
-            both = torch.cat([image, text], dim=-1)  # eq. 5
-            image, text = to_image(both), to_text(both)
-            pairs.append((image, text))
-        made = dict(zip((IMAGE, TEXT), map(list, zip(*pairs, strict=True)), strict=True))
-        if self.common is not None:
-            for tower, layers in made.items():  # eq. 8
-                layers[0] = torch.cat([layers[0], self.projections[tower](self.common)], dim=1)
+        makers = {CORRELATED: self._correlated, COMMON: self._common}
+        made = {kind: makers[kind]() for kind in self.depths if kind in makers}
+        out: CasePrompts = {IMAGE: [], TEXT: []}
+        for tower, layers in out.items():
+            for layer in range(max(self.depths.values(), default=0)):
+                parts = [of[tower][layer] for of in made.values() if layer < len(of[tower])]
+                empty = made[CORRELATED][tower][0][:, :0]  # a layer of dynamic prompts alone
+                layers.append(torch.cat(parts, dim=1) if parts else empty)
+        return out
+
+    def _correlated(self) -> CasePrompts:
+        image = self.initial[IMAGE][self.image_rows].chunk(self.free_layers, dim=1)
+        text = self.initial[TEXT][self.text_rows].chunk(self.free_layers, dim=1)
+        made = {IMAGE: list(image), TEXT: list(text)}  # (3, P, D_image) and (3, P, D_text) a layer
+        now = {tower: layers[-1] for tower, layers in made.items()}
+        if not self.formulas.free_input:
+            made = {IMAGE: [], TEXT: []}
+        for steps in zip(*self.generators.values(), strict=True):
+            read = {t: torch.cat([now[s] for s in self.sources[t]], dim=-1) for t in now}
+            now = {t: step(read[t]) for t, step in zip(self.generators, steps, strict=True)}
+            for tower, layers in made.items():
+                layers.append(now[tower])
         return made
+
+    def _common(self) -> CasePrompts:
+        return {
+            tower: list(project(self.common).chunk(self.depths[COMMON], dim=1))  # eq. 8
+            for tower, project in self.projections.items()
+        }
 
     def for_samples(
         self, tower: str, cases: CasePrompts, tokens: Tensor, missing_type: Tensor
     ) -> list[Tensor]:
-        """Add the samples' dynamic prompts to layer 0; see ``PromptMethod.for_samples``."""
+        """Add the samples' dynamic prompts; see ``PromptMethod.for_samples``."""
         layers = super().for_samples(tower, cases, tokens, missing_type)
-        if self.dynamic is not None:
-            own = self.dynamic[tower](tokens, missing_type)
-            layers[0] = torch.cat([layers[0], own.to(layers[0].dtype)], dim=1)
+        if DYNAMIC in self.depths:
+            place = self.third * list(self.depths).index(DYNAMIC)  # behind the deeper kinds
+            own = self.dynamic[tower](tokens, missing_type).chunk(self.depths[DYNAMIC], dim=1)
+            for layer, prompts in enumerate(own):
+                rest = layers[layer]
+                parts = rest[:, :place], prompts.to(rest.dtype), rest[:, place:]
+                layers[layer] = torch.cat(parts, dim=1)
         return layers
 
 
-def check_shape(sizes: ClipSizes, length: int, depth: int) -> None:
+def check_shape(frame: Frame, settings: DCPSettings) -> None:
     """Refuse prompts that the towers cannot take."""
-    if length < THIRDS or length % THIRDS:
+    if frame.length < THIRDS or frame.length % THIRDS:
         raise UserError(
-            f"prompt_length={length} cannot be shared by three kinds of prompts; "
-            f"give a multiple of three, such as {max(THIRDS, length // THIRDS * THIRDS)}"
+            f"prompt_length={frame.length} cannot be shared by three kinds of prompts; "
+            f"give a multiple of three, such as {max(THIRDS, frame.length // THIRDS * THIRDS)}"
         )
-    deepest = min(sizes.image_layers, sizes.text_layers)
-    if not 1 <= depth <= deepest:
-        raise UserError(
-            f"prompt_depth={depth} does not fit this CLIP, whose towers have "
-            f"{sizes.image_layers} and {sizes.text_layers} layers; give 1 to {deepest}"
-        )
+    frame.check_depth("prompt_depth", frame.depth)
+    frame.check_depth("dcp.dynamic_depth", settings.dynamic_depth)
+    frame.check_depth("dcp.common_depth", settings.common_depth)

@@ -6,11 +6,8 @@ from clip.modules.prompts.base import IMAGE, TEXT, CasePrompts, PromptMethod
 class NoPrompts(PromptMethod):
     """No prompt anywhere: the towers are plain CLIP (paper, section 4.2, "Baseline").
 
-    It takes the arguments of every method and needs none of them.
+    Prompt length and depth mean nothing to it.
     """
-
-    def __init__(self, **_: object):
-        super().__init__()
 
     def cases(self) -> CasePrompts:
         """Give no prompts to either tower."""

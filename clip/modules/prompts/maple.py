@@ -1,0 +1,58 @@
+"""MaPLe: the image tower's prompts are made from the text tower's."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from clip.missing import CASES
+from clip.modules.prompts.base import (
+    IMAGE,
+    TEXT,
+    CasePrompts,
+    Frame,
+    PromptMethod,
+    check_choice,
+    for_all_cases,
+    initial_prompt,
+)
+
+
+@dataclass(frozen=True)
+class MaPLeSettings:
+    """The method's own settings.
+
+    Attributes:
+        per_case: one set of prompts for each missing case; False: one for all, as in the original.
+    """
+
+    per_case: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("maple.per_case", self.per_case, (True, False))
+
+
+class CoupledPrompts(PromptMethod):
+    """Free text prompts in the first ``depth`` layers and image prompts linear in them.
+
+    Behind these layers the last prompts' outputs are carried on (Khattak et al., 2023).
+
+    Raises:
+        UserError: the towers are not so deep.
+    """
+
+    Settings = MaPLeSettings
+
+    def __init__(self, frame: Frame, settings: MaPLeSettings):
+        super().__init__(frame, settings)
+        frame.check_depth("prompt_depth", frame.depth)
+        sets, widths = len(CASES) if settings.per_case else 1, frame.widths
+        self.text = initial_prompt(frame.depth, sets, frame.length, widths[TEXT])
+        self.couplings = nn.ModuleList(
+            nn.Linear(widths[TEXT], widths[IMAGE]) for _ in range(frame.depth)
+        )
+
+    def cases(self) -> CasePrompts:
+        """Give (3, P, D) a layer; the image tower's come from the text tower's."""
+        pairs = zip(self.couplings, self.text, strict=True)
+        image = [for_all_cases(couple(layer)) for couple, layer in pairs]
+        return {IMAGE: image, TEXT: [for_all_cases(layer) for layer in self.text]}

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from clip.arguments import LARGEST_SEED
+from clip.arguments import LARGEST_SEED, flat
 from clip.datasets import PLOT_POLICIES
 from clip.errors import UserError
 from clip.missing import DRAWS, MISSING_TYPES
@@ -17,6 +17,7 @@ from clip.modules.prompts.dcp import FORMULAS, QUERIES, VARIANTS
 
 SPLITS = ("train", "val", "test")
 PER_SPLIT = ("missing_type", "missing_ratio", "missing_table")  # one value serves all splits
+LAUNCHERS = ("local", "slurm")
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
 
 LONGEST_NAME = 100  # the folder's name adds to it, and file systems end at 255
@@ -79,6 +80,8 @@ SEED: Rule = (
     lambda value: _whole(value) and 0 <= value <= LARGEST_SEED,
     f"a whole number from 0 to {LARGEST_SEED}",
 )
+ANYTHING: Rule = (lambda value: True, "anything")
+NONE: Rule = (lambda value: value is None, "None, or a dict of what each key may be")
 SWITCH: Rule = (lambda value: isinstance(value, bool), "True or False")
 SHARE = number(0, 1)
 
@@ -133,6 +136,19 @@ RULES: dict[str, Rule] = {
     "sweep_ratios": several(SHARE),
     "sweep_seeds": optional(several(whole(0))),
     "predictions": TEXT,
+    "experiment": (
+        lambda value: (
+            value is None or several(TEXT)[0]([value] if isinstance(value, str) else value)
+        ),
+        "a name in experiments/ or a yaml file, or a list of them",
+    ),
+    "seeds": several(SEED),
+    "only": NONE,
+    "only.*": several(ANYTHING),
+    "launcher": choice(*LAUNCHERS),
+    "jobs": whole(1),
+    "slurm": NONE,
+    "slurm.*": ANYTHING,
     "pretrain.target": TEXT,
     "pretrain.learning_rate": number(0, above=True),
     "pretrain.only_label": optional(whole(0)),
@@ -160,7 +176,7 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
             config[key] = dict.fromkeys(SPLITS, config[key])
         if unknown := sorted(config[key].keys() - set(SPLITS)):
             raise UserError(f"{key}.{unknown[0]} is unknown; the splits are {', '.join(SPLITS)}")
-    for key, value in _flat(config):
+    for key, value in flat(config).items():
         accepts, allowed = RULES.get(key) or RULES[key.split(".")[0] + ".*"]
         if not accepts(value):
             raise UserError(f"{key}={value!r} is not valid; give {allowed}")
@@ -169,15 +185,6 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
             config[key]["test"] = config[short]
     _check_combinations(config)
     return config
-
-
-def _flat(config: dict[str, Any]) -> list[tuple[str, Any]]:
-    nested = ((k, v if isinstance(v, dict) else None, v) for k, v in config.items())
-    return [
-        pair
-        for key, inner, value in nested
-        for pair in (((f"{key}.{k}", v) for k, v in inner.items()) if inner else [(key, value)])
-    ]
 
 
 def _check_combinations(config: dict[str, Any]) -> None:

@@ -75,10 +75,10 @@ def base_config():
 
     experiment = None  # of reproduce: a name in experiments/ or a yaml file, or a list of them
     seeds = [0]  # of reproduce: every run of the experiment is done with each of them
-    only = None  # of reproduce: a part of the runs, such as {"task": ["mmimdb"]}; None: all
+    only = []  # of reproduce: a part of the runs, such as ["task=mmimdb", "method=DCP"]; []: all
     launcher = "local"  # where reproduce does its runs: local or slurm
     jobs = 1  # runs that reproduce does at once, which share this machine's GPU if it is local
-    slurm = None  # what sbatch is told, such as {"partition": "gpu", "time": 120}; time in minutes
+    slurm = []  # what sbatch is told, such as ["partition=gpu", "time=120"]; time in minutes
 
     pretrain = {  # the pretrain command: a small CLIP from the training pairs
         "target": "datasets/clip",  # folder to write

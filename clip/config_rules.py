@@ -80,8 +80,10 @@ SEED: Rule = (
     lambda value: _whole(value) and 0 <= value <= LARGEST_SEED,
     f"a whole number from 0 to {LARGEST_SEED}",
 )
-ANYTHING: Rule = (lambda value: True, "anything")
-NONE: Rule = (lambda value: value is None, "None, or a dict of what each key may be")
+WORD: Rule = (
+    lambda value: isinstance(value, str) and all(value.partition("=")),
+    'a string such as "task=mmimdb"',
+)
 SWITCH: Rule = (lambda value: isinstance(value, bool), "True or False")
 SHARE = number(0, 1)
 
@@ -143,12 +145,10 @@ RULES: dict[str, Rule] = {
         "a name in experiments/ or a yaml file, or a list of them",
     ),
     "seeds": several(SEED),
-    "only": NONE,
-    "only.*": several(ANYTHING),
+    "only": each(WORD),
     "launcher": choice(*LAUNCHERS),
     "jobs": whole(1),
-    "slurm": NONE,
-    "slurm.*": ANYTHING,
+    "slurm": each(WORD),
     "pretrain.target": TEXT,
     "pretrain.learning_rate": number(0, above=True),
     "pretrain.only_label": optional(whole(0)),

@@ -4,10 +4,11 @@ On this machine they are plain child processes. submitit's LocalExecutor would e
 time limit, start it up to six times, and replace CUDA_VISIBLE_DEVICES, which the user may have set.
 """
 
+import ast
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,7 +42,7 @@ def logged(run: Planned) -> list[str]:
     return ["sh", "-c", f"exec {shlex.join(command)} > {shlex.quote(str(log))} 2>&1 < /dev/null"]
 
 
-def local(log_dir: Path, parameters: dict[str, Any]) -> Start:
+def local(log_dir: Path, words: Sequence[str]) -> Start:
     """Start runs as processes of this machine, which end with this one's process group."""
     return lambda run: subprocess.Popen(logged(run))
 
@@ -66,12 +67,12 @@ class SlurmJob:
         self.job.cancel()
 
 
-def slurm(log_dir: Path, parameters: dict[str, Any]) -> Start:
+def slurm(log_dir: Path, words: Sequence[str]) -> Start:
     """Start runs as jobs of their own.
 
     Args:
         log_dir: submitit's files lie below it; all machines must see it.
-        parameters: of ``submitit.SlurmExecutor.update_parameters``.
+        words: "name=value", parameters of ``submitit.SlurmExecutor.update_parameters``.
 
     Raises:
         UserError: there is no SLURM here, or no such parameter.
@@ -82,13 +83,21 @@ def slurm(log_dir: Path, parameters: dict[str, Any]) -> Start:
         raise UserError(
             "launcher=slurm, but this machine has no srun; give launcher=local"
         ) from None
+    parameters = {name: _value(text) for name, _, text in (word.partition("=") for word in words)}
     if "time" not in parameters:
-        raise UserError("launcher=slurm needs the minutes of a run: slurm='{\"time\": 120}'")
+        raise UserError("launcher=slurm needs the minutes that a run may take: slurm=['time=120']")
     try:
         executor.update_parameters(**{"name": "dcp"} | parameters)
     except (ValueError, NameError) as error:
-        raise UserError(f"slurm={parameters}: {' '.join(str(error).split())}") from None
+        raise UserError(f"slurm={list(words)}: {' '.join(str(error).split())}") from None
     return lambda run: SlurmJob(executor.submit(subprocess.call, logged(run)))
 
 
-LAUNCHERS: dict[str, Callable[[Path, dict[str, Any]], Start]] = {"local": local, "slurm": slurm}
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+LAUNCHERS: dict[str, Callable[[Path, Sequence[str]], Start]] = {"local": local, "slurm": slurm}

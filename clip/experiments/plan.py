@@ -1,7 +1,7 @@
 """From an experiment and the user's settings to runs that can be done."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def plan(
     experiment: Experiment,
     users: Config,
     seeds: Sequence[int],
-    only: dict[str, list[Any]] | None = None,
+    only: Sequence[str] = (),
 ) -> list[Planned]:
     """Plan the runs of an experiment.
 
@@ -139,15 +139,15 @@ def plan(
         experiment: of ``load_experiment``.
         users: settings of ``overrides``.
         seeds: every run is done with each.
-        only: coordinate -> the values to which the runs are restricted.
+        only: words "coordinate=value" to which the runs are restricted; several values of one
+            coordinate are alternatives.
 
     Raises:
         UserError: a setting is wrong, or there is no such CLIP or data.
     """
-    planned = []
+    planned, wanted = [], _restriction(only)
     for run in experiment.runs:
-        if any(name in run.at and run.at[name] not in values
-               for name, values in (only or {}).items()):  # fmt: skip
+        if any(name in run.at and str(run.at[name]) not in wanted[name] for name in wanted):
             continue
         config = resolve(experiment, run, users)
         for seed in seeds:
@@ -167,23 +167,29 @@ def overruled(experiment: Experiment, users: Config) -> list[str]:
     )  # fmt: skip
 
 
-def check_only(experiments: Sequence[Experiment], only: dict[str, list[Any]] | None) -> None:
+def check_only(experiments: Sequence[Experiment], only: Sequence[str]) -> None:
     """Refuse a restriction to coordinates or values that no experiment has.
 
     Raises:
         UserError: names what there is.
     """
-    known: dict[str, dict[Any, None]] = {}
-    for experiment in experiments:
-        for run in experiment.runs:
-            for name, value in run.at.items():
-                known.setdefault(name, {})[value] = None
-    for name, values in (only or {}).items():
+    places = [item for each in experiments for run in each.runs for item in run.at.items()]
+    known = _restriction(f"{name}={value}" for name, value in places)
+    for name, values in _restriction(only).items():
         if name not in known:
-            raise UserError(f"only={only}: {name!r} is no coordinate; there are {list(known)}")
+            raise UserError(f"only={name}=… is no coordinate; there are {', '.join(known)}")
         for value in values:
             if value not in known[name]:
-                raise UserError(f"only={only}: {name} is one of {list(known[name])}, not {value!r}")
+                raise UserError(f"only={name}={value}: {name} is one of {', '.join(known[name])}")
+
+
+def _restriction(only: Iterable[str]) -> dict[str, list[str]]:
+    """Group words "coordinate=value" by the coordinate, each value once."""
+    grouped: dict[str, dict[str, None]] = {}
+    for word in only:
+        name, _, value = word.partition("=")
+        grouped.setdefault(name, {})[value] = None
+    return {name: list(values) for name, values in grouped.items()}
 
 
 def _place(at: Config) -> str:

@@ -37,8 +37,9 @@ def reproduce(config: dict[str, Any], given: set[str]) -> None:
             print(f"{experiment.name}: its coordinates set {key}; yours does not count there")
     log_dir = Path(config["log_dir"])
     plans = [plan(each, users, config["seeds"], config["only"]) for each in experiments]
-    start = LAUNCHERS[config["launcher"]](log_dir, config["slurm"] or {})
-    failed = work(announce(plans), start, config["jobs"])
+    start = LAUNCHERS[config["launcher"]](log_dir, config["slurm"])
+    todo = announce(plans)
+    failed = work(todo, start, config["jobs"])
     for experiment, planned in zip(experiments, plans, strict=True):
         target = log_dir / experiment.name
         cells = collect(experiment, planned)
@@ -46,7 +47,9 @@ def reproduce(config: dict[str, Any], given: set[str]) -> None:
         print(f"written: {target}/cells.csv, table.csv, table.md")
         # A page of the report for (experiment, cells, run folders, target) is to be written here.
     if failed:
-        raise UserError(f"{len(failed)} runs failed and will be tried again next time: see above")
+        raise UserError(
+            f"{len(failed)} of {len(todo)} runs failed, see above; they are tried again next time"
+        )
 
 
 def announce(plans: Iterable[list[Planned]]) -> list[Planned]:

@@ -275,7 +275,7 @@ def test_slurm_gets_a_job_for_each_run(settings, files, tmp_path, monkeypatch, c
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     words = [f"experiment={files}/small.yaml", *settings, f"log_dir={tmp_path}", "launcher=slurm",
-             "only=method=none", "max_steps=1"]  # fmt: skip
+             "only=['method=none']", "max_steps=1"]  # fmt: skip
     for slurm, wanted in (("[]", "slurm=['time=120']"), ("['tim=1', 'time=1']", "tim")):
         with pytest.raises(SystemExit) as ended:
             call("reproduce", "with", *words, f"slurm={slurm}")

@@ -87,7 +87,7 @@ def slurm(log_dir: Path, words: Sequence[str]) -> Start:
     if "time" not in parameters:
         raise UserError("launcher=slurm needs the minutes that a run may take: slurm=['time=120']")
     try:
-        executor.update_parameters(**{"name": "dcp"} | parameters)
+        executor.update_parameters(**{"job_name": "dcp"} | parameters)
     except (ValueError, NameError) as error:
         raise UserError(f"slurm={list(words)}: {' '.join(str(error).split())}") from None
     return lambda run: SlurmJob(executor.submit(subprocess.call, logged(run)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import run
+from clip.evaluation import StatePredictions
 from clip.experiments.once import locked
 from tests.conftest import ROOT
 
@@ -57,6 +59,15 @@ def contents(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+def folder_of(prompt_type, log_dir):
+    """The folder of the one run of a method."""
+    records = {
+        path.parent: json.loads(path.read_text()) for path in log_dir.glob("runs/*/run.json")
+    }
+    (found,) = (p for p, each in records.items() if each["settings"]["prompt_type"] == prompt_type)
+    return found
+
+
 def wait_for(condition, seconds=120):
     until = time.monotonic() + seconds
     while not (found := condition()):
@@ -92,13 +103,10 @@ def test_killed_and_called_again_nothing_is_repeated_and_the_table_is_the_same(
     program = [sys.executable, str(ROOT / "run.py"), *words, f"log_dir={tmp_path}"]
     first = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
     (done,) = wait_for(lambda: [p.parent for p in tmp_path.glob("runs/*/result.json")])
-    before = contents(done)
-    wait_for(
-        lambda: [p for p in tmp_path.glob("runs/*/training/**/*-last.pt") if done not in p.parents]
-    )
+    (half,) = wait_for(lambda: _in_training(tmp_path) - {done})
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    (half,) = (p for p in (tmp_path / "runs").iterdir() if p != done)
+    before = contents(done)
     assert not (half / "result.json").exists()
     second = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert second.returncode == 0, second.stderr
@@ -106,6 +114,8 @@ def test_killed_and_called_again_nothing_is_repeated_and_the_table_is_the_same(
     assert "python run.py with" in second.stdout
     assert contents(done) == before
     assert sorted(p.name for p in half.glob("training/*/version_*")) == ["version_0", "version_1"]
+    (again,) = half.glob("training/*/version_1/metrics.csv")
+    assert pd.read_csv(again)["epoch"].min() > 0  # it went on, and did not begin again
     capsys.readouterr()
     call(*words, f"log_dir={unbroken}")
     assert "2 runs: 2 done before, 0 to do" in capsys.readouterr().out
@@ -116,11 +126,10 @@ def test_killed_and_called_again_nothing_is_repeated_and_the_table_is_the_same(
 
 
 def test_a_finished_run_folder_says_everything(unbroken, clip_folder):
-    folders = {}
-    for folder in (unbroken / "runs").iterdir():
-        record = json.loads((folder / "run.json").read_text())
-        folders[record["settings"]["prompt_type"]] = folder, record
-    for folder, record in folders.values():
+    folders = {name: folder_of(name, unbroken) for name in ("none", "dcp")}
+    records = {}
+    for name, folder in folders.items():
+        record = records[name] = json.loads((folder / "run.json").read_text())
         assert record["key"] == folder.name
         assert record["command"].startswith("python run.py with log_dir=")
         assert f"vit={clip_folder}" in record["command"]
@@ -136,7 +145,33 @@ def test_a_finished_run_folder_says_everything(unbroken, clip_folder):
         assert {"val.arrow", "test.arrow", "lock"} <= {path.name for path in folder.iterdir()}
         best = torch.load(result["checkpoint"], weights_only=True)
         assert set(best["state_dict"]) == set(record["trainable"])
-    assert folders["none"][1]["trainable"] != folders["dcp"][1]["trainable"]
+    assert set(records["none"]["trainable"]) < set(records["dcp"]["trainable"])
+
+
+@pytest.mark.parametrize("lost", ["result.json", "metrics.json"])
+def test_a_run_killed_after_its_last_epoch_only_predicts(lost, unbroken, settings, tmp_path):
+    name = folder_of("dcp", unbroken).name
+    folder = shutil.copytree(unbroken / "runs" / name, tmp_path / "runs" / name)
+    earlier = json.loads((folder / "result.json").read_text())
+    for path in (
+        folder / "result.json",
+        folder / "val.arrow",
+        *folder.glob(f"training/*/*/{lost}"),
+    ):
+        path.unlink()
+    trained = contents(folder / "training")
+    call("once", "with", *settings, f"log_dir={tmp_path}", "max_epoch=8",
+         "val_check_interval=1.0", "learning_rate=0.02")  # fmt: skip
+    now = contents(folder / "training")
+    assert {path: now[path] for path in trained} == trained
+    assert (len(now) > len(trained)) == (lost == "metrics.json")
+    again = json.loads((folder / "result.json").read_text())
+    assert again["steps"] == earlier["steps"]
+    assert again["best_val"] == earlier["best_val"]
+    assert Path(again["checkpoint"]).name == Path(earlier["checkpoint"]).name
+    before, after = (StatePredictions.load(log_dir / "runs" / name / "val.arrow", "mmimdb").logits
+                     for log_dir in (unbroken, tmp_path))  # fmt: skip
+    assert torch.equal(before, after)
 
 
 def test_cells_agree_with_tests_of_the_same_checkpoint(files, settings, unbroken, tmp_path):
@@ -229,8 +264,7 @@ def test_a_run_that_fails_leaves_its_log_and_does_not_stop_the_others(settings, 
 
 def test_a_run_is_not_done_by_two_processes(unbroken, settings, tmp_path):
     """While another process is in it, once waits; then it finds the run done."""
-    (folder,) = (p for p in (unbroken / "runs").iterdir()
-                 if '"none"' in (p / "run.json").read_text())  # fmt: skip
+    folder = folder_of("none", unbroken)
     before = contents(folder)
     words = ["once", "with", *settings, f"log_dir={unbroken}", "prompt_type=none", "max_epoch=8",
              "val_check_interval=1.0", "learning_rate=0.02"]  # fmt: skip
@@ -289,6 +323,13 @@ def test_slurm_gets_a_job_for_each_run(settings, files, tmp_path, monkeypatch, c
         asked.splitlines()
     )
     assert len(list(tmp_path.glob("runs/*/log.txt"))) == 1
+    (result,) = tmp_path.glob("runs/*/result.json")
+    assert Path(json.loads(result.read_text())["checkpoint"]).is_file()  # its last: none is best
+
+
+def _in_training(log_dir):
+    """Folders of runs that have a last checkpoint."""
+    return {path.parents[4] for path in log_dir.glob("runs/*/training/*/*/*/*-last.pt")}
 
 
 def _waits_for_a_lock(pid):

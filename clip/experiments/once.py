@@ -97,7 +97,8 @@ def _predict(
     """Predict with the best checkpoint, and write everything, the result last."""
     alone = config | {"num_gpus": min(1, config["num_gpus"]), "num_nodes": 1}
     device = commands.one_device(alone, "predicting")
-    module, data = assembly.from_config(alone | {"load_path": trained["best"]}, given)
+    best = runs.find_checkpoint(trained["folder"], runs.BEST)
+    module, data = assembly.from_config(alone | {"load_path": str(best)}, given)
     for split in SPLITS:
         commands.predict_split(module, data, split, device).save(folder / f"{split}.arrow")
     record = assembly.run_record(module, config)
@@ -106,7 +107,6 @@ def _predict(
                        "missing_tables": about["keyed_by"]["missing_tables"]}  # fmt: skip
     runs.write_json(folder / "run.json", record)
     headline = TASKS[config["task"]].headline
-    best = {"headline": headline, "best_val": trained[f"val/{headline}"]}
-    measured = {name: trained[name] for name in MEASURED}
-    runs.write_json(folder / "result.json", best | measured | {"checkpoint": trained["best"]})
+    result = {"headline": headline, "best_val": trained[f"val/{headline}"], "checkpoint": str(best)}
+    runs.write_json(folder / "result.json", result | {name: trained[name] for name in MEASURED})
     print(f"done: {folder}")

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from importlib import import_module
 from typing import Any
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # sacred 0.8.7 needs it
@@ -12,26 +13,27 @@ warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # n
 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # run.json lies there
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 
-from clip.arguments import check_arguments  # noqa: E402  sacred warns when it is imported
+from clip.arguments import check_arguments, flat  # noqa: E402  sacred warns when it is imported
 from clip.config import ex  # noqa: E402
 from clip.errors import UserError  # noqa: E402
 
 
-def guarded(command: str, config: dict[str, Any], run: Any) -> None:
+def guarded(command: str, config: dict[str, Any], run: Any, module: str = "commands") -> None:
     """Call a command with checked settings; a mistake of the user ends it in one line."""
     # Only here: torch and Lightning take seconds to import, which --help should not.
     from pytorch_lightning.utilities import rank_zero_only
 
-    from clip import commands
-    from clip.config_rules import flat, validate
+    from clip.config_rules import validate
+
+    function = getattr(import_module(f"clip.{module}"), command)
 
     if rank_zero_only.rank:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the first process speaks for all
     defaults, settings = flat(ex.configurations[0]()), flat(config)
     given = {key for key in settings if settings[key] != defaults.get(key)}  # by presets too
-    given |= flat(run.meta_info["config_updates"]).keys()
+    updates = run.meta_info["config_updates"]
     try:
-        getattr(commands, command)(validate(config), given)
+        function(validate(config), given | set(updates) | set(flat(updates)))
     except UserError as error:
         # A loader process puts its traceback in front of the message; the last line is ours.
         last = str(error).strip().splitlines()[-1].removeprefix("clip.errors.UserError: ")
@@ -53,6 +55,18 @@ def main(_config: dict[str, Any], _run: Any) -> None:
 def sweep(_config: dict[str, Any], _run: Any) -> None:
     """Score load_path on a grid of test types and rates; writes sweep.csv and sweep.png."""
     guarded("sweep", _config, _run)
+
+
+@ex.command
+def reproduce(_config: dict[str, Any], _run: Any) -> None:
+    """Do the runs of experiments, such as the paper's tables, that are not done yet; tables."""
+    guarded("reproduce", _config, _run, "experiments")
+
+
+@ex.command
+def once(_config: dict[str, Any], _run: Any) -> None:
+    """Train, then predict the validation and test splits, as one run of reproduce; never twice."""
+    guarded("once", _config, _run, "experiments")
 
 
 @ex.command

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,18 @@ def check_arguments(words: Sequence[str], ex: Experiment) -> None:
     for word in settings:
         key, equals, value = word.partition("=")
         if equals:
-            _check_key(key, defaults)
+            check_key(key, defaults)
             _check_seed(key, value)
         elif word not in ex.named_configs and not Path(word).is_file() and word[0] != "-":
             raise UserError(f"{word!r} is no preset{_nearest(word, ex.named_configs)}")
 
 
-def _check_key(key: str, defaults: dict[str, Any]) -> None:
+def check_key(key: str, defaults: dict[str, Any]) -> None:
+    """Refuse a setting, in the words of the command line, that does not exist.
+
+    Raises:
+        UserError: names the nearest that exists.
+    """
     known = {*defaults, *(f"{name}.{inner}" for name, value in defaults.items()
                           if isinstance(value, dict) for inner in value)}  # fmt: skip
     if key not in known:
@@ -53,6 +59,39 @@ def _check_seed(key: str, value: str) -> None:
         seed = None
     if key == "seed" and (not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED):
         raise UserError(f"seed={value} is not valid; give a whole number from 0 to {LARGEST_SEED}")
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Give settings the keys that a user types: {"a": {"b": 1}} becomes {"a.b": 1}."""
+    return {
+        name: value
+        for key, inner in config.items()
+        for name, value in (
+            ((f"{key}.{k}", v) for k, v in inner.items())
+            if isinstance(inner, dict) and inner
+            else [(key, inner)]
+        )
+    }
+
+
+def typed(settings: dict[str, Any]) -> list[str]:
+    """Write settings as words of the command line, so that Sacred reads the same values."""
+    return [f"{key}={_word(value)}" for key, value in flat(settings).items()]
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        return repr(value)
+    try:
+        ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    return repr(value)  # a folder called 2024 is no number
+
+
+def command_of(settings: dict[str, Any], *command: str) -> str:
+    """Write a command as one would type it in a shell."""
+    return shlex.join(["python", "run.py", *command, "with", *typed(settings)])
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -131,5 +131,5 @@ def run_record(module: MissingAwarePromptModule, config: dict[str, Any]) -> dict
     trainable = {name: sizes[name] for name in module.model.trainable_names()}
     count, total = sum(trainable.values()), sum(sizes.values())
     print(f"{count:,} of {total:,} parameters train ({100 * count / total:.2f} %)")
-    return {"git_commit": runs.git_commit(), "config": config,
-            "identity": module.identity, "trainable": trainable}  # fmt: skip
+    return {"git_commit": runs.git_commit(), "config": config, "identity": module.identity,
+            "trainable": trainable, "total_parameters": total}  # fmt: skip

@@ -15,6 +15,7 @@ from clip.config_rules import PRECISIONS, validate
 from clip.datasets import ArrowDataset
 from clip.demo import whole_job
 from clip.errors import UserError
+from clip.meter import Meter
 from clip.micro_batch import accumulation
 from clip.modules.objectives import TASKS
 from clip.pretrain import PretrainSettings, train_clip
@@ -62,12 +63,13 @@ def train(config: Config, given: Given) -> Config:
     loggers = start(config, "train", record)
     folder = Path(loggers[0].log_dir) if loggers else None
     headline = f"val/{module.task.headline}"
+    meter = Meter()
     callbacks = runs.checkpoint_callbacks(folder, headline, resume) if folder else []
     batches = len(data.datasets["train"]) / per_pass / world
     trainer = runs.make_trainer(
         loggers,
         device,
-        callbacks,
+        [*callbacks, meter] if folder else [],
         num_nodes=config["num_nodes"],
         max_epochs=config["max_epoch"],
         max_steps=config["max_steps"] or -1,
@@ -83,6 +85,7 @@ def train(config: Config, given: Given) -> Config:
     score = None if best.best_model_score is None else float(best.best_model_score)
     result = {"folder": str(folder), "best": best.best_model_path, "last": last.best_model_path,
               headline: score, "missing_tables": data.table_hashes}  # fmt: skip
+    result |= meter.measured(trainer.global_step)
     runs.write_json(folder / "metrics.json", result)
     print(json.dumps(result, indent=2))
     print(f"evaluate it: python run.py with task_finetune_{config['task']} "
@@ -140,11 +143,25 @@ def predict(config: Config, given: Given) -> tuple[evaluation.StatePredictions, 
     device = one_device(config, "sweep")
     module, data = assembly.from_config(config, given, device)
     record = assembly.run_record(module, config)
-    loader = data.loader(data.dataset("test"))
     loggers = start(config | {"fast_dev_run": False}, "sweep", record)
+    return predict_split(module, data, "test", device), data, loggers
+
+
+def predict_split(
+    module: Any, data: Any, split: str, device: Config
+) -> evaluation.StatePredictions:
+    """Run one split through a model in all three states.
+
+    Args:
+        module: of ``assembly.from_config``.
+        data: of ``assembly.from_config``.
+        split: "train", "val" or "test".
+        device: of ``one_device``.
+    """
+    loader = data.loader(data.dataset(split))
     where = "cuda" if device["accelerator"] == "gpu" else "cpu"
     how = (module.prepare, where, DTYPES[device["precision"]], module.identity)
-    return evaluation.predict_states(module.model, loader, *how), data, loggers
+    return evaluation.predict_states(module.model, loader, *how)
 
 
 def one_device(config: Config, command: str) -> Config:

@@ -97,6 +97,13 @@ def base_config():
     sweep_seeds = None  # and the seeds of their tables; None: missing_seed alone
     predictions = ""  # predictions.arrow of an earlier sweep, to score another grid without a model
 
+    experiment = None  # of reproduce: a name in experiments/ or a yaml file, or a list of them
+    seeds = [0]  # of reproduce: every run of the experiment is done with each of them
+    only = []  # of reproduce: a part of the runs, such as ["task=mmimdb", "method=DCP"]; []: all
+    launcher = "local"  # where reproduce does its runs: local or slurm
+    jobs = 1  # runs that reproduce does at once, which share this machine's GPU if it is local
+    slurm = []  # what sbatch is told, such as ["partition=gpu", "time=120"]; time in minutes
+
     pretrain = {  # the pretrain command: a small CLIP from the training pairs
         "target": "datasets/clip",  # folder to write
         "image_size": 64,  # pixels

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from clip.arguments import LARGEST_SEED
+from clip.arguments import LARGEST_SEED, flat
 from clip.datasets import PLOT_POLICIES
 from clip.errors import UserError
 from clip.micro_batch import AUTO
@@ -17,6 +17,7 @@ from clip.modules.prompts import PROMPT_TYPES, read_settings
 
 SPLITS = ("train", "val", "test")
 PER_SPLIT = ("missing_type", "missing_ratio", "missing_table")  # one value serves all splits
+LAUNCHERS = ("local", "slurm")
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
 
 LONGEST_NAME = 100  # the folder's name adds to it, and file systems end at 255
@@ -78,6 +79,10 @@ NAME: Rule = (
 SEED: Rule = (
     lambda value: _whole(value) and 0 <= value <= LARGEST_SEED,
     f"a whole number from 0 to {LARGEST_SEED}",
+)
+WORD: Rule = (
+    lambda value: isinstance(value, str) and all(value.partition("=")),
+    'a string such as "task=mmimdb"',
 )
 SWITCH: Rule = (lambda value: isinstance(value, bool), "True or False")
 SHARE = number(0, 1)
@@ -142,6 +147,17 @@ RULES: dict[str, Rule] = {
     "sweep_ratios": several(SHARE),
     "sweep_seeds": optional(several(whole(0))),
     "predictions": TEXT,
+    "experiment": (
+        lambda value: (
+            value is None or several(TEXT)[0]([value] if isinstance(value, str) else value)
+        ),
+        "a name in experiments/ or a yaml file, or a list of them",
+    ),
+    "seeds": several(SEED),
+    "only": each(WORD),
+    "launcher": choice(*LAUNCHERS),
+    "jobs": whole(1),
+    "slurm": each(WORD),
     "pretrain.target": TEXT,
     "pretrain.learning_rate": number(0, above=True),
     "pretrain.sources": each(SOURCE),
@@ -181,15 +197,6 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
             config[key]["test"] = config[short]
     _check_combinations(config)
     return config
-
-
-def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Name nested settings as a user types them, such as "missing_ratio.test"."""
-    out = {}
-    for key, value in config.items():
-        inner = value if isinstance(value, dict) else {}
-        out |= {f"{key}.{k}": v for k, v in inner.items()} or {key: value}
-    return out
 
 
 def _check_combinations(config: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from clip import report
+from clip.arguments import command_of
 from clip.demo_data import SIZES, write_raw
 from clip.errors import UserError
 
@@ -68,12 +69,8 @@ def convert(raw: Path, arrow: Path) -> None:
 
 def announced(call: Callable[..., Any], command: str, **settings: Any) -> Any:
     """Print a command as one would type it, then call it."""
-    flat = []
-    for key, value in settings.items():
-        inner = value.items() if isinstance(value, dict) else None
-        flat += [f"{key}.{k}={v}" for k, v in inner] if inner else [f"{key}={value}"]
     word = [] if command == "train" else [command]
-    print("\n$ python run.py", *word, "with", *flat, flush=True)
+    print("\n$", command_of(settings, *word), flush=True)
     return call(command, **settings)
 
 

@@ -101,7 +101,7 @@ def predict_states(
     dtype: torch.dtype,
     identity: dict[str, Any],
 ) -> StatePredictions:
-    """Run a complete test set through the model in all three states.
+    """Run a complete split through the model in all three states.
 
     Args:
         model: put on the device here.
@@ -113,7 +113,7 @@ def predict_states(
     """
     model.to(device).eval()
     logits, labels, samples = [], [], []
-    for batch in tqdm(loader, desc="test samples in three states", unit="batch"):
+    for batch in tqdm(loader, desc="samples in three states", unit="batch"):
         image, tokens = prepare(batch["image"].to(device)), batch["tokens"].to(device)
         states = [case_vector(case, len(image), like=image) for case in range(len(CASES))]
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):

@@ -155,19 +155,23 @@ class MissingModalityDataModule(pl.LightningDataModule):
         dataset = self.dataset(split)
         if self.plan.simulate and split == "train":
             dataset.simulate = self.plan.seed
-        settings = self.plan.settings(self.name, split, dataset.num_rows)
-        if self.plan.files.get(split):
-            path = self.plan.files[split]
-            table = import_table(path, dataset.num_rows, split, dataset.row_ids())
-        elif self.plan.draw == "stream":
-            table = self._stream(settings)
-        else:
-            folder = self.plan.folder or self.data_root / "missing_tables"
-            table = load_or_draw(folder, settings)
+        settings, table = self.table(split, dataset)
         dataset.set_missing(table)
         self.datasets[split] = dataset
         self.table_hashes[split] = table_hash(table)
         print(describe(table[dataset.rows], settings))
+
+    def table(self, split: str, dataset: ArrowDataset) -> tuple[MissingSettings, np.ndarray]:
+        """Give what decides a split's table, and the table: made elsewhere, kept, or drawn."""
+        settings = self.plan.settings(self.name, split, dataset.num_rows)
+        if self.plan.files.get(split):
+            path = self.plan.files[split]
+            return settings, import_table(path, dataset.num_rows, split, dataset.row_ids())
+        if self.plan.draw == "stream":
+            return settings, self._stream(settings)
+        return settings, load_or_draw(
+            self.plan.folder or self.data_root / "missing_tables", settings
+        )
 
     def _stream(self, settings: MissingSettings) -> np.ndarray:
         """Draw one split's table in the stream that passes through the splits before it."""

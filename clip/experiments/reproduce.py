@@ -1,0 +1,143 @@
+"""The reproduce command: do what is not done yet of some experiments, then write their tables."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from clip.errors import UserError
+from clip.experiments import tables
+from clip.experiments.cells import collect
+from clip.experiments.launch import LAUNCHERS, Job, Start
+from clip.experiments.once import is_busy
+from clip.experiments.page import write_page
+from clip.experiments.plan import Planned, check_only, overrides, overruled, plan
+from clip.experiments.reading import available, load_experiment
+
+PAUSE = 0.2  # seconds between two looks at the runs
+
+
+def reproduce(config: dict[str, Any], given: set[str]) -> None:
+    """Do the runs of experiments that are not done, and write cells and tables of all.
+
+    Args:
+        config: checked settings.
+        given: names of the settings that the user gave.
+
+    Raises:
+        UserError: a mistake, before any run starts; or, after all, that some runs failed.
+    """
+    named = config["experiment"]
+    if not named:
+        raise UserError(f"reproduce needs experiment=, one of {', '.join(available())}, or a file")
+    experiments = [load_experiment(name) for name in ([named] if isinstance(named, str) else named)]
+    check_only(experiments, config["only"])
+    users = overrides(config, given)
+    for experiment in experiments:
+        for key in overruled(experiment, users):
+            print(f"{experiment.name}: its coordinates set {key}; yours does not count there")
+    log_dir = Path(config["log_dir"])
+    plans = [plan(each, users, config["seeds"], config["only"]) for each in experiments]
+    start = LAUNCHERS[config["launcher"]](log_dir, config["slurm"])
+    todo = announce(plans)
+    failed = work(todo, start, config["jobs"])
+    for experiment, planned in zip(experiments, plans, strict=True):
+        target = log_dir / experiment.name
+        cells = collect(experiment, planned)
+        print(f"\n{tables.write(experiment, cells, planned, target)}")
+        print(f"written: {target}/cells.csv, table.csv, table.md")
+        if len(cells):
+            folders = {run.key: run.folder for run in planned if run.done}
+            print(f"written: {write_page(experiment, cells, folders, target)}")
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(todo)} runs failed, see above; they are tried again next time"
+        )
+
+
+def announce(plans: Iterable[list[Planned]]) -> list[Planned]:
+    """Say what is done and what is to do; give the latter, each run once."""
+    runs = {run.key: run for planned in plans for run in planned}
+    places = sum(map(len, plans))
+    todo = [run for run in runs.values() if not run.done]
+    shared = f" for {places} places" if places > len(runs) else ""
+    print(f"{len(runs)} runs{shared}: {len(runs) - len(todo)} done before, {len(todo)} to do")
+    for run in runs.values():
+        print(f"  {'done' if run.done else 'to do'}  {run.key}  {run.label}\n    $ {run.command}")
+    return todo
+
+
+def work(todo: list[Planned], start: Start, jobs: int) -> list[Planned]:
+    """Do runs, some at once; those that other processes are in come last.
+
+    Returns:
+        The runs that failed; each has said why.
+    """
+    waiting, running, failed = list(todo), {}, []
+    progress = Progress(len(todo), jobs)
+    try:
+        while waiting or running:
+            while len(running) < jobs and (run := _next(waiting)):
+                waiting.remove(run)
+                if run.done:
+                    progress.ended(run, "done by another process")
+                else:
+                    running[run.key] = run, _begin(run, start), time.monotonic()
+            for run, job, since in list(running.values()):
+                if (code := job.poll()) is None:
+                    continue
+                del running[run.key]
+                if not run.done:
+                    failed.append(run)
+                progress.ended(run, f"exit code {code}", time.monotonic() - since)
+            time.sleep(PAUSE)
+    finally:
+        for _, job, _ in running.values():
+            job.terminate()
+    for run in failed:
+        print(f"failed: {run.label} ({why(run)}); all it said is in {run.folder}/log.txt")
+    return failed
+
+
+def _next(waiting: list[Planned]) -> Planned | None:
+    return next((run for run in waiting if not is_busy(run.folder)), None)
+
+
+def _begin(run: Planned, start: Start) -> Job:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    print(f"start  {run.label} -> {run.folder}", flush=True)
+    return start(run)
+
+
+def why(run: Planned) -> str:
+    """Give the last line that a run said."""
+    log = run.folder / "log.txt"
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return (text.strip().splitlines() or ["it said nothing"])[-1][:300]
+
+
+class Progress:
+    """Says what has ended, and how long the rest will take."""
+
+    def __init__(self, total: int, jobs: int):
+        self.total, self.jobs, self.seconds = total, jobs, []
+        self.over = 0
+
+    def ended(self, run: Planned, how: str, seconds: float | None = None) -> None:
+        """Count a run that ended.
+
+        Args:
+            run: that ended.
+            how: in words, if it failed or was another process's.
+            seconds: that it took here.
+        """
+        self.over += 1
+        if run.done and seconds:
+            self.seconds.append(seconds)
+            how = f"done in {seconds:.0f} s"
+        left = self.total - self.over
+        rest = ""
+        if left and self.seconds:
+            mean = sum(self.seconds) / len(self.seconds)
+            rest = f"; about {mean * left / self.jobs / 60:.1f} minutes left"
+        print(f"[{self.over}/{self.total}] {how}: {run.label}{rest}", flush=True)

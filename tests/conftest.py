@@ -12,6 +12,7 @@ from tests import raw_data, tiny
 from vilt.utils import write_food101, write_hatememes
 
 ROOT = Path(__file__).resolve().parents[1]
+CPU = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}  # as runs.devices gives it
 SIZES = {"train": 24, "dev": 9, "test": 12}
 
 

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 
-from clip import runs
 from clip.assembly import from_config
 from clip.config import ex
 from clip.config_rules import validate
@@ -13,6 +12,7 @@ from clip.errors import UserError
 from clip.modules.clip_weights import load_clip
 from clip.modules.layers import QuickGELU
 from tests import tiny
+from tests.conftest import CPU
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def built(arrow_folder, **settings):
     config = copy.deepcopy(ex.configurations[0]()) | settings
     config |= {"data_root": str(arrow_folder), "prompt_length": tiny.LENGTH, "num_gpus": 0,
                "prompt_depth": tiny.DEPTH}  # fmt: skip
-    return from_config(validate(config), set(settings), runs.devices(0, "32-true"))[0]
+    return from_config(validate(config), set(settings), CPU)[0]
 
 
 def test_a_checkpoint_keeps_the_activation_that_the_user_gave(lone_file, arrow_folder, tmp_path):
@@ -66,12 +66,12 @@ def test_a_checkpoint_brings_its_methods_settings_along(clip_folder, arrow_folde
     path = saved(module, tmp_path / "epoch-0.pt")
     given = {"data_root": str(arrow_folder), "load_path": path, "num_gpus": 0}
     config = validate(copy.deepcopy(ex.configurations[0]()) | given)
-    again, _ = from_config(config, {"load_path"})
+    again, _ = from_config(config, {"load_path"}, CPU)
     assert again.identity == module.identity
     assert config["dcp"]["common_depth"] == 2  # what run.json will say
     config = validate(copy.deepcopy(ex.configurations[0]()) | given)
     with pytest.raises(UserError, match="has dcp.generator=fc, but this .*=mlp"):
-        from_config(config, {"dcp.generator"})
+        from_config(config, {"dcp.generator"}, CPU)
 
 
 def test_the_baseline_is_not_refused_for_a_setting_of_dcp(clip_folder, arrow_folder, tmp_path):

@@ -15,7 +15,7 @@ from clip import assembly, runs
 from clip.config_rules import validate
 from clip.missing import MISSING_TYPES
 from tests import tiny
-from tests.conftest import shell
+from tests.conftest import CPU, shell
 from tests.mistakes import MISTAKES
 
 
@@ -123,7 +123,7 @@ def test_reloaded_weights_give_equal_logits_under_another_seed(trained, settings
     models = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        models.append(assembly.from_config(dict(config), set())[0].model.eval())
+        models.append(assembly.from_config(dict(config), set(), CPU)[0].model.eval())
     inputs = tiny.batch([0, 1, 2], tiny.FEWER_IDS)
     assert torch.equal(models[0](*inputs), models[1](*inputs))
     assert config["prompt_length"] == 36  # the default; the model took the checkpoint's

@@ -17,6 +17,10 @@ MISTAKES = [
     (["task_finetune_food101", "load_path={run}"], ["task=mmimdb", "task=food101"]),
     (["task_finetune_mmimdb", "load_path={run}", "vit={wrong}/clip"], ["backbone_sha256"]),
     (["task_finetune_mmimdb", "load_path={run}", "prompt_type=none"], ["prompt_type=dcp", "none"]),
+    (
+        ["task_finetune_mmimdb", "load_path={run}", "dcp.generator=fc"],
+        ["has dcp.generator=mlp", "dcp.generator=fc"],
+    ),
     (["paper", "task_finetune_mmimdb", "load_path={run}"], ["thaw=['ln_post", "thaw=[];"]),
     (["task_finetune_mmidb"], ["'task_finetune_mmidb'", "did you mean 'task_finetune_mmimdb'"]),
     (["task_finetune_mmimdb", "prompt_lenght=6"], ["'prompt_lenght'", "'prompt_length'"]),

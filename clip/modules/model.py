@@ -203,10 +203,6 @@ def build_model(
     Raises:
         UserError: an unknown name, or prompts that do not fit this CLIP.
     """
-    if prompt_type not in PROMPT_TYPES:
-        raise UserError(
-            f"prompt_type={prompt_type!r} is unknown; choose one of {', '.join(PROMPT_TYPES)}"
-        )
     own = read_settings(prompt_type, settings)
     if unknown := set(thaw or ()) - THAWABLE.keys():
         raise UserError(f"thaw={sorted(unknown)} is unknown; choose from {', '.join(THAWABLE)}")

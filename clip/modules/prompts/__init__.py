@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from clip.errors import UserError
-from clip.modules.prompts.base import IMAGE, TEXT, CasePrompts, Frame, PromptMethod
+from clip.modules.prompts.base import IMAGE, TEXT, CasePrompts, Frame, PromptMethod, check_choice
 from clip.modules.prompts.coop import ContextPrompts
 from clip.modules.prompts.dcp import DeepCorrelatedPrompts
 from clip.modules.prompts.dept import DecoupledPrompts
@@ -31,8 +31,9 @@ def read_settings(prompt_type: str, given: Any) -> Any:
     """Make a method's own settings of the dict that the config holds under its name.
 
     Raises:
-        UserError: no such setting, or a value that cannot be.
+        UserError: no such method or setting, or a value that cannot be.
     """
+    check_choice("prompt_type", prompt_type, PROMPT_TYPES)
     settings = PROMPT_TYPES[prompt_type].Settings
     known = [field.name for field in fields(settings)]
     if not isinstance(given, Mapping):

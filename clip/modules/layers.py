@@ -62,6 +62,7 @@ class Attention(nn.Module):
         causal: bool = False,
         visible: Tensor | None = None,
         prefix: Prefix | None = None,
+        unread: int = 0,
     ) -> Tensor:
         """Let the query attend to the context, or to itself where there is none.
 
@@ -71,9 +72,10 @@ class Attention(nn.Module):
             causal: position i sees positions 0..i only (self-attention).
             visible: (B, L, S) bool, what each query may see of the context; None for all.
             prefix: what every query sees besides, masks or not.
+            unread: as many of the first queries have no reader, and no output is made for them.
 
         Returns:
-            (B, L, D).
+            (B, L - unread, D).
         """
         if context is None:
             projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
@@ -98,7 +100,7 @@ class Attention(nn.Module):
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         else:
             mixed = q @ k.mT @ v  # not every GPU kernel takes a batch of none
-        return self.out_proj(rearrange(mixed, "b h l d -> b l (h d)"))
+        return self.out_proj(rearrange(mixed[:, :, unread:], "b h l d -> b l (h d)"))
 
 
 def visible_before(length: int, device: torch.device) -> Tensor:
@@ -127,9 +129,12 @@ class ResidualAttentionBlock(nn.Module):
         )
         self.ln_2 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, causal: bool, prefix: Prefix | None = None) -> Tensor:
-        """Map (B, L, D) to (B, L, D)."""
-        x = x + self.attn(self.ln_1(x), causal=causal, prefix=prefix)
+    def forward(
+        self, x: Tensor, causal: bool, prefix: Prefix | None = None, unread: int = 0
+    ) -> Tensor:
+        """Map (B, L, D) to (B, L - unread, D): the first outputs, if unread, are not made."""
+        read = self.attn(self.ln_1(x), causal=causal, prefix=prefix, unread=unread)
+        x = x[:, unread:] + read
         return x + self.mlp(self.ln_2(x))
 
     def pool(

@@ -51,15 +51,16 @@ class Transformer(nn.Module):
             (B, D).
         """
         last, length = self.resblocks[-1], x.shape[1]
-        for layer, block in enumerate(self.resblocks):
-            given = prompts[layer] if layer < len(prompts) else None
-            prefix = given if isinstance(given, Prefix) else None
-            if isinstance(given, Tensor):
-                in_front = x.shape[1] - length  # none at layer 0
-                replaced = min(in_front, given.shape[1])
-                x = torch.cat([given.to(x.dtype), x[:, replaced:]], dim=1)
+        given = [*prompts, *[None] * (len(self.resblocks) - len(prompts))]
+        for block, here, following in zip(self.resblocks, given, [*given[1:], None], strict=True):
+            prefix = here if isinstance(here, Prefix) else None
+            if isinstance(here, Tensor):
+                x = torch.cat([here.to(x.dtype), x], dim=1)
             if block is not last:
-                x = block(x, self.causal, prefix)
+                in_front = x.shape[1] - length
+                # Nobody reads the outputs that the next layer replaces.
+                replaced = following.shape[1] if isinstance(following, Tensor) else 0
+                x = block(x, self.causal, prefix, unread=min(in_front, replaced))
         return last.pool(x, position + (x.shape[1] - length), self.causal, prefix)
 
 

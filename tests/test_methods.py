@@ -181,7 +181,7 @@ def test_the_loss_of_a_run_is_mixed_like_the_scores(monkeypatch):
              "label": label}  # fmt: skip
     (_, own), (_, plain) = model.heads(image, tokens, case)
     wanted = 0.25 * F.cross_entropy(own, label) + 0.75 * F.cross_entropy(plain, label)
-    torch.testing.assert_close(module.training_step(batch, 0), wanted)
+    torch.testing.assert_close(module._step(batch, "train"), wanted)
     assert (wanted - F.cross_entropy(model(image, tokens, case), label)).abs() > 1e-6
 
 

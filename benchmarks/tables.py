@@ -124,11 +124,18 @@ def costs(results: dict[str, Any]) -> str:
     ))  # fmt: skip
 
 
+def gpu(results: dict[str, Any]) -> str:
+    """Lay out one GPU's correctness, steps and epochs."""
+    shown = ("matrix_rate_tflop_per_s", "largest_difference_of_a_logit", "epochs")
+    return flat({name: [results[name]] for name in shown} | {"steps": results["steps"]})
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "step": ("The step", step),
     "profile": ("Where the time goes", profiles),
     "sweep": ("The sweep", sweep),
     "input": ("The input", flat),
+    "gpu": ("One GPU", gpu),
     "startup": ("The start", startup),
     "costs": ("What each method costs", costs),
 }

@@ -31,7 +31,7 @@ def only(folder, pattern):
 @pytest.fixture(scope="module")
 def odd_settings(settings, tmp_path_factory):
     folder = tiny.write_arrow(
-        tmp_path_factory.mktemp("odd"), {"train": 24, "dev": ODD, "test": ODD}
+        tmp_path_factory.mktemp("odd"), {"train": 22, "dev": ODD, "test": ODD}
     )
     return [text for text in settings if not text.startswith("data_root")] + [f"data_root={folder}"]
 

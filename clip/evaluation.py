@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from clip.columns import numbers
 from clip.errors import UserError
 from clip.missing import CASES, table_hash
 from clip.modules.model import PromptedCLIP, case_vector
@@ -58,7 +59,7 @@ class StatePredictions:
                 "row": np.tile(self.rows, states),
                 "state": np.repeat(np.arange(states), samples),
                 "logits": list(self.logits.flatten(0, 1).numpy()),
-                "label": self.labels.tolist() * states,
+                "label": list(self.labels.numpy()) * states,
             }
         )
         about = {"identity": self.identity, "num_rows": self.num_rows, "states": CASES}
@@ -79,7 +80,7 @@ class StatePredictions:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
             about = json.loads(table.schema.metadata[b"predictions"])
-            logits, labels = (torch.tensor(table[key].to_pylist()) for key in ("logits", "label"))
+            logits, labels = (torch.tensor(numbers(table[key])) for key in ("logits", "label"))
             rows = table["row"].to_numpy()
         except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError) as error:
             raise UserError(
@@ -88,7 +89,8 @@ class StatePredictions:
         if (theirs := about["identity"]["task"]) != task:
             raise UserError(f"predictions={path} are of the task {theirs}, not {task}")
         size = len(rows) // len(CASES)
-        return cls(logits.unflatten(0, (len(CASES), size)), labels[:size], rows[:size],
+        labels = labels[:size].float() if labels.is_floating_point() else labels[:size]
+        return cls(logits.unflatten(0, (len(CASES), size)), labels, rows[:size],
                    about["num_rows"], about["identity"])  # fmt: skip
 
 

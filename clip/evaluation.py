@@ -6,7 +6,6 @@ answer every missing rate and type, at the cost of two passes over the test set.
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from clip.columns import numbers
 from clip.errors import UserError
+from clip.files import whole
 from clip.missing import CASES, table_hash
 from clip.modules.model import PromptedCLIP, case_vector
 from clip.modules.objectives import Task
@@ -64,10 +64,8 @@ class StatePredictions:
         )
         about = {"identity": self.identity, "num_rows": self.num_rows, "states": CASES}
         table = table.replace_schema_metadata({"predictions": json.dumps(about)})
-        partial = path.with_suffix(".partial")
-        with pa.ipc.new_file(partial, table.schema) as writer:
+        with whole(path) as partial, pa.ipc.new_file(partial, table.schema) as writer:
             writer.write_table(table)
-        os.replace(partial, path)
 
     @classmethod
     def load(cls, path: Path, task: str) -> "StatePredictions":

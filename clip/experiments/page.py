@@ -1,7 +1,6 @@
 """The report of an experiment: one HTML file that needs nothing else, and a csv a figure."""
 
 import datetime
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from clip.errors import UserError
 from clip.experiments import figures, layout, records, sections
 from clip.experiments.layout import Experiment, Section
 from clip.experiments.records import Compared, Record
+from clip.files import write_text
 from clip.modules.objectives import TASKS, Task
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -45,7 +45,6 @@ def write_page(
     """
     if cells.empty:
         raise UserError(f"{experiment.name} has no finished run to report; start its runs first")
-    target.mkdir(parents=True, exist_ok=True)
     known = records.read_records({run: folders[run] for run in cells["run"].unique()})
     scored = records.with_scores(cells, known)
     what = records.compared(experiment, scored, known)
@@ -67,15 +66,7 @@ def write_page(
             sections.commands(what, scored, known),
         ],
     )
-    return write(target / "report.html", text)
-
-
-def write(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write_text(target / "report.html", text)
 
 
 def _listed(values: Any) -> str:
@@ -121,7 +112,7 @@ def drawn(
     for number, task in enumerate(dict.fromkeys(of), start=1):
         data = figures.points(experiment, cells[of == task])
         names.append(f"figure_{number}.csv")
-        write(target / names[-1], data.to_csv(index=False))
+        write_text(target / names[-1], data.to_csv(index=False))
         svgs.append(figures.draw(experiment, data, TASKS[task].headline, number))
     text = (
         "Solid: ours, the mean over the seeds with its standard deviation. Dashed: published. "

@@ -9,6 +9,7 @@ import pandas as pd
 
 from clip.experiments.plan import Planned
 from clip.experiments.schema import CASE_AXES, Experiment
+from clip.files import write_text
 from clip.report import PERCENT
 
 OURS, PAPER = "ours", "paper"
@@ -77,7 +78,6 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 def write(experiment: Experiment, cells: pd.DataFrame, planned: list[Planned], target: Path) -> str:
     """Write cells.csv, table.csv and table.md into a folder, and give the text of the last."""
-    target.mkdir(parents=True, exist_ok=True)
     made = table(experiment, cells, planned)
     seeds = sorted({run.seed for run in planned})
     absent = sum(not run.done for run in planned)
@@ -87,13 +87,7 @@ def write(experiment: Experiment, cells: pd.DataFrame, planned: list[Planned], t
         f'In percent{spread}; "{PAPER}" is the published value.\n\n{as_markdown(made)}\n'
         f"{len(planned) - absent} of {len(planned)} runs are there, {absent} are not yet.\n"
     )
-    _replace(target / "cells.csv", cells.to_csv(index=False))
-    _replace(target / "table.csv", made.to_csv(index=False))
-    _replace(target / "table.md", text)
+    write_text(target / "cells.csv", cells.to_csv(index=False))
+    write_text(target / "table.csv", made.to_csv(index=False))
+    write_text(target / "table.md", text)
     return text
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from clip.errors import UserError
 from clip.experiments import tables
 from clip.experiments.cells import collect
 from clip.experiments.launch import LAUNCHERS, Job, Start
-from clip.experiments.once import is_busy
+from clip.experiments.once import claim
 from clip.experiments.page import write_page
 from clip.experiments.plan import Planned, check_only, overrides, overruled, plan
 from clip.experiments.reading import available, load_experiment
@@ -73,38 +73,41 @@ def work(todo: list[Planned], start: Start, jobs: int) -> list[Planned]:
     Returns:
         The runs that failed; each has said why.
     """
-    waiting, running, failed = list(todo), {}, []
+    waiting, failed = list(todo), []
+    running: dict[str, tuple[Planned, Job, TextIO, float]] = {}
     progress = Progress(len(todo), jobs)
     try:
         while waiting or running:
-            while len(running) < jobs and (run := _next(waiting)):
+            while len(running) < jobs and (taken := _next(waiting)):
+                run, claimed = taken
                 waiting.remove(run)
                 if run.done:
+                    claimed.close()
                     progress.ended(run, "done by another process")
                 else:
-                    running[run.key] = run, _begin(run, start), time.monotonic()
-            for run, job, since in list(running.values()):
+                    running[run.key] = run, _begin(run, start), claimed, time.monotonic()
+            for run, job, claimed, since in list(running.values()):
                 if (code := job.poll()) is None:
                     continue
+                claimed.close()
                 del running[run.key]
                 if not run.done:
                     failed.append(run)
                 progress.ended(run, f"exit code {code}", time.monotonic() - since)
             time.sleep(PAUSE)
     finally:
-        for _, job, _ in running.values():
+        for _, job, *_ in running.values():
             job.terminate()
     for run in failed:
         print(f"failed: {run.label} ({why(run)}); all it said is in {run.folder}/log.txt")
     return failed
 
 
-def _next(waiting: list[Planned]) -> Planned | None:
-    return next((run for run in waiting if not is_busy(run.folder)), None)
+def _next(waiting: list[Planned]) -> tuple[Planned, TextIO] | None:
+    return next(((run, file) for run in waiting if (file := claim(run.folder))), None)
 
 
 def _begin(run: Planned, start: Start) -> Job:
-    run.folder.mkdir(parents=True, exist_ok=True)
     print(f"start  {run.label} -> {run.folder}", flush=True)
     return start(run)
 

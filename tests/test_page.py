@@ -171,7 +171,7 @@ def test_costs_masks_and_the_data_behind_the_figure(made):
 def test_a_table_alone_of_several_tasks(tmp_path):
     tasks = ("food101", "hatememes", "mmimdb")
     cells, folders = fabricate(tmp_path, tasks, ratios=(0.7,), seeds=(0,), splits=("val", "test"))
-    table = experiment(rows=("task",), columns=("split", "method"), figure=None)
+    table = experiment(rows=("task",), columns=("split", "method"), figure="none")
     path = write_page(table, cells, folders, tmp_path)
     page = Page(path.read_text(encoding="utf-8"))
     assert "svg" not in page.tags
@@ -185,6 +185,19 @@ def test_a_table_alone_of_several_tasks(tmp_path):
         assert page.find("Intervals", task, "DCP", TASKS[task].headline)
     assert page.find("Scores by class", "class 0")  # of the main setting, MM-IMDb
     assert len(page.tables["Scores by class"]) == 1 + 23
+
+
+def test_results_and_figures_are_of_the_metric_that_is_read(tmp_path):
+    cells, folders = fabricate(tmp_path, ratios=(0.7,), metric="mAP")
+    path = write_page(experiment(metric="mAP"), cells, folders, tmp_path)
+    page = Page(path.read_text(encoding="utf-8"))
+    (shown,) = page.find("Results", "both", "MMP")
+    own = 100 * cells[cells["method"] == "MMP"]["mAP"]
+    assert shown == f"{own.mean():.2f} ± {own.std():.2f}"
+    assert "mAP in percent" in page.text
+    assert "mAP (%)" in page.text
+    data = pd.read_csv(path.with_name("figure_1.csv")).set_index("method")
+    assert data["mean"]["MMP"] == pytest.approx(own.mean())
 
 
 def test_masks_that_are_not_the_cells_give_no_intervals(tmp_path):

@@ -1,7 +1,6 @@
 """What a report says: each function lays out one section from what was read."""
 
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -195,9 +194,9 @@ def commands(what: Compared, cells: pd.DataFrame, records: Mapping[str, Record])
     """The command of every run."""
     out = []
     for _, row in cells.drop_duplicates("run").iterrows():
-        command = records[row["run"]].about["command"]
-        text = command if isinstance(command, str) else shlex.join(command)
         place = ", ".join(f"{axis} {name_of(row[axis])}" for axis in (*what.others, what.axis))
-        out.append((f"{place}, seed {row['seed']} ({row['run']})", text))
+        out.append(
+            (f"{place}, seed {row['seed']} ({row['run']})", records[row["run"]].about["command"])
+        )
     text = "Each run alone, as it would be typed at the root of the project."
     return Section("Commands", text, commands=out)

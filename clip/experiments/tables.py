@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from clip.experiments.layout import with_spread
 from clip.experiments.plan import Planned
 from clip.experiments.schema import CASE_AXES, Experiment
 from clip.files import write_text
-from clip.report import PERCENT
 
 OURS, PAPER = "ours", "paper"
 Place = tuple[Any, ...]
@@ -32,7 +32,7 @@ def table(experiment: Experiment, cells: pd.DataFrame, planned: Iterable[Planned
     ours = {}
     if len(cells):
         for place, scores in cells.groupby(axes, sort=False)["score"]:
-            ours[place] = _spread(PERCENT * scores)
+            ours[place] = with_spread(scores)
     places = list(dict.fromkeys([*_places(experiment, planned), *experiment.published]))
     down = list(dict.fromkeys(_part(place, axes, experiment.rows) for place in places))
     across = list(dict.fromkeys(_part(place, axes, experiment.columns) for place in places))
@@ -49,11 +49,6 @@ def table(experiment: Experiment, cells: pd.DataFrame, planned: Iterable[Planned
     body = pd.DataFrame(texts, columns=names)
     left = pd.DataFrame([list(row) for row in down], columns=list(experiment.rows), dtype=object)
     return pd.concat([left, body], axis=1)
-
-
-def _spread(scores: pd.Series) -> str:
-    spread = f" ± {scores.std():.2f}" if len(scores) > 1 else ""
-    return f"{scores.mean():.2f}{spread}"
 
 
 def _part(place: Place, axes: list[str], names: Iterable[str]) -> Place:

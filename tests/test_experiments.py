@@ -122,6 +122,10 @@ def test_figure_5_trains_on_complete_data():
         ({"rows": ["method", "split"]}, ["rows and columns", "split"]),
         ({"columns": []}, ["rows and columns"]),
         ({"figure": "pie"}, ["figure='pie'", "curves"]),
+        (
+            {"figure": "curves", "rows": [], "columns": ["method", "split"], "published": []},
+            ["figure=curves", "rows"],
+        ),
         ({"published": [{"method": "DCP", "value": 1}]}, ["published[0]", "split"]),
         ({"published": [{"method": "DPC", "split": "val", "value": 1}]}, ["method='DPC'"]),
         ({"published": [{"method": "DCP", "split": "val", "value": "?"}]}, ["value='?'"]),

@@ -1,5 +1,6 @@
 """The report of runs whose scores are known: whole, true, sealed and harmless."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -166,6 +167,19 @@ def test_costs_masks_and_the_data_behind_the_figure(made):
     (point,) = data[(data["method"] == "DCP") & (data["test_ratio"] == 0.7)].itertuples()
     assert point.mean == pytest.approx(100 * mean)
     assert point.published == 43
+
+
+def test_costs_of_runs_that_train_different_things_are_not_averaged(tmp_path):
+    """As in Table 5, whose columns are budgets that two methods reach."""
+    cells, folders = fabricate(tmp_path, ratios=(0.7,), seeds=(0,))
+    path = folders["mmimdb-DCP-0"] / "run.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"trainable": {"prompts.initial": 5}}))
+    budgets = experiment(rows=("method",), columns=("budget",), figure="none")
+    written = write_page(budgets, cells.assign(budget="1.6M"), folders, tmp_path)
+    page = Page(written.read_text(encoding="utf-8"))
+    assert page.find("Costs", "mmimdb", "MMP", "1.6M")[4] == "1,223"
+    assert page.find("Costs", "mmimdb", "DCP", "1.6M")[4] == "5"
 
 
 def test_a_table_alone_of_several_tasks(tmp_path):

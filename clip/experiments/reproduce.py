@@ -1,7 +1,7 @@
 """The reproduce command: do what is not done yet of some experiments, then write their tables."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,6 +31,7 @@ def reproduce(config: dict[str, Any], given: set[str]) -> None:
     if not named:
         raise UserError(f"reproduce needs experiment=, one of {', '.join(available())}, or a file")
     experiments = [load_experiment(name) for name in ([named] if isinstance(named, str) else named)]
+    check_names([experiment.name for experiment in experiments])
     check_only(experiments, config["only"])
     users = overrides(config, given)
     for experiment in experiments:
@@ -52,6 +53,14 @@ def reproduce(config: dict[str, Any], given: set[str]) -> None:
     if failed:
         raise UserError(
             f"{len(failed)} of {len(todo)} runs failed, see above; they are tried again next time"
+        )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse experiments whose tables would lie in one folder."""
+    if several := [name for name in names if names.count(name) > 1]:
+        raise UserError(
+            f"experiment= has two called {several[0]}, whose tables would lie in one folder"
         )
 
 

@@ -36,6 +36,7 @@ class StatePredictions:
         labels: (N,) or (N, C).
         rows: (N,), each sample's row of the arrow file, the key into missing tables.
         num_rows: of the arrow file.
+        split: whose samples these are, as missing tables name it.
         identity: of the model, as its checkpoints record it; it names the task.
     """
 
@@ -43,6 +44,7 @@ class StatePredictions:
     labels: Tensor
     rows: np.ndarray
     num_rows: int
+    split: str
     identity: dict[str, Any]
 
     def under(self, table: np.ndarray) -> Tensor:
@@ -62,17 +64,18 @@ class StatePredictions:
                 "label": list(self.labels.numpy()) * states,
             }
         )
-        about = {"identity": self.identity, "num_rows": self.num_rows, "states": CASES}
+        about = {"identity": self.identity, "num_rows": self.num_rows, "split": self.split,
+                 "states": CASES}  # fmt: skip
         table = table.replace_schema_metadata({"predictions": json.dumps(about)})
         with whole(path) as partial, pa.ipc.new_file(partial, table.schema) as writer:
             writer.write_table(table)
 
     @classmethod
-    def load(cls, path: Path, task: str) -> "StatePredictions":
+    def load(cls, path: Path, task: str, split: str) -> "StatePredictions":
         """Read what ``save`` wrote.
 
         Raises:
-            UserError: no such file, or it is of another task.
+            UserError: no such file, or it is of another task or split.
         """
         try:
             with pa.memory_map(str(path)) as source:
@@ -84,12 +87,14 @@ class StatePredictions:
             raise UserError(
                 f"predictions={path} is no predictions.arrow of a sweep ({error})"
             ) from None
-        if (theirs := about["identity"]["task"]) != task:
-            raise UserError(f"predictions={path} are of the task {theirs}, not {task}")
+        asked = {"task": task, "split": split}
+        for key, theirs in (("task", about["identity"]["task"]), ("split", about.get("split"))):
+            if theirs != asked[key]:
+                raise UserError(f"predictions={path} are of the {key} {theirs}, not {asked[key]}")
         size = len(rows) // len(CASES)
         labels = labels[:size].float() if labels.is_floating_point() else labels[:size]
         return cls(logits.unflatten(0, (len(CASES), size)), labels, rows[:size],
-                   about["num_rows"], about["identity"])  # fmt: skip
+                   about["num_rows"], split, about["identity"])  # fmt: skip
 
 
 @torch.inference_mode()
@@ -99,6 +104,7 @@ def predict_states(
     prepare: Callable[[Tensor], Tensor],
     device: str,
     dtype: torch.dtype,
+    split: str,
     identity: dict[str, Any],
 ) -> StatePredictions:
     """Run a complete split through the model in all three states.
@@ -109,6 +115,7 @@ def predict_states(
         prepare: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
         device: of torch, such as "cpu" or "cuda".
         dtype: in which a GPU multiplies, as in a test; float32 for all else.
+        split: of the loader.
         identity: of the model.
     """
     model.to(device).eval()
@@ -124,7 +131,7 @@ def predict_states(
     dataset = loader.dataset
     rows = dataset.rows[torch.cat(samples).numpy()]
     return StatePredictions(
-        torch.cat(logits, dim=1), torch.cat(labels), rows, dataset.num_rows, identity
+        torch.cat(logits, dim=1), torch.cat(labels), rows, dataset.num_rows, split, identity
     )
 
 

@@ -32,7 +32,7 @@ def predict(task, split, skill, seed, samples):
     strength = skill * torch.tensor([2.0, 1.2, 1.5])[:, None, None]
     logits = noise + strength * (2 * truth - 1) - (0.6 if task == "mmimdb" else 0)
     identity = {"task": task, "vit": "ViT-B/16", "backbone_sha256": "ab" * 32}
-    return StatePredictions(logits, labels, np.arange(samples), samples, identity)
+    return StatePredictions(logits, labels, np.arange(samples), samples, split, identity)
 
 
 def write_run(folder, task, method, seed, split_sizes, extra):

@@ -109,7 +109,7 @@ def test_the_results_are_those_of_the_predictions(made):
 def test_states_classes_and_metrics(made):
     cells, folders, _, page = made
     task = TASKS["mmimdb"]
-    found = [StatePredictions.load(folders[f"mmimdb-DCP-{s}"] / "test.arrow", "mmimdb")
+    found = [StatePredictions.load(folders[f"mmimdb-DCP-{s}"] / "test.arrow", "mmimdb", "test")
              for s in (0, 1)]  # fmt: skip
     scores = [[task.score(p.logits[case], p.labels)["F1_Macro"] for case in range(3)]
               for p in found]  # fmt: skip
@@ -140,7 +140,7 @@ def test_intervals_are_of_the_same_resamples(made):
         seeds = []
         for seed in (0, 1):
             path = folders[f"mmimdb-{method}-{seed}"] / "test.arrow"
-            found = StatePredictions.load(path, "mmimdb")
+            found = StatePredictions.load(path, "mmimdb", "test")
             args = (task, found.under(table), found.labels, weights)
             seeds.append(bootstrap.resampled("F1_Macro", *args))
         drawn[method] = np.mean(seeds, axis=0)

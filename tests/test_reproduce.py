@@ -129,8 +129,8 @@ def test_a_run_killed_after_its_last_epoch_only_predicts(lost, unbroken, setting
     assert again["steps"] == earlier["steps"]
     assert again["best_val"] == earlier["best_val"]
     assert Path(again["checkpoint"]).name == Path(earlier["checkpoint"]).name
-    before, after = (StatePredictions.load(log_dir / "runs" / name / "val.arrow", "mmimdb").logits
-                     for log_dir in (unbroken, tmp_path))  # fmt: skip
+    paths = [log_dir / "runs" / name / "val.arrow" for log_dir in (unbroken, tmp_path)]
+    before, after = (StatePredictions.load(path, "mmimdb", "val").logits for path in paths)
     assert torch.equal(before, after)
 
 

@@ -47,7 +47,7 @@ def _cells(experiment: Experiment, run: Planned) -> Iterator[dict[str, Any]]:
     metric = read.metric_of(task)
     for split in read.splits:
         predictions = evaluation.StatePredictions.load(
-            run.folder / f"{split}.arrow", run.config["task"]
+            run.folder / f"{split}.arrow", run.config["task"], split
         )
         for row in _scores(experiment, run, split, predictions, task):
             if metric not in row:

@@ -161,7 +161,8 @@ def read(
         task, found = records[rows["run"].iloc[0]].task, []
         for _, row in rows.iterrows():
             record = records[row["run"]]
-            predictions = StatePredictions.load(record.folder / f"{what.split}.arrow", task)
+            path = record.folder / f"{what.split}.arrow"
+            predictions = StatePredictions.load(path, task, what.split)
             table = evidence.masks(predictions, record.about["settings"], row)
             names = wanted(setting, TASKS[task])
             found.append(evidence.gather(predictions, TASKS[task], table, names))

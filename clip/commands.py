@@ -116,7 +116,8 @@ def sweep(config: Config, given: Given) -> pd.DataFrame:
     """Score a grid of test types, rates and seeds; table, csv, figure and the predictions."""
     task = TASKS[config["task"]]
     if config["predictions"]:
-        predictions = evaluation.StatePredictions.load(Path(config["predictions"]), config["task"])
+        path = Path(config["predictions"])
+        predictions = evaluation.StatePredictions.load(path, config["task"], "test")
         config["prompt_type"] = predictions.identity["prompt_type"]
         data = assembly.data_from_config(config, 1, tokenize=list)
         loggers = start(config | {"fast_dev_run": False}, "sweep",
@@ -160,7 +161,7 @@ def predict_split(
     """
     loader = data.loader(data.dataset(split))
     where = "cuda" if device["accelerator"] == "gpu" else "cpu"
-    how = (module.prepare, where, DTYPES[device["precision"]], module.identity)
+    how = (module.prepare, where, DTYPES[device["precision"]], split, module.identity)
     return evaluation.predict_states(module.model, loader, *how)
 
 

@@ -6,7 +6,6 @@ answer every missing rate and type, at the cost of two passes over the test set.
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from clip.columns import numbers
 from clip.errors import UserError
+from clip.files import whole
 from clip.missing import CASES, table_hash
 from clip.modules.model import PromptedCLIP, case_vector
 from clip.modules.objectives import Task
@@ -35,6 +36,7 @@ class StatePredictions:
         labels: (N,) or (N, C).
         rows: (N,), each sample's row of the arrow file, the key into missing tables.
         num_rows: of the arrow file.
+        split: whose samples these are, as missing tables name it.
         identity: of the model, as its checkpoints record it; it names the task.
     """
 
@@ -42,6 +44,7 @@ class StatePredictions:
     labels: Tensor
     rows: np.ndarray
     num_rows: int
+    split: str
     identity: dict[str, Any]
 
     def under(self, table: np.ndarray) -> Tensor:
@@ -58,38 +61,40 @@ class StatePredictions:
                 "row": np.tile(self.rows, states),
                 "state": np.repeat(np.arange(states), samples),
                 "logits": list(self.logits.flatten(0, 1).numpy()),
-                "label": self.labels.tolist() * states,
+                "label": list(self.labels.numpy()) * states,
             }
         )
-        about = {"identity": self.identity, "num_rows": self.num_rows, "states": CASES}
+        about = {"identity": self.identity, "num_rows": self.num_rows, "split": self.split,
+                 "states": CASES}  # fmt: skip
         table = table.replace_schema_metadata({"predictions": json.dumps(about)})
-        partial = path.with_suffix(".partial")
-        with pa.ipc.new_file(partial, table.schema) as writer:
+        with whole(path) as partial, pa.ipc.new_file(partial, table.schema) as writer:
             writer.write_table(table)
-        os.replace(partial, path)
 
     @classmethod
-    def load(cls, path: Path, task: str) -> "StatePredictions":
+    def load(cls, path: Path, task: str, split: str) -> "StatePredictions":
         """Read what ``save`` wrote.
 
         Raises:
-            UserError: no such file, or it is of another task.
+            UserError: no such file, or it is of another task or split.
         """
         try:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
             about = json.loads(table.schema.metadata[b"predictions"])
-            logits, labels = (torch.tensor(table[key].to_pylist()) for key in ("logits", "label"))
+            logits, labels = (torch.tensor(numbers(table[key])) for key in ("logits", "label"))
             rows = table["row"].to_numpy()
         except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError) as error:
             raise UserError(
                 f"predictions={path} is no predictions.arrow of a sweep ({error})"
             ) from None
-        if (theirs := about["identity"]["task"]) != task:
-            raise UserError(f"predictions={path} are of the task {theirs}, not {task}")
+        asked = {"task": task, "split": split}
+        for key, theirs in (("task", about["identity"]["task"]), ("split", about.get("split"))):
+            if theirs != asked[key]:
+                raise UserError(f"predictions={path} are of the {key} {theirs}, not {asked[key]}")
         size = len(rows) // len(CASES)
-        return cls(logits.unflatten(0, (len(CASES), size)), labels[:size], rows[:size],
-                   about["num_rows"], about["identity"])  # fmt: skip
+        labels = labels[:size].float() if labels.is_floating_point() else labels[:size]
+        return cls(logits.unflatten(0, (len(CASES), size)), labels, rows[:size],
+                   about["num_rows"], split, about["identity"])  # fmt: skip
 
 
 @torch.inference_mode()
@@ -99,6 +104,7 @@ def predict_states(
     prepare: Callable[[Tensor], Tensor],
     device: str,
     dtype: torch.dtype,
+    split: str,
     identity: dict[str, Any],
 ) -> StatePredictions:
     """Run a complete split through the model in all three states.
@@ -109,6 +115,7 @@ def predict_states(
         prepare: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
         device: of torch, such as "cpu" or "cuda".
         dtype: in which a GPU multiplies, as in a test; float32 for all else.
+        split: of the loader.
         identity: of the model.
     """
     model.to(device).eval()
@@ -124,7 +131,7 @@ def predict_states(
     dataset = loader.dataset
     rows = dataset.rows[torch.cat(samples).numpy()]
     return StatePredictions(
-        torch.cat(logits, dim=1), torch.cat(labels), rows, dataset.num_rows, identity
+        torch.cat(logits, dim=1), torch.cat(labels), rows, dataset.num_rows, split, identity
     )
 
 

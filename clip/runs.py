@@ -19,10 +19,12 @@ from pytorch_lightning.callbacks import (
     TQDMProgressBar,
 )
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from clip.errors import UserError
+from clip.files import whole, write_text
 from clip.modules.checkpoint import check_identity
 from clip.modules.published import read_released
 
@@ -51,16 +53,27 @@ class Checkpoint(ModelCheckpoint):
         if not kept.is_file():
             return  # a checkpoint that was taken out of its folder: this run's best starts anew
         own = Path(self.dirpath) / kept.name
-        own.parent.mkdir(parents=True, exist_ok=True)
-        partial = own.with_suffix(f".{os.getpid()}.partial")
-        shutil.copyfile(kept, partial)
-        os.replace(partial, own)
+        with whole(own) as partial:
+            shutil.copyfile(kept, partial)
         super().load_state_dict(
             state
             | {"dirpath": self.dirpath, "best_model_path": str(own)}
             | {"kth_best_model_path": str(own) if state["best_k_models"] else ""}
             | {"best_k_models": {str(own): score for score in state["best_k_models"].values()}}
         )
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, then renames it.
+
+    Lightning's own writes into the system's temporary folder and moves the file: where that is
+    another disk, a move is a copy, and a run that is killed in it leaves half a checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *_: Any, **__: Any) -> None:
+        """Save a checkpoint whole or not at all."""
+        with whole(Path(path)) as partial:
+            torch.save(checkpoint, partial)
 
 
 def checkpoint_callbacks(folder: Path, monitor: str, resumed: Path | None = None) -> list[Callback]:
@@ -155,12 +168,8 @@ def loggers(log_dir: str, name: str) -> list[Logger]:
 
 @rank_zero_only
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name, then rename it; the first process only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    text = json.dumps(_finite(content), indent=2, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    """Write JSON, whole or not at all; the first process only."""
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
 def _finite(content: Any) -> Any:
@@ -224,6 +233,7 @@ def make_trainer(
         strategy=DDPStrategy(forward_sync_buffers=False) if several else "auto",
         use_distributed_sampler=False,  # ours deal the samples out without repeating any
         logger=run,
+        plugins=[WholeCheckpoints()],
         callbacks=[*callbacks, *watch],
         enable_checkpointing=bool(callbacks),
         enable_model_summary=False,

@@ -2,13 +2,13 @@
 
 import itertools
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import torch
 
 from clip.evaluation import StatePredictions
+from clip.experiments.schema import Experiment, Read, Run
 from clip.missing import MissingSettings, draw, table_hash
 from clip.modules.objectives import TASKS
 
@@ -32,7 +32,7 @@ def predict(task, split, skill, seed, samples):
     strength = skill * torch.tensor([2.0, 1.2, 1.5])[:, None, None]
     logits = noise + strength * (2 * truth - 1) - (0.6 if task == "mmimdb" else 0)
     identity = {"task": task, "vit": "ViT-B/16", "backbone_sha256": "ab" * 32}
-    return StatePredictions(logits, labels, np.arange(samples), samples, identity)
+    return StatePredictions(logits, labels, np.arange(samples), samples, split, identity)
 
 
 def write_run(folder, task, method, seed, split_sizes, extra):
@@ -55,13 +55,14 @@ def write_run(folder, task, method, seed, split_sizes, extra):
     return splits
 
 
-def experiment(rows=("test_type", "method"), columns=("test_ratio",), figure="curves"):
-    return SimpleNamespace(name="figure5", title="Curves & <b>cases</b>", source="Figure 5",
-                           rows=rows, columns=columns, figure=figure)  # fmt: skip
+def experiment(rows=("test_type", "method"), columns=("test_ratio",), figure="curves", metric=None):
+    runs = tuple(Run({"method": method}, {}) for method in SKILLS)
+    return Experiment("figure5", "Curves & <b>cases</b>", "Figure 5", {}, runs,
+                      Read(("test",), metric=metric), rows, columns, {}, figure)  # fmt: skip
 
 
 def fabricate(folder, tasks=("mmimdb",), types=("both",), ratios=(0.0, 0.7), seeds=(0, 1),
-              sizes=SAMPLES, splits=("test",), **extra):  # fmt: skip
+              sizes=SAMPLES, splits=("test",), metric=None, **extra):  # fmt: skip
     """Cells and folders of every task, method and seed, at every test case."""
     rows, folders = [], {}
     for task, method, seed in itertools.product(tasks, SKILLS, seeds):
@@ -76,5 +77,6 @@ def fabricate(folder, tasks=("mmimdb",), types=("both",), ratios=(0.0, 0.7), see
             rows.append({"task": task, "method": method, "seed": seed, "split": split,
                          "test_type": kind, "test_ratio": ratio, **score, "input_ignored": floor,
                          "missing_table": table_hash(table), "run": key,
+                         "score": score[metric or TASKS[task].headline],
                          "published": 50 - 10 * ratio if method != "MMP" else np.nan})  # fmt: skip
     return pd.DataFrame(rows), folders

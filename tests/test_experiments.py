@@ -122,6 +122,10 @@ def test_figure_5_trains_on_complete_data():
         ({"rows": ["method", "split"]}, ["rows and columns", "split"]),
         ({"columns": []}, ["rows and columns"]),
         ({"figure": "pie"}, ["figure='pie'", "curves"]),
+        (
+            {"figure": "curves", "rows": [], "columns": ["method", "split"], "published": []},
+            ["figure=curves", "rows"],
+        ),
         ({"published": [{"method": "DCP", "value": 1}]}, ["published[0]", "split"]),
         ({"published": [{"method": "DPC", "split": "val", "value": 1}]}, ["method='DPC'"]),
         ({"published": [{"method": "DCP", "split": "val", "value": "?"}]}, ["value='?'"]),
@@ -232,14 +236,15 @@ def test_a_key_changes_with_the_data_and_survives_a_move(key, tmp_path):
 
 
 def test_a_key_changes_with_the_model_but_not_with_the_report(monkeypatch, tmp_path):
-    for name in ("modules/a.py", "report.py", "experiments/once.py", "experiments/tables.py"):
+    shown = ("report.py", "costs.py", "experiments/tables.py")
+    for name in (*shown, "modules/a.py", "experiments/once.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1")
     monkeypatch.setattr(keys, "PACKAGE", tmp_path)
     version = keys.code_version.__wrapped__
     before = version()
-    (tmp_path / "report.py").write_text("2")
-    (tmp_path / "experiments/tables.py").write_text("2")
+    for name in shown:
+        (tmp_path / name).write_text("2")
     assert version() == before
     for name in ("modules/a.py", "experiments/once.py"):
         (tmp_path / name).write_text("2")

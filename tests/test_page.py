@@ -1,5 +1,6 @@
 """The report of runs whose scores are known: whole, true, sealed and harmless."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -108,7 +109,7 @@ def test_the_results_are_those_of_the_predictions(made):
 def test_states_classes_and_metrics(made):
     cells, folders, _, page = made
     task = TASKS["mmimdb"]
-    found = [StatePredictions.load(folders[f"mmimdb-DCP-{s}"] / "test.arrow", "mmimdb")
+    found = [StatePredictions.load(folders[f"mmimdb-DCP-{s}"] / "test.arrow", "mmimdb", "test")
              for s in (0, 1)]  # fmt: skip
     scores = [[task.score(p.logits[case], p.labels)["F1_Macro"] for case in range(3)]
               for p in found]  # fmt: skip
@@ -139,7 +140,7 @@ def test_intervals_are_of_the_same_resamples(made):
         seeds = []
         for seed in (0, 1):
             path = folders[f"mmimdb-{method}-{seed}"] / "test.arrow"
-            found = StatePredictions.load(path, "mmimdb")
+            found = StatePredictions.load(path, "mmimdb", "test")
             args = (task, found.under(table), found.labels, weights)
             seeds.append(bootstrap.resampled("F1_Macro", *args))
         drawn[method] = np.mean(seeds, axis=0)
@@ -168,10 +169,23 @@ def test_costs_masks_and_the_data_behind_the_figure(made):
     assert point.published == 43
 
 
+def test_costs_of_runs_that_train_different_things_are_not_averaged(tmp_path):
+    """As in Table 5, whose columns are budgets that two methods reach."""
+    cells, folders = fabricate(tmp_path, ratios=(0.7,), seeds=(0,))
+    path = folders["mmimdb-DCP-0"] / "run.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"trainable": {"prompts.initial": 5}}))
+    budgets = experiment(rows=("method",), columns=("budget",), figure="none")
+    written = write_page(budgets, cells.assign(budget="1.6M"), folders, tmp_path)
+    page = Page(written.read_text(encoding="utf-8"))
+    assert page.find("Costs", "mmimdb", "MMP", "1.6M")[4] == "1,223"
+    assert page.find("Costs", "mmimdb", "DCP", "1.6M")[4] == "5"
+
+
 def test_a_table_alone_of_several_tasks(tmp_path):
     tasks = ("food101", "hatememes", "mmimdb")
     cells, folders = fabricate(tmp_path, tasks, ratios=(0.7,), seeds=(0,), splits=("val", "test"))
-    table = experiment(rows=("task",), columns=("split", "method"), figure=None)
+    table = experiment(rows=("task",), columns=("split", "method"), figure="none")
     path = write_page(table, cells, folders, tmp_path)
     page = Page(path.read_text(encoding="utf-8"))
     assert "svg" not in page.tags
@@ -185,6 +199,19 @@ def test_a_table_alone_of_several_tasks(tmp_path):
         assert page.find("Intervals", task, "DCP", TASKS[task].headline)
     assert page.find("Scores by class", "class 0")  # of the main setting, MM-IMDb
     assert len(page.tables["Scores by class"]) == 1 + 23
+
+
+def test_results_and_figures_are_of_the_metric_that_is_read(tmp_path):
+    cells, folders = fabricate(tmp_path, ratios=(0.7,), metric="mAP")
+    path = write_page(experiment(metric="mAP"), cells, folders, tmp_path)
+    page = Page(path.read_text(encoding="utf-8"))
+    (shown,) = page.find("Results", "both", "MMP")
+    own = 100 * cells[cells["method"] == "MMP"]["mAP"]
+    assert shown == f"{own.mean():.2f} ± {own.std():.2f}"
+    assert "mAP in percent" in page.text
+    assert "mAP (%)" in page.text
+    data = pd.read_csv(path.with_name("figure_1.csv")).set_index("method")
+    assert data["mean"]["MMP"] == pytest.approx(own.mean())
 
 
 def test_masks_that_are_not_the_cells_give_no_intervals(tmp_path):

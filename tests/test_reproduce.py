@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from clip.evaluation import StatePredictions
-from clip.experiments.once import locked
+from clip.experiments.once import claim, locked
 from tests.conftest import ROOT
 from tests.experiment_files import call, write
 
@@ -129,8 +129,8 @@ def test_a_run_killed_after_its_last_epoch_only_predicts(lost, unbroken, setting
     assert again["steps"] == earlier["steps"]
     assert again["best_val"] == earlier["best_val"]
     assert Path(again["checkpoint"]).name == Path(earlier["checkpoint"]).name
-    before, after = (StatePredictions.load(log_dir / "runs" / name / "val.arrow", "mmimdb").logits
-                     for log_dir in (unbroken, tmp_path))  # fmt: skip
+    paths = [log_dir / "runs" / name / "val.arrow" for log_dir in (unbroken, tmp_path)]
+    before, after = (StatePredictions.load(path, "mmimdb", "val").logits for path in paths)
     assert torch.equal(before, after)
 
 
@@ -189,6 +189,28 @@ def test_a_run_is_not_done_by_two_processes(unbroken, settings, tmp_path):
     assert other.returncode == 0
     assert f"done before: {folder}" in said
     assert contents(folder) == before
+
+
+def test_two_commands_share_the_runs(files, settings, unbroken, tmp_path):
+    """What another command has started is left to it, long before the run takes its lock."""
+    others, own = (folder_of(method, unbroken) for method in ("none", "dcp"))
+    for folder in (others, own):
+        (folder / "log.txt").unlink(missing_ok=True)
+    (others / "result.json").rename(tmp_path / "result.json")
+    (own / "result.json").unlink()
+    words = ["reproduce", "with", f"experiment={files}/small.yaml", *settings]
+    program = [sys.executable, str(ROOT / "run.py"), *words, f"log_dir={unbroken}"]
+    claimed = claim(others)
+    assert claim(others) is None
+    command = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: (own / "result.json").exists())  # the other one stands first in the file
+    assert not (others / "log.txt").exists()
+    (tmp_path / "result.json").rename(others / "result.json")
+    claimed.close()
+    said, _ = command.communicate(timeout=60)
+    assert command.returncode == 0
+    assert "[2/2] done by another process: small: method none" in said
+    assert not (others / "log.txt").exists()
 
 
 def _in_training(log_dir):

@@ -59,6 +59,8 @@ def files(tmp_path_factory):
         (["seeds=[]"], ["seeds=[]", "at least one"]),
         (["load_path=x"], ["load_path='x'", "no place"]),
         (["fast_dev_run=True"], ["fast_dev_run=True"]),
+        (["test_ratio=0"], ["test_ratio=0", "no place"]),
+        (["experiment=['{files}/small.yaml', '{files}/small.yaml']"], ["two", "small"]),
         (["launcher=cloud"], ["launcher='cloud'", "local, slurm"]),
         (["launcher=slurm"], ["srun"]),
         (["jobs=0"], ["jobs=0"]),
@@ -66,6 +68,7 @@ def files(tmp_path_factory):
     ],
 )
 def test_a_mistake_is_one_line_before_any_run(words, wanted, files, settings, tmp_path):
+    words = [word.format(files=files) for word in words]
     keys = {word.split("=")[0] for word in words}
     others = [f"experiment={files}/small.yaml", *settings, f"log_dir={tmp_path}"]
     with pytest.raises(SystemExit) as ended:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from clip.columns import numbers
 from clip.datasets.shards import open_table
 from clip.errors import UserError
 from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
@@ -99,7 +100,7 @@ class ArrowDataset(Dataset):
 
     def _read_labels(self) -> Tensor:
         try:
-            labels = torch.tensor(_numbers(self.table.column("label")))
+            labels = torch.tensor(numbers(self.table.column("label")))
             several = labels.ndim == 2
             bad = ((labels != 0) & (labels != 1)).any(1) if several else (
                 (labels < 0) | (labels >= self.num_classes))  # fmt: skip
@@ -195,15 +196,3 @@ class ArrowDataset(Dataset):
                 f"({type(error).__name__}); "
                 "make the file again with make_arrow.py, which leaves such rows out"
             ) from None
-
-
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """Read a column of numbers (rows,), or of lists of equal length (rows, C), as one array."""
-    if column.null_count:
-        raise ValueError("a row has none")
-    if not hasattr(column.type, "value_type"):
-        return column.to_numpy()
-    lengths = pc.list_value_length(column).unique().to_pylist()
-    if len(lengths) > 1:
-        raise ValueError(f"lists of {lengths[0]} and of {lengths[1]}")
-    return pc.list_flatten(column).to_numpy().reshape(len(column), *lengths)

@@ -44,10 +44,10 @@ def collect(experiment: Experiment, planned: Iterable[Planned]) -> pd.DataFrame:
 
 def _cells(experiment: Experiment, run: Planned) -> Iterator[dict[str, Any]]:
     read, task = experiment.read, TASKS[run.config["task"]]
-    metric = read.metric or task.headline
+    metric = read.metric_of(task)
     for split in read.splits:
         predictions = evaluation.StatePredictions.load(
-            run.folder / f"{split}.arrow", run.config["task"]
+            run.folder / f"{split}.arrow", run.config["task"], split
         )
         for row in _scores(experiment, run, split, predictions, task):
             if metric not in row:

@@ -3,24 +3,14 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
-PERCENT = 100
+from clip.experiments.schema import Experiment
+from clip.report import PERCENT
+
 ABSENT = "–"
-CASE = ("test_type", "test_ratio")
-
-
-class Experiment(Protocol):
-    """What is read of an experiment here; ``schema.Experiment`` has it."""
-
-    name: str
-    title: str
-    source: str
-    rows: Iterable[str]
-    columns: Iterable[str]
-    figure: str | None
 
 
 @dataclass(frozen=True)
@@ -89,20 +79,6 @@ def labels(values: Iterable[Any]) -> list[Cell]:
     return [Cell(name_of(value)) for value in values]
 
 
-def varies(cells: pd.DataFrame, axis: str) -> bool:
-    """Tell whether one run has cells of several values on an axis."""
-    return bool(cells.groupby("run")[axis].nunique().max() > 1)
-
-
-def placed(experiment: Experiment, cells: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Give the axes down and across the table, with those that a run has several cells on."""
-    rows, columns = list(experiment.rows), list(experiment.columns)
-    if "split" not in rows + columns and varies(cells, "split"):
-        columns.insert(0, "split")
-    rows += [axis for axis in CASE if axis not in rows + columns and varies(cells, axis)]
-    return rows, columns
-
-
 def _score_cell(group: pd.DataFrame) -> Cell:
     published = group["published"].iloc[0]
     if math.isnan(published):
@@ -126,7 +102,7 @@ def _ordered(cells: pd.DataFrame, axes: list[str]) -> list[tuple[Any, ...]]:
 
 def main_table(experiment: Experiment, cells: pd.DataFrame) -> Table:
     """Lay out the experiment as the paper does, ours over the published value."""
-    rows, columns = placed(experiment, cells)
+    rows, columns = list(experiment.rows), list(experiment.columns)
     groups = {tuple(key): group for key, group in cells.groupby([*rows, *columns], sort=False)}
     found = {place: _score_cell(group) for place, group in groups.items()}
     down, across = _ordered(cells, rows), _ordered(cells, columns)

@@ -10,7 +10,7 @@ import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -62,16 +62,33 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def is_busy(folder: Path) -> bool:
-    """Tell whether another process is in a run."""
-    if not (folder / "lock").exists():
-        return False
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+def claim(folder: Path) -> TextIO | None:
+    """Reserve a run for one command that starts runs; closing the file gives it back.
+
+    A started run takes its lock only seconds later, or when SLURM lets it: without a claim, two
+    commands would start the same runs again and again, and one of each pair would only wait.
+
+    Returns:
+        None where another command has it, or a process is in the run.
+    """
+    file = _hold(folder / "claim")
+    if file and (lock := _hold(folder / "lock")):
+        lock.close()
+        return file
+    if file:
+        file.close()
+    return None
+
+
+def _hold(path: Path) -> TextIO | None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:

@@ -1,7 +1,6 @@
 """The report of an experiment: one HTML file that needs nothing else, and a csv a figure."""
 
 import datetime
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ import pandas as pd
 
 from clip.errors import UserError
 from clip.experiments import figures, layout, records, sections
-from clip.experiments.layout import Experiment, Section
+from clip.experiments.layout import Section
 from clip.experiments.records import Compared, Record
+from clip.experiments.schema import Experiment
+from clip.files import write_text
 from clip.modules.objectives import TASKS, Task
 
 TEMPLATE = Path(__file__).with_name("page.html")
-DRAWN = ("curves", "cross")  # figures of Experiment.figure; any other value is none
 
 
 def write_page(
@@ -30,9 +30,7 @@ def write_page(
 
     Args:
         experiment: its title, source, axes and kind of figure.
-        cells: one row a run, split and test case: the experiment's coordinates, "seed", "split",
-            "test_type", "test_ratio", the metrics as fractions, "input_ignored", "missing_table",
-            "run", "published" (percent or NaN).
+        cells: of ``cells.collect``.
         folders: run -> its folder, with run.json, result.json, val.arrow and test.arrow.
         target: folder to write to.
         class_names: task -> names of its classes in their order; numbers where there are none.
@@ -45,10 +43,8 @@ def write_page(
     """
     if cells.empty:
         raise UserError(f"{experiment.name} has no finished run to report; start its runs first")
-    target.mkdir(parents=True, exist_ok=True)
     known = records.read_records({run: folders[run] for run in cells["run"].unique()})
-    scored = records.with_scores(cells, known)
-    what = records.compared(experiment, scored, known)
+    what = records.compared(experiment, cells, known)
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent), autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -56,26 +52,18 @@ def write_page(
     text = page.render(
         title=experiment.title,
         source=experiment.source,
-        facts=facts(what, scored, known),
+        facts=facts(what, cells, known),
         sections=[
-            results(experiment, scored, known),
-            *drawn(experiment, scored, known, target),
-            *closer(what, scored, known, class_names or {}),
-            sections.metrics(what, scored, known),
-            sections.costs(what, scored, known),
-            sections.masks(scored, known),
-            sections.commands(what, scored, known),
+            results(experiment, cells, known),
+            *drawn(experiment, cells, known, target),
+            *closer(what, cells, known, class_names or {}),
+            sections.metrics(what, cells, known),
+            sections.costs(what, cells, known),
+            sections.masks(cells, known),
+            sections.commands(what, cells, known),
         ],
     )
-    return write(target / "report.html", text)
-
-
-def write(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write_text(target / "report.html", text)
 
 
 def _listed(values: Any) -> str:
@@ -102,7 +90,7 @@ def facts(
 
 def results(experiment: Experiment, cells: pd.DataFrame, known: Mapping[str, Record]) -> Section:
     """Lay out the experiment's own table."""
-    kinds = _listed(TASKS[record.task].headline for record in known.values())
+    kinds = _listed(experiment.read.metric_of(TASKS[record.task]) for record in known.values())
     text = (
         f"{kinds} in percent: the mean ± the standard deviation over n seeds. Small print: the "
         "published value, and ours less it."
@@ -114,15 +102,16 @@ def drawn(
     experiment: Experiment, cells: pd.DataFrame, known: Mapping[str, Record], target: Path
 ) -> list[Section]:
     """Draw a figure for each task and write what is behind it; none for a table alone."""
-    if experiment.figure not in DRAWN:
+    if experiment.figure == "none":
         return []
     of = cells["run"].map(lambda run: known[run].task)
     svgs, names = [], []
     for number, task in enumerate(dict.fromkeys(of), start=1):
         data = figures.points(experiment, cells[of == task])
+        metric = experiment.read.metric_of(TASKS[task])
         names.append(f"figure_{number}.csv")
-        write(target / names[-1], data.to_csv(index=False))
-        svgs.append(figures.draw(experiment, data, TASKS[task].headline, number))
+        write_text(target / names[-1], data.to_csv(index=False))
+        svgs.append(figures.draw(experiment, data, metric, number))
     text = (
         "Solid: ours, the mean over the seeds with its standard deviation. Dashed: published. "
         f"The numbers are in {_listed(names)} beside this page."

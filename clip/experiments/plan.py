@@ -86,7 +86,7 @@ def overrides(config: Config, given: set[str]) -> Config:
     """
     if "seed" in given:
         raise UserError(f"seed={config['seed']} is of a single run; give seeds=[{config['seed']}]")
-    if refused := [key for key in REFUSED if config[key]]:
+    if refused := [key for key in REFUSED if config[key] != defaults()[key]]:
         key = refused[0]
         raise UserError(f"{key}={config[key]!r} has no place in a run of an experiment; leave it")
     plain = flat(validate(defaults()))

@@ -133,6 +133,8 @@ class _Reader:
             raise self.wrong(
                 f"rows and columns name {laid_out}; they must name each of {list(experiment.axes)}"
             )
+        if experiment.figure == "curves" and not (experiment.rows and experiment.columns):
+            raise self.wrong("figure=curves needs an axis in rows, its curves, and one in columns")
         experiment.published.update(self.published(content["published"], experiment))
         return experiment
 

@@ -12,7 +12,8 @@ from clip.costs import BASELINE
 from clip.evaluation import StatePredictions
 from clip.experiments import bootstrap, evidence
 from clip.experiments.evidence import Evidence
-from clip.experiments.layout import CASE, Experiment, name_of
+from clip.experiments.layout import name_of
+from clip.experiments.schema import CASE_AXES, Experiment
 from clip.modules.objectives import TASKS, Task
 
 MAIN_CASE = ("both", 0.7)  # the paper's default, where a report looks closer
@@ -47,13 +48,6 @@ def read_records(folders: Mapping[str, Path]) -> dict[str, Record]:
     }  # fmt: skip
 
 
-def with_scores(cells: pd.DataFrame, records: Mapping[str, Record]) -> pd.DataFrame:
-    """Add "score", the headline metric of each row's task, a fraction."""
-    headlines = cells["run"].map(lambda run: TASKS[records[run].task].headline)
-    scores = [row[name] for name, (_, row) in zip(headlines, cells.iterrows(), strict=True)]
-    return cells.assign(score=scores)
-
-
 @dataclass(frozen=True)
 class Compared:
     """What is compared with what.
@@ -76,11 +70,10 @@ def compared(
 ) -> Compared:
     """Find the axis of the methods: a figure's curves, or the last axis across or down a table."""
     own = [axis for axis in (*experiment.rows, *experiment.columns)
-           if axis not in ("split", *CASE)]  # fmt: skip
+           if axis not in ("split", *CASE_AXES)]  # fmt: skip
     across = [axis for axis in experiment.columns if axis in own]
     down = [axis for axis in experiment.rows if axis in own]
-    is_drawn = experiment.figure in ("curves", "cross")
-    axis = ((down or across) if is_drawn else (across or down))[-1]
+    axis = ((across or down) if experiment.figure == "none" else (down or across))[-1]
     plain = [records[run].about["settings"]["prompt_type"] == BASELINE for run in cells["run"]]
     first = cells[axis][plain] if any(plain) else cells[axis]
     split = "test" if (cells["split"] == "test").any() else cells["split"].iloc[0]
@@ -159,7 +152,7 @@ def read(
 
     Args:
         what: of ``compared``.
-        cells: of ``with_scores``.
+        cells: of ``cells.collect``.
         records: of ``read_records``.
         wanted: (setting, task) -> metrics to resample.
     """
@@ -168,7 +161,8 @@ def read(
         task, found = records[rows["run"].iloc[0]].task, []
         for _, row in rows.iterrows():
             record = records[row["run"]]
-            predictions = StatePredictions.load(record.folder / f"{what.split}.arrow", task)
+            path = record.folder / f"{what.split}.arrow"
+            predictions = StatePredictions.load(path, task, what.split)
             table = evidence.masks(predictions, record.about["settings"], row)
             names = wanted(setting, TASKS[task])
             found.append(evidence.gather(predictions, TASKS[task], table, names))

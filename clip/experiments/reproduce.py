@@ -1,15 +1,15 @@
 """The reproduce command: do what is not done yet of some experiments, then write their tables."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from clip.errors import UserError
 from clip.experiments import tables
 from clip.experiments.cells import collect
 from clip.experiments.launch import LAUNCHERS, Job, Start
-from clip.experiments.once import is_busy
+from clip.experiments.once import claim
 from clip.experiments.page import write_page
 from clip.experiments.plan import Planned, check_only, overrides, overruled, plan
 from clip.experiments.reading import available, load_experiment
@@ -31,6 +31,7 @@ def reproduce(config: dict[str, Any], given: set[str]) -> None:
     if not named:
         raise UserError(f"reproduce needs experiment=, one of {', '.join(available())}, or a file")
     experiments = [load_experiment(name) for name in ([named] if isinstance(named, str) else named)]
+    check_names([experiment.name for experiment in experiments])
     check_only(experiments, config["only"])
     users = overrides(config, given)
     for experiment in experiments:
@@ -55,6 +56,14 @@ def reproduce(config: dict[str, Any], given: set[str]) -> None:
         )
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuse experiments whose tables would lie in one folder."""
+    if several := [name for name in names if names.count(name) > 1]:
+        raise UserError(
+            f"experiment= has two called {several[0]}, whose tables would lie in one folder"
+        )
+
+
 def announce(plans: Iterable[list[Planned]]) -> list[Planned]:
     """Say what is done and what is to do; give the latter, each run once."""
     runs = {run.key: run for planned in plans for run in planned}
@@ -73,38 +82,41 @@ def work(todo: list[Planned], start: Start, jobs: int) -> list[Planned]:
     Returns:
         The runs that failed; each has said why.
     """
-    waiting, running, failed = list(todo), {}, []
+    waiting, failed = list(todo), []
+    running: dict[str, tuple[Planned, Job, TextIO, float]] = {}
     progress = Progress(len(todo), jobs)
     try:
         while waiting or running:
-            while len(running) < jobs and (run := _next(waiting)):
+            while len(running) < jobs and (taken := _next(waiting)):
+                run, claimed = taken
                 waiting.remove(run)
                 if run.done:
+                    claimed.close()
                     progress.ended(run, "done by another process")
                 else:
-                    running[run.key] = run, _begin(run, start), time.monotonic()
-            for run, job, since in list(running.values()):
+                    running[run.key] = run, _begin(run, start), claimed, time.monotonic()
+            for run, job, claimed, since in list(running.values()):
                 if (code := job.poll()) is None:
                     continue
+                claimed.close()
                 del running[run.key]
                 if not run.done:
                     failed.append(run)
                 progress.ended(run, f"exit code {code}", time.monotonic() - since)
             time.sleep(PAUSE)
     finally:
-        for _, job, _ in running.values():
+        for _, job, *_ in running.values():
             job.terminate()
     for run in failed:
         print(f"failed: {run.label} ({why(run)}); all it said is in {run.folder}/log.txt")
     return failed
 
 
-def _next(waiting: list[Planned]) -> Planned | None:
-    return next((run for run in waiting if not is_busy(run.folder)), None)
+def _next(waiting: list[Planned]) -> tuple[Planned, TextIO] | None:
+    return next(((run, file) for run in waiting if (file := claim(run.folder))), None)
 
 
 def _begin(run: Planned, start: Start) -> Job:
-    run.folder.mkdir(parents=True, exist_ok=True)
     print(f"start  {run.label} -> {run.folder}", flush=True)
     return start(run)
 

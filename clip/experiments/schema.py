@@ -6,6 +6,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from clip.modules.objectives import Task
+
 SPLITS = ("val", "test")
 CASE_AXES = ("test_type", "test_ratio")
 FIGURES = ("none", "curves")
@@ -42,6 +44,10 @@ class Read:
     types: tuple[str, ...] = ()
     ratios: tuple[float, ...] = ()
     metric: str | None = None
+
+    def metric_of(self, task: Task) -> str:
+        """Name the metric that is read of a task."""
+        return self.metric or task.headline
 
 
 @dataclass(frozen=True)

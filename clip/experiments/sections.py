@@ -1,7 +1,6 @@
 """What a report says: each function lays out one section from what was read."""
 
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -148,18 +147,23 @@ def _number(value: float, form: str) -> str:
 
 
 def costs(what: Compared, cells: pd.DataFrame, records: Mapping[str, Record]) -> Section:
-    """What trains and what a step takes, by method."""
+    """What trains and what a step takes: by method, where nothing else decides what trains."""
     runs = cells.drop_duplicates("run")
-    header = [["task", what.axis, *PARTS, "trainable", "share of all", "step, ms",
+    runs = runs.assign(
+        _task=[records[run].task for run in runs["run"]],
+        _trains=[str(records[run].about["trainable"]) for run in runs["run"]],
+    )
+    alone = runs.groupby(["_task", what.axis])["_trains"].nunique().max() == 1
+    axes = [what.axis] if alone else [*what.others, what.axis]
+    header = [["task", *axes, *PARTS, "trainable", "share of all", "step, ms",
                "peak memory, MB", "training, min", "steps"]]  # fmt: skip
     rows = []
-    tasks = [records[run].task for run in runs["run"]]
-    for (task, method), group in runs.assign(_task=tasks).groupby(["_task", what.axis], sort=False):
+    for key, group in runs.groupby(["_task", *axes], sort=False):
         of = [records[run] for run in group["run"]]
         parts = by_part(of[0].about["trainable"])
         total = sum(parts.values())
         rows.append([
-            *labels((task, method)), *(Cell(f"{parts[part]:,}") for part in PARTS),
+            *labels(key), *(Cell(f"{parts[part]:,}") for part in PARTS),
             Cell(f"{total:,}"), Cell(f"{100 * total / of[0].about['total_parameters']:.2f} %"),
             Cell(_number(1000 * _average(of, "seconds_per_step"), ".1f")),
             Cell(_number(_average(of, "peak_memory_mb"), ",.0f")),
@@ -168,7 +172,7 @@ def costs(what: Compared, cells: pd.DataFrame, records: Mapping[str, Record]) ->
         ])  # fmt: skip
     text = ("Parameters that train, by part, and what training took on the machines that did it: "
             "the mean over the runs. A step is one of the optimiser.")  # fmt: skip
-    return Section("Costs", text, tables=[Table(header, rows, labels=2)])
+    return Section("Costs", text, tables=[Table(header, rows, len(axes) + 1)])
 
 
 def masks(cells: pd.DataFrame, records: Mapping[str, Record]) -> Section:
@@ -195,9 +199,9 @@ def commands(what: Compared, cells: pd.DataFrame, records: Mapping[str, Record])
     """The command of every run."""
     out = []
     for _, row in cells.drop_duplicates("run").iterrows():
-        command = records[row["run"]].about["command"]
-        text = command if isinstance(command, str) else shlex.join(command)
         place = ", ".join(f"{axis} {name_of(row[axis])}" for axis in (*what.others, what.axis))
-        out.append((f"{place}, seed {row['seed']} ({row['run']})", text))
+        out.append(
+            (f"{place}, seed {row['seed']} ({row['run']})", records[row["run"]].about["command"])
+        )
     text = "Each run alone, as it would be typed at the root of the project."
     return Section("Commands", text, commands=out)

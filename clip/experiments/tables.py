@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from clip.experiments.layout import with_spread
 from clip.experiments.plan import Planned
 from clip.experiments.schema import CASE_AXES, Experiment
-from clip.report import PERCENT
+from clip.files import write_text
 
 OURS, PAPER = "ours", "paper"
 Place = tuple[Any, ...]
@@ -31,7 +32,7 @@ def table(experiment: Experiment, cells: pd.DataFrame, planned: Iterable[Planned
     ours = {}
     if len(cells):
         for place, scores in cells.groupby(axes, sort=False)["score"]:
-            ours[place] = _spread(PERCENT * scores)
+            ours[place] = with_spread(scores)
     places = list(dict.fromkeys([*_places(experiment, planned), *experiment.published]))
     down = list(dict.fromkeys(_part(place, axes, experiment.rows) for place in places))
     across = list(dict.fromkeys(_part(place, axes, experiment.columns) for place in places))
@@ -48,11 +49,6 @@ def table(experiment: Experiment, cells: pd.DataFrame, planned: Iterable[Planned
     body = pd.DataFrame(texts, columns=names)
     left = pd.DataFrame([list(row) for row in down], columns=list(experiment.rows), dtype=object)
     return pd.concat([left, body], axis=1)
-
-
-def _spread(scores: pd.Series) -> str:
-    spread = f" ± {scores.std():.2f}" if len(scores) > 1 else ""
-    return f"{scores.mean():.2f}{spread}"
 
 
 def _part(place: Place, axes: list[str], names: Iterable[str]) -> Place:
@@ -77,7 +73,6 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 def write(experiment: Experiment, cells: pd.DataFrame, planned: list[Planned], target: Path) -> str:
     """Write cells.csv, table.csv and table.md into a folder, and give the text of the last."""
-    target.mkdir(parents=True, exist_ok=True)
     made = table(experiment, cells, planned)
     seeds = sorted({run.seed for run in planned})
     absent = sum(not run.done for run in planned)
@@ -87,13 +82,7 @@ def write(experiment: Experiment, cells: pd.DataFrame, planned: list[Planned], t
         f'In percent{spread}; "{PAPER}" is the published value.\n\n{as_markdown(made)}\n'
         f"{len(planned) - absent} of {len(planned)} runs are there, {absent} are not yet.\n"
     )
-    _replace(target / "cells.csv", cells.to_csv(index=False))
-    _replace(target / "table.csv", made.to_csv(index=False))
-    _replace(target / "table.md", text)
+    write_text(target / "cells.csv", cells.to_csv(index=False))
+    write_text(target / "table.csv", made.to_csv(index=False))
+    write_text(target / "table.md", text)
     return text
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -22,6 +22,7 @@ from clip.pretrain import PretrainSettings, train_clip
 
 Config = dict[str, Any]
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
+LEAST = 1 + 1e-9  # batches between validations; 49 * (1 / 49) is less than 1
 Given = set[str]  # names of the settings that the user gave
 
 
@@ -75,7 +76,7 @@ def train(config: Config, given: Given) -> Config:
         max_steps=config["max_steps"] or -1,
         accumulate_grad_batches=accumulated,
         # A share of less than one batch is one batch.
-        val_check_interval=min(1.0, max(config["val_check_interval"], 1 / max(1, batches))),
+        val_check_interval=min(1.0, max(config["val_check_interval"], LEAST / max(1, batches))),
         fast_dev_run=config["fast_dev_run"],
     )
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)

@@ -12,7 +12,7 @@ from clip.arguments import command_of, flat, typed
 from clip.config_rules import validate
 from clip.errors import UserError
 from clip.experiments import available, keys, load_experiment
-from clip.experiments.plan import Planned, changes, defaults, overrides, put, resolve
+from clip.experiments.plan import Planned, changes, defaults, departures, overrides, put, resolve
 from clip.experiments.tables import as_markdown, table
 from tests import tiny
 
@@ -268,3 +268,9 @@ def test_a_table_has_means_deviations_published_values_and_holes(tmp_path):
     assert as_markdown(made).splitlines()[3] == "| DCP | 52.00 ± 1.41 | 50.00 | 40.00 |  |"
     empty = table(experiment, pd.DataFrame(), runs)
     assert np.all(empty["val ours"] == "")
+
+
+def test_settings_that_go_over_an_experiments_own_are_named():
+    table8 = load_experiment("table8")
+    users = {"missing_ratio.train": 0.5, "missing_ratio.val": 0.7, "max_epoch": 3}
+    assert departures(table8, users) == ["missing_ratio.train=0.7"]

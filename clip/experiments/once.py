@@ -40,7 +40,8 @@ def once(config: dict[str, Any], given: set[str]) -> Path:
     overrides(config, given - {"seed"})
     key, facts = key_of(config)
     folder = folder_of(config, key)
-    with locked(folder) if rank_zero_only.rank == 0 else contextlib.nullcontext():
+    # Under torchrun, all processes must agree that there is nothing to do.
+    with contextlib.nullcontext() if is_done(folder) or rank_zero_only.rank else locked(folder):
         if is_done(folder):
             print(f"done before: {folder}")
             return folder
@@ -94,7 +95,10 @@ def _hold(path: Path) -> TextIO | None:
 def _finished(folder: Path) -> dict[str, Any] | None:
     """Read what a training left that had come to its end."""
     found = list((folder / "training").glob("*/version_*/metrics.json"))
-    return json.loads(found[0].read_text(encoding="utf-8")) if found else None
+    if not found:
+        return None
+    # The folder may have been moved since.
+    return json.loads(found[0].read_text(encoding="utf-8")) | {"folder": str(found[0].parent)}
 
 
 def _within(config: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -167,6 +167,14 @@ def overruled(experiment: Experiment, users: Config) -> list[str]:
     )  # fmt: skip
 
 
+def departures(experiment: Experiment, users: Config) -> list[str]:
+    """Name the experiment's own settings that the user's go over, in the keys that a user types."""
+    own = flat(resolve(experiment, Run({}, {}), {}))
+    outer = {key.split(".")[0] for key in experiment.base}
+    return sorted(f"{key}={own[key]}" for key, value in users.items()
+                  if key.split(".")[0] in outer and own[key] != value)  # fmt: skip
+
+
 def check_only(experiments: Sequence[Experiment], only: Sequence[str]) -> None:
     """Refuse a restriction to coordinates or values that no experiment has.
 

@@ -11,7 +11,7 @@ from clip.experiments.cells import collect
 from clip.experiments.launch import LAUNCHERS, Job, Start
 from clip.experiments.once import claim
 from clip.experiments.page import write_page
-from clip.experiments.plan import Planned, check_only, overrides, overruled, plan
+from clip.experiments.plan import Planned, check_only, departures, overrides, overruled, plan
 from clip.experiments.reading import available, load_experiment
 
 PAUSE = 0.2  # seconds between two looks at the runs
@@ -37,6 +37,8 @@ def reproduce(config: dict[str, Any], given: set[str]) -> None:
     for experiment in experiments:
         for key in overruled(experiment, users):
             print(f"{experiment.name}: its coordinates set {key}; yours does not count there")
+        if experiment.published and (changed := departures(experiment, users)):
+            print(f"{experiment.name}: the published values are of {', '.join(changed)}, not yours")
     log_dir = Path(config["log_dir"])
     plans = [plan(each, users, config["seeds"], config["only"]) for each in experiments]
     start = LAUNCHERS[config["launcher"]](log_dir, config["slurm"])

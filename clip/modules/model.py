@@ -27,6 +27,7 @@ THAWABLE = {  # parts of CLIP that a method may train, and how their parameters'
     "clip": ("image_encoder.", "text_encoder."),
 }
 HEAD_STD = 0.02
+COMPILED_VARIANTS = 64
 
 
 class Present(NamedTuple):
@@ -119,6 +120,8 @@ class PromptedCLIP(nn.Module):
 
     def compile_towers(self) -> None:
         """Let torch.compile fuse what stands between the matrix products."""
+        # Towers, layers and empty batches are variants of one block, and so are training and test.
+        torch._dynamo.config.recompile_limit = COMPILED_VARIANTS
         for encoder in (self.image_encoder, self.text_encoder):
             encoder.transformer.compile_blocks()
 

@@ -26,7 +26,7 @@ def table(experiment: Experiment, cells: pd.DataFrame, planned: Iterable[Planned
 
     Returns:
         Down the table the values of ``rows``; across it, for each value of ``columns``, "ours"
-        (mean ± standard deviation over the seeds) and "paper".
+        (mean ± standard deviation over the seeds) and, if anything is published, "paper".
     """
     axes = list(experiment.axes)
     ours = {}
@@ -36,14 +36,14 @@ def table(experiment: Experiment, cells: pd.DataFrame, planned: Iterable[Planned
     places = list(dict.fromkeys([*_places(experiment, planned), *experiment.published]))
     down = list(dict.fromkeys(_part(place, axes, experiment.rows) for place in places))
     across = list(dict.fromkeys(_part(place, axes, experiment.columns) for place in places))
-    lines = []
+    lines, kinds = [], (OURS, PAPER) if experiment.published else (OURS,)
     for row, column in itertools.product(down, across):
         at = dict(zip((*experiment.rows, *experiment.columns), (*row, *column), strict=True))
         place = tuple(at[name] for name in axes)
         paper = experiment.published.get(place)
         texts = {OURS: ours.get(place, ""), PAPER: "" if paper is None else f"{paper:.2f}"}
-        lines.append(texts)
-    names = [" ".join([*map(str, column), kind]) for column in across for kind in (OURS, PAPER)]
+        lines.append({kind: texts[kind] for kind in kinds})
+    names = [" ".join([*map(str, column), kind]) for column in across for kind in kinds]
     texts = [[text for cell in lines[i : i + len(across)] for text in cell.values()]
              for i in range(0, len(lines), len(across))]  # fmt: skip
     body = pd.DataFrame(texts, columns=names)
@@ -77,9 +77,10 @@ def write(experiment: Experiment, cells: pd.DataFrame, planned: list[Planned], t
     seeds = sorted({run.seed for run in planned})
     absent = sum(not run.done for run in planned)
     spread = f", mean ± standard deviation over the seeds {seeds}" if len(seeds) > 1 else ""
+    published = f'; "{PAPER}" is the published value' if experiment.published else ""
     text = (
         f"## {experiment.title} ({experiment.source})\n\n"
-        f'In percent{spread}; "{PAPER}" is the published value.\n\n{as_markdown(made)}\n'
+        f"In percent{spread}{published}.\n\n{as_markdown(made)}\n"
         f"{len(planned) - absent} of {len(planned)} runs are there, {absent} are not yet.\n"
     )
     write_text(target / "cells.csv", cells.to_csv(index=False))

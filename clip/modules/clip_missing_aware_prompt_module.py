@@ -56,8 +56,9 @@ class MissingAwarePromptModule(pl.LightningModule):
         metrics.update(self.task.probabilities(logits.detach().float()), label.long())
         if split == "train":
             self.log("train/loss_step", loss, prog_bar=True)
-        # Lightning's own mean over processes rounds the number of samples down.
-        self.losses[SPLITS.index(split)].update(loss.detach(), len(label))
+        # Lightning's own mean over processes rounds the number of samples down, and torchmetrics
+        # leaves weights out where NaN may pass: each sample counts as a value of its own.
+        self.losses[SPLITS.index(split)].update(loss.detach().expand(len(label)))
         self.log(f"{split}/loss", self.losses[SPLITS.index(split)], on_step=False, on_epoch=True)
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(label))
         return loss

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -128,12 +127,15 @@ class Predictor:
     def answer(self, samples: Sequence[Sample]) -> pd.DataFrame:
         """Classify samples in one forward pass; the result is that of ``predict``."""
         probabilities = self.task.probabilities(self.logits(samples))
-        chosen = self.task.chosen(probabilities).numpy()
-        names = np.array(self.class_names, dtype=object)
+        chosen = self.task.chosen(probabilities)
         frame = pd.DataFrame(probabilities.numpy(), columns=self.class_names)
         frame["missing"] = [MISSING[sample.state] for sample in samples]
-        frame["predicted"] = [JOIN.join(names[row]) for row in chosen]
+        frame["predicted"] = list(map(self._named, probabilities, chosen))
         return frame
+
+    def _named(self, probabilities: Tensor, chosen: Tensor) -> str:
+        order = probabilities.argsort(descending=True, stable=True).tolist()
+        return JOIN.join(self.class_names[i] for i in order if chosen[i])
 
     @torch.inference_mode()
     def logits(self, samples: Sequence[Sample]) -> Tensor:

@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass, replace
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 from PIL import Image

@@ -8,6 +8,7 @@ import base64
 import binascii
 import ipaddress
 import json
+import sys
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -40,7 +41,7 @@ HEADERS = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer in words with a status that is not OK."""
 
     def __init__(self, status: HTTPStatus, words: str):
@@ -70,6 +71,11 @@ class Server(ThreadingHTTPServer):
         self.predictor, self.lock = predictor, threading.Lock()
         self.open_to_others = not is_loopback(self.server_address[0])
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print a fault of ours; a browser that went away is none."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
     @property
     def url(self) -> str:
         """Where a browser finds the page."""
@@ -84,7 +90,7 @@ class Server(ThreadingHTTPServer):
             "probabilities" and the "predicted" classes in words.
 
         Raises:
-            Refused: there is nothing to answer, or too much.
+            RefusedError: there is nothing to answer, or too much.
             UserError: the image cannot be read.
         """
         image, text = question.get("image"), question.get("text")
@@ -117,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
         """Answer the page's question."""
         try:
             self._send_json(HTTPStatus.OK, self.server.answer(self._question()))
-        except Refused as refused:
+        except RefusedError as refused:
             self._send_json(refused.status, {"error": str(refused)})
         except UserError as error:
             self._send_json(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": str(error)})
@@ -131,7 +137,9 @@ class Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
             self.close_connection = True
-            raise Refused(HTTPStatus.LENGTH_REQUIRED, "the request does not say how long it is")
+            raise RefusedError(
+                HTTPStatus.LENGTH_REQUIRED, "the request does not say how long it is"
+            )
         if int(length) > MOST_BODY:
             self._drain(int(length))
             raise _too_long()
@@ -139,13 +147,13 @@ class Handler(BaseHTTPRequestHandler):
         # Another site's page may post here unasked, but not as JSON.
         kind = self.headers.get_content_type()
         if self.path != "/predict" or not self._is_addressed() or kind != "application/json":
-            raise Refused(HTTPStatus.NOT_FOUND, "post JSON to /predict at this machine's address")
+            raise RefusedError(HTTPStatus.NOT_FOUND, "post JSON to /predict at this address")
         try:
             question = json.loads(body)
         except (ValueError, RecursionError):
             question = None
         if not isinstance(question, dict):
-            raise Refused(HTTPStatus.BAD_REQUEST, "the request is no JSON object")
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "the request is no JSON object")
         return question
 
     def _drain(self, length: int) -> None:
@@ -160,11 +168,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)
-        rest = {"Content-Type": kind, "Content-Length": str(len(body))}
-        for name, value in (HEADERS | rest).items():
-            self.send_header(name, value)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def end_headers(self) -> None:
+        """Add what every answer has, those of http.server too."""
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
 
     def log_message(self, form: str, *values: Any) -> None:
         """Write no line a request; what goes wrong is said on the page."""
@@ -174,15 +187,15 @@ def _image(encoded: Any) -> bytes:
     try:
         image = base64.b64decode(encoded, validate=True)
     except (TypeError, ValueError, binascii.Error):
-        raise Refused(HTTPStatus.BAD_REQUEST, "the image is not in base64") from None
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "the image is not in base64") from None
     if len(image) > MOST_BYTES:
         raise _too_long()
     return image
 
 
-def _too_long() -> Refused:
-    words = f"the image has over {MOST_BYTES // MEGABYTE} MB; make it smaller"
-    return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
+def _too_long() -> RefusedError:
+    words = f"this is over {MOST_BYTES // MEGABYTE} MB; give a smaller image"
+    return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
 
 
 def is_loopback(host: str) -> bool:

@@ -85,7 +85,7 @@ async function askOnce() {
 function askedState() {
   const used = [at("use-image").checked, at("use-text").checked];
   if (!used[0] && !used[1]) return null;
-  if (used[0] && used[1]) return "states" in answer && Object.keys(answer.states)[0];
+  if (used[0] && used[1]) return Object.keys(answer.states)[0]; // as it was given
   return used[0] ? "text" : "image"; // named by what is missing
 }
 

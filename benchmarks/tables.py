@@ -129,6 +129,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "profile": ("Where the time goes", profiles),
     "sweep": ("The sweep", sweep),
     "input": ("The input", flat),
+    "predict": ("Predictions", flat),
     "startup": ("The start", startup),
     "costs": ("What each method costs", costs),
 }

@@ -89,6 +89,8 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
     checkpoint = runs.read_checkpoint(path, config["seed"]) if path else None
     if checkpoint:
         _adopt(config, checkpoint["identity"], given, adopt)
+    if config["task"] not in TASKS:
+        raise UserError(f"{path} is of the task {config['task']!r}; known: {', '.join(TASKS)}")
     prompt_type = config["prompt_type"]
     settings = read_settings(prompt_type, config.get(prompt_type, {}))
     frozen = load_clip(config["vit"], config["activation"])

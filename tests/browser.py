@@ -1,18 +1,27 @@
 """A headless Chromium, driven through a pipe: what a person would do on a page, and see."""
 
 import base64
+import fcntl
 import itertools
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--disable-dev-shm-usage", "--remote-debugging-pipe")  # fmt: skip
+# Chromium reads commands from 3 and writes answers to 4, by the DevTools protocol.
+PLACE = """
+import os, sys
+os.dup2({}, 3)
+os.dup2({}, 4)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 SECONDS = 60
 
 
@@ -26,13 +35,12 @@ class Browser:
     def __init__(self, program, profile):
         read_commands, self.commands = os.pipe()
         self.answers, write_answers = os.pipe()
-        # Chromium reads its commands from 3 and writes answers to 4, by the DevTools protocol.
-        moved = f'exec "$0" "$@" 3<&{read_commands} 4>&{write_answers}'
-        command = ["sh", "-c", moved, program, *FLAGS, f"--user-data-dir={profile}"]
-        self.process = subprocess.Popen(command, pass_fds=(read_commands, write_answers),
-                                        stderr=subprocess.DEVNULL)  # fmt: skip
-        os.close(read_commands)
-        os.close(write_answers)
+        pipes = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (read_commands, write_answers)]
+        command = [sys.executable, "-c", PLACE.format(*pipes), program, *FLAGS,
+                   f"--user-data-dir={profile}"]  # fmt: skip
+        self.process = subprocess.Popen(command, pass_fds=pipes, stderr=subprocess.DEVNULL)
+        for end in (read_commands, write_answers, *pipes):
+            os.close(end)
         self.numbers, self.session, self.rest, self.seen = itertools.count(1), None, b"", []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)

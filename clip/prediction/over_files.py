@@ -30,7 +30,7 @@ def predict(config: dict[str, Any], given: set[str]) -> None:
         UserError: a setting or file is wrong, or rows of the input were skipped; the others are
             written even so.
     """
-    one, many = bool(config["image"] or config["text"]), bool(config["input"])
+    one, many = bool(config["image"] or config["text"].strip()), bool(config["input"])
     if not config["load_path"]:
         raise UserError("predict needs load_path=, a checkpoint or the folder of a run")
     if one == many:

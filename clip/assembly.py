@@ -14,7 +14,7 @@ from clip.modules.checkpoint import check_identity, load_own
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.clip_weights import FrozenClip, load_clip
 from clip.modules.model import PromptedCLIP, build_model, count_present
-from clip.modules.objectives import TASKS
+from clip.modules.objectives import TASKS, Task
 from clip.modules.optim import OptimSettings
 from clip.modules.prompts import named_settings, read_settings
 from clip.modules.published import check_clip
@@ -33,6 +33,7 @@ class Built(NamedTuple):
     Attributes:
         model: with the checkpoint's tensors, if there is one.
         frozen: its CLIP.
+        task: what it predicts.
         identity: what its checkpoints must agree with.
         path: of the checkpoint.
         written: the identity that stands in the checkpoint; empty without one.
@@ -40,6 +41,7 @@ class Built(NamedTuple):
 
     model: PromptedCLIP
     frozen: FrozenClip
+    task: Task
     identity: dict[str, Any]
     path: Path | None
     written: dict[str, Any]
@@ -68,9 +70,8 @@ def from_config(
     if config["compile"]:
         check_compiler(device)
         model.compile_towers()
-    optim, task = OptimSettings.from_config(config), TASKS[config["task"]]
-    module = MissingAwarePromptModule(model, task, optim, data.transform.prepare, built.identity)
-    return module, data
+    optim, prepare = OptimSettings.from_config(config), data.transform.prepare
+    return MissingAwarePromptModule(model, built.task, optim, prepare, built.identity), data
 
 
 def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) -> Built:
@@ -93,11 +94,12 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
         raise UserError(f"{path} is of the task {config['task']!r}; known: {', '.join(TASKS)}")
     prompt_type = config["prompt_type"]
     settings = read_settings(prompt_type, config.get(prompt_type, {}))
+    task = TASKS[config["task"]]
     frozen = load_clip(config["vit"], config["activation"])
     model = build_model(
         frozen.state,
         prompt_type,
-        TASKS[config["task"]].num_classes,
+        task.num_classes,
         config["prompt_length"],
         config["prompt_depth"],
         thaw=config["thaw"],
@@ -111,7 +113,8 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
                  "activation": frozen.activation}  # fmt: skip
     if checkpoint:
         _load(model, frozen, identity, checkpoint, path)
-    return Built(model, frozen, identity, path, checkpoint["identity"] if checkpoint else {})
+    written = checkpoint["identity"] if checkpoint else {}
+    return Built(model, frozen, task, identity, path, written)
 
 
 def _load(

@@ -1,6 +1,9 @@
 """Predictions without labels: the same numbers as a test, whatever way they are asked for."""
 
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 
@@ -189,6 +192,27 @@ def test_what_counts_as_missing(model, posters):
     again = model.predict(images=[str(folder / rows[0][0])])
     np.testing.assert_allclose(again[CLASSES], frame[CLASSES][:1], atol=1e-6)
     assert len(model.predict([], [])) == 0
+
+
+def test_the_examples_of_the_page(run_folder, posters, tmp_path, monkeypatch, capsys):
+    """docs/predict.md as it is written, the tiny run and films in the places it names."""
+    page = (ROOT / "docs" / "predict.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.S)[1]
+    commands = [shlex.split(found.replace("\\\n", ""))[2:] for found in
+                re.findall(r"^    python run.py (?:.|\\\n)+", page, re.M)]  # fmt: skip
+    (named,) = {word.partition("=")[2] for words in commands for word in words
+                if word.startswith("load_path=")}  # fmt: skip
+    shutil.copytree(run_folder, tmp_path / named)
+    shutil.copytree(posters[0], tmp_path / "result/demo_0/raw/images")
+    shutil.copy(posters[0] / posters[1][0][0], tmp_path / "poster.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/predict.md", "exec"), {})
+    assert len(commands) == 3
+    for words in commands:
+        if words[0] == "predict":  # the page for a browser has tests of its own
+            call(*words, "num_gpus=0")
+    assert "12 rows: 0 complete, 12 without text, 0 without image" in capsys.readouterr().out
+    assert len(pd.read_csv("predictions.csv")) == 12
 
 
 def test_importing_the_package_imports_no_torch():

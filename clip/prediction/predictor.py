@@ -13,7 +13,7 @@ from clip.config import ex
 from clip.config_rules import PRECISIONS, validate
 from clip.errors import UserError
 from clip.modules.model import PromptedCLIP
-from clip.modules.objectives import TASKS, Task
+from clip.modules.objectives import Task
 from clip.modules.tokenizer import Tokenizer
 from clip.prediction.samples import MISSING, Sample, read_sample
 from clip.transforms import TRANSFORMS, ClipTransform
@@ -70,13 +70,12 @@ class Predictor:
         if runs.world(config, device) > 1:
             raise UserError("predictions are made in one process: give num_gpus=1 num_nodes=1")
         built = assembly.build(config, given, adopt={"task"})
-        task, sizes = TASKS[config["task"]], built.frozen.sizes
         return cls(
             built.model,
             built.frozen.tokenizer,
-            TRANSFORMS["clip"](sizes.image_size),
-            task,
-            _class_names(built, task.num_classes),
+            TRANSFORMS["clip"](built.frozen.sizes.image_size),
+            built.task,
+            _class_names(built),
             device,
             assembly.micro_batch_of(config, built, device),
         )
@@ -127,15 +126,14 @@ class Predictor:
     def answer(self, samples: Sequence[Sample]) -> pd.DataFrame:
         """Classify samples in one forward pass; the result is that of ``predict``."""
         probabilities = self.task.probabilities(self.logits(samples))
-        chosen = self.task.chosen(probabilities)
-        frame = pd.DataFrame(probabilities.numpy(), columns=self.class_names)
+        chosen = self.task.chosen(probabilities).tolist()
+        likeliest = probabilities.argsort(dim=1, descending=True, stable=True).tolist()
+        names = self.class_names
+        frame = pd.DataFrame(probabilities.numpy(), columns=names)
         frame["missing"] = [MISSING[sample.state] for sample in samples]
-        frame["predicted"] = list(map(self._named, probabilities, chosen))
+        frame["predicted"] = [JOIN.join(names[i] for i in order if row[i])
+                              for order, row in zip(likeliest, chosen, strict=True)]  # fmt: skip
         return frame
-
-    def _named(self, probabilities: Tensor, chosen: Tensor) -> str:
-        order = probabilities.argsort(descending=True, stable=True).tolist()
-        return JOIN.join(self.class_names[i] for i in order if chosen[i])
 
     @torch.inference_mode()
     def logits(self, samples: Sequence[Sample]) -> Tensor:
@@ -160,7 +158,8 @@ def load_predictor(path: str | PathLike, vit: str | None = None) -> Predictor:
     return Predictor.from_config(validate(config), set() if vit is None else {"vit"})
 
 
-def _class_names(built: assembly.Built, num_classes: int) -> list[str]:
+def _class_names(built: assembly.Built) -> list[str]:
+    num_classes = built.task.num_classes
     names = built.written.get("class_names") or [f"class {i}" for i in range(num_classes)]
     if len(names) != num_classes or len(set(names)) != num_classes:
         raise UserError(

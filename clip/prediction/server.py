@@ -14,6 +14,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from clip.errors import UserError
 from clip.prediction.over_files import states_table
@@ -130,7 +131,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _is_addressed(self) -> bool:
         """Tell whether a browser was led here under a foreign name."""
-        host = self.headers.get("Host", "").rpartition(":")[0].strip("[]")
+        try:
+            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+        except ValueError:
+            host = ""
         return self.server.open_to_others or is_loopback(host)
 
     def _question(self) -> dict[str, Any]:

@@ -86,12 +86,11 @@ class Browser:
         return found["result"].get("value")
 
     def wait(self, expression):
-        """Until the expression is true; gives its value."""
+        """Until the expression is true."""
         end = time.monotonic() + SECONDS
-        while not (value := self.js(expression)):
+        while not self.js(f"Boolean({expression})"):
             assert time.monotonic() < end, (expression, self.js("document.body.innerText"))
             time.sleep(0.05)
-        return value
 
     def open(self, url):
         self.call("Page.navigate", url=url)

@@ -199,7 +199,7 @@ def test_the_examples_of_the_page(run_folder, posters, tmp_path, monkeypatch, ca
     page = (ROOT / "docs" / "predict.md").read_text()
     code = re.search(r"```python\n(.*?)```", page, re.S)[1]
     commands = [shlex.split(found.replace("\\\n", ""))[2:] for found in
-                re.findall(r"^    python run.py (?:.|\\\n)+", page, re.M)]  # fmt: skip
+                re.findall(r"^    python run.py (?:\\\n|.)+", page, re.M)]  # fmt: skip
     (named,) = {word.partition("=")[2] for words in commands for word in words
                 if word.startswith("load_path=")}  # fmt: skip
     shutil.copytree(run_folder, tmp_path / named)

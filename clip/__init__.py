@@ -1,5 +1,6 @@
 """Deep Correlated Prompting on a frozen CLIP, for image and text with missing modalities."""
 
+import warnings
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ def load(path: str | PathLike, vit: str | None = None) -> "Predictor":
     Raises:
         UserError: there is no such checkpoint or CLIP, or they do not belong together.
     """
-    from clip.prediction.predictor import load_predictor  # only here: torch takes seconds
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # by sacred 0.8.7
+        from clip.prediction.predictor import load_predictor  # only here: torch takes seconds
 
     return load_predictor(path, vit)

@@ -26,7 +26,7 @@ from clip.prediction.samples import MISSING
 from clip.prediction.sources import read_rows
 from clip.transforms import ClipTransform
 
-ROWS = 3 * CPU_SAMPLES  # of each kind
+ROWS = 2 * CPU_SAMPLES  # of each kind
 POSTER = (400, 600)  # pixels
 WORDS = 52  # of a text, each of which becomes one token
 THREADS = 2

@@ -11,6 +11,7 @@ warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # sacr
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 against torch 2.13
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # num_workers says so
 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # run.json lies there
+warnings.filterwarnings("ignore", message=".*decompression bomb.*")  # refused in one line
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 
 from clip.arguments import check_arguments, flat  # noqa: E402  sacred warns when it is imported
@@ -67,6 +68,18 @@ def reproduce(_config: dict[str, Any], _run: Any) -> None:
 def once(_config: dict[str, Any], _run: Any) -> None:
     """Train, then predict the validation and test splits, as one run of reproduce; never twice."""
     guarded("once", _config, _run, "experiments")
+
+
+@ex.command
+def predict(_config: dict[str, Any], _run: Any) -> None:
+    """Classify image= and text=, either of which may be missing, or all of input= into output=."""
+    guarded("predict", _config, _run, "prediction")
+
+
+@ex.command
+def serve(_config: dict[str, Any], _run: Any) -> None:
+    """Show what load_path predicts for an image and a text on a page of this machine's own."""
+    guarded("serve", _config, _run, "prediction")
 
 
 @ex.command

@@ -136,6 +136,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "sweep": ("The sweep", sweep),
     "input": ("The input", flat),
     "gpu": ("One GPU", gpu),
+    "predict": ("Predictions", flat),
     "startup": ("The start", startup),
     "costs": ("What each method costs", costs),
 }

@@ -2,17 +2,19 @@
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from clip import micro_batch, runs
 from clip.datamodules import MissingModalityDataModule
 from clip.errors import UserError
 from clip.modules.checkpoint import check_identity, load_own
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
-from clip.modules.clip_weights import load_clip
-from clip.modules.model import build_model, count_present
-from clip.modules.objectives import TASKS
+from clip.modules.clip_weights import FrozenClip, load_clip
+from clip.modules.model import PromptedCLIP, build_model, count_present
+from clip.modules.objectives import TASKS, Task
 from clip.modules.optim import OptimSettings
 from clip.modules.prompts import named_settings, read_settings
 from clip.modules.published import check_clip
@@ -25,14 +27,33 @@ PROTOCOL_KEYS = (  # with the masks: what must not change when an interrupted ru
 MODEL_KEYS = ("prompt_type", "prompt_length", "prompt_depth", "thaw")
 
 
+class Built(NamedTuple):
+    """A model and what it was built from.
+
+    Attributes:
+        model: with the checkpoint's tensors, if there is one.
+        frozen: its CLIP.
+        task: what it predicts.
+        identity: what its checkpoints must agree with.
+        path: of the checkpoint.
+        written: the identity that stands in the checkpoint; empty without one.
+    """
+
+    model: PromptedCLIP
+    frozen: FrozenClip
+    task: Task
+    identity: dict[str, Any]
+    path: Path | None
+    written: dict[str, Any]
+
+
 def from_config(
     config: dict[str, Any], given: set[str], device: dict[str, Any]
 ) -> tuple[MissingAwarePromptModule, MissingModalityDataModule]:
     """Build the model, load ``load_path`` into it if there is one, and make its data module.
 
     Args:
-        config: checked settings; those of the model that the user did not give are taken from the
-            checkpoint, and set here.
+        config: checked settings, changed as ``build`` says.
         given: names of the settings that the user gave, nested ones as "dcp.formulas".
         device: of ``runs.devices``; it decides ``per_gpu_batchsize``, which is set here, if that
             is "auto".
@@ -40,10 +61,37 @@ def from_config(
     Raises:
         UserError: the checkpoint is of another task or CLIP, or the user asks for another model.
     """
+    built = build(config, given)
+    if built.path:
+        print(f"loaded {built.path}")
+    config["per_gpu_batchsize"] = micro_batch_of(config, built, device)
+    model, frozen = built.model, built.frozen
+    data = data_from_config(config, frozen.sizes.image_size, frozen.tokenizer)
+    if config["compile"]:
+        check_compiler(device)
+        model.compile_towers()
+    optim, prepare = OptimSettings.from_config(config), data.transform.prepare
+    return MissingAwarePromptModule(model, built.task, optim, prepare, built.identity), data
+
+
+def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) -> Built:
+    """Build the model and load ``load_path`` into it if there is one; no data is needed.
+
+    Args:
+        config: checked settings; those of the model that the user did not give are taken from the
+            checkpoint, and set here.
+        given: names of the settings that the user gave, nested ones as "dcp.formulas".
+        adopt: further settings to take from the checkpoint.
+
+    Raises:
+        UserError: the checkpoint is of another task or CLIP, or the user asks for another model.
+    """
     path = runs.find_checkpoint(config["load_path"], runs.BEST) if config["load_path"] else None
     checkpoint = runs.read_checkpoint(path, config["seed"]) if path else None
     if checkpoint:
-        _adopt(config, checkpoint["identity"], given)
+        _adopt(config, checkpoint["identity"], given, adopt)
+    if config["task"] not in TASKS:
+        raise UserError(f"{path} is of the task {config['task']!r}; known: {', '.join(TASKS)}")
     prompt_type = config["prompt_type"]
     settings = read_settings(prompt_type, config.get(prompt_type, {}))
     task = TASKS[config["task"]]
@@ -64,28 +112,38 @@ def from_config(
     identity |= {"thaw": list(model.thaw), "backbone_sha256": frozen.sha256,
                  "activation": frozen.activation}  # fmt: skip
     if checkpoint:
-        if "clip" in checkpoint:  # the released code keeps its CLIP, ours keeps its SHA-256
-            check_clip(model, checkpoint["clip"], path)
-            checkpoint["identity"]["backbone_sha256"] = frozen.sha256
-        check_identity(identity, checkpoint["identity"], path)
-        load_own(model, checkpoint["state_dict"], path)
-        print(f"loaded {path}")
-    if config["per_gpu_batchsize"] == micro_batch.AUTO:
-        world, on_gpu = runs.world(config, device), device["accelerator"] == "gpu"
-        config["per_gpu_batchsize"] = micro_batch.choose(
-            model, frozen.sizes, config["batch_size"], world, on_gpu
-        )
-    data = data_from_config(config, frozen.sizes.image_size, frozen.tokenizer)
-    if config["compile"]:
-        check_compiler(device)
-        model.compile_towers()
-    optim = OptimSettings.from_config(config)
-    return MissingAwarePromptModule(model, task, optim, data.transform.prepare, identity), data
+        _load(model, frozen, identity, checkpoint, path)
+    written = checkpoint["identity"] if checkpoint else {}
+    return Built(model, frozen, task, identity, path, written)
 
 
-def _adopt(config: dict[str, Any], identity: dict[str, Any], given: set[str]) -> None:
+def _load(
+    model: PromptedCLIP,
+    frozen: FrozenClip,
+    identity: dict[str, Any],
+    checkpoint: dict[str, Any],
+    path: Path,
+) -> None:
+    if "clip" in checkpoint:  # the released code keeps its CLIP, ours keeps its SHA-256
+        check_clip(model, checkpoint["clip"], path)
+        checkpoint["identity"]["backbone_sha256"] = frozen.sha256
+    check_identity(identity, checkpoint["identity"], path)
+    load_own(model, checkpoint["state_dict"], path)
+
+
+def micro_batch_of(config: dict[str, Any], built: Built, device: dict[str, Any]) -> int:
+    """Resolve ``per_gpu_batchsize`` for a model that is still on the CPU."""
+    if config["per_gpu_batchsize"] != micro_batch.AUTO:
+        return config["per_gpu_batchsize"]
+    world, on_gpu = runs.world(config, device), device["accelerator"] == "gpu"
+    return micro_batch.choose(built.model, built.frozen.sizes, config["batch_size"], world, on_gpu)
+
+
+def _adopt(
+    config: dict[str, Any], identity: dict[str, Any], given: set[str], more: Iterable[str]
+) -> None:
     """Take from a checkpoint what the user did not say about the model."""
-    for key in {"vit", "activation", *MODEL_KEYS} & identity.keys() - given:
+    for key in {"vit", "activation", *MODEL_KEYS, *more} & identity.keys() - given:
         config[key] = identity[key]
     of_method = f"{config['prompt_type']}."
     for key, value in identity.items():

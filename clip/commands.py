@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
-import torch
 
 from clip import assembly, evaluation, report, runs
 from clip.config_rules import PRECISIONS, validate
@@ -21,7 +20,6 @@ from clip.modules.objectives import TASKS
 from clip.pretrain import PretrainSettings, train_clip
 
 Config = dict[str, Any]
-DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
 LEAST = 1 + 1e-9  # batches between validations; 49 * (1 / 49) is less than 1
 Given = set[str]  # names of the settings that the user gave
 
@@ -124,7 +122,7 @@ def sweep(config: Config, given: Given) -> pd.DataFrame:
         loggers = start(config | {"fast_dev_run": False}, "sweep",
                         {"config": config, "identity": predictions.identity})  # fmt: skip
     else:
-        predictions, data, loggers = predict(config, given)
+        predictions, data, loggers = _predict_test(config, given)
     folder = Path(loggers[0].log_dir)
     predictions.save(folder / "predictions.arrow")
     draw = functools.partial(data.draw, "test", predictions.num_rows)
@@ -138,7 +136,9 @@ def sweep(config: Config, given: Given) -> pd.DataFrame:
     return results
 
 
-def predict(config: Config, given: Given) -> tuple[evaluation.StatePredictions, Any, list[Any]]:
+def _predict_test(
+    config: Config, given: Given
+) -> tuple[evaluation.StatePredictions, Any, list[Any]]:
     """Run the test split through load_path in all three states."""
     if not config["load_path"]:
         raise UserError("sweep needs load_path=, a checkpoint or the folder of a run")
@@ -162,7 +162,7 @@ def predict_split(
     """
     loader = data.loader(data.dataset(split))
     where = "cuda" if device["accelerator"] == "gpu" else "cpu"
-    how = (module.prepare, where, DTYPES[device["precision"]], split, module.identity)
+    how = (module.prepare, where, runs.DTYPES[device["precision"]], split, module.identity)
     return evaluation.predict_states(module.model, loader, *how)
 
 

@@ -97,6 +97,13 @@ def base_config():
     sweep_seeds = None  # and the seeds of their tables; None: missing_seed alone
     predictions = ""  # predictions.arrow of an earlier sweep, to score another grid without a model
 
+    image = ""  # of predict: an image file, to be classified alone or with text
+    text = ""  # of predict: a text, to be classified alone or with image
+    input = ""  # of predict: many at once, a csv, jsonl or parquet file or a folder of images
+    output = "predictions.csv"  # of predict with input=: the csv or parquet file to write
+    host = "127.0.0.1"  # of serve: its address; others than this machine's own open it to a network
+    port = 7860  # of serve; 0 for a free one
+
     experiment = None  # of reproduce: a name in experiments/ or a yaml file, or a list of them
     seeds = [0]  # of reproduce: every run of the experiment is done with each of them
     only = []  # of reproduce: a part of the runs, such as ["task=mmimdb", "method=DCP"]; []: all

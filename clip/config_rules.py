@@ -20,6 +20,7 @@ PER_SPLIT = ("missing_type", "missing_ratio", "missing_table")  # one value serv
 LAUNCHERS = ("local", "slurm")
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
 
+LARGEST_PORT = 65535
 LONGEST_NAME = 100  # the folder's name adds to it, and file systems end at 255
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -147,6 +148,18 @@ RULES: dict[str, Rule] = {
     "sweep_ratios": several(SHARE),
     "sweep_seeds": optional(several(whole(0))),
     "predictions": TEXT,
+    "image": TEXT,
+    "text": (
+        lambda value: isinstance(value, str),
+        "a string; what reads as a number, in two kinds of quotes: text=\"'2001'\"",
+    ),
+    "input": TEXT,
+    "output": TEXT,
+    "host": TEXT,
+    "port": (
+        lambda value: _whole(value) and 0 <= value <= LARGEST_PORT,
+        f"a whole number from 0 to {LARGEST_PORT}",
+    ),
     "experiment": (
         lambda value: (
             value is None or several(TEXT)[0]([value] if isinstance(value, str) else value)

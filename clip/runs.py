@@ -30,6 +30,7 @@ from clip.modules.published import read_released
 
 REFRESH = 10  # batches between two updates of the progress bar
 BEST, LAST = "best", "last"
+DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
 TENSORBOARDS = ("tensorboard", "tensorboardX")  # packages that Lightning can log to
 
 

@@ -30,12 +30,14 @@ NO_NUMBERS = {
     "num_nodes", "vit", "load_path", "resume_from", "test_only", "fast_dev_run", "test_type",
     "test_ratio", "missing_type", "missing_ratio", "both_ratio", "missing_draw", "missing_seed",
     "missing_table_root", "missing_table", "sweep_types", "sweep_ratios", "sweep_seeds",
-    "predictions", "experiment", "seeds", "only", "launcher", "jobs", "slurm", "pretrain",
+    "predictions", "image", "text", "input", "output", "host", "port", "experiment", "seeds",
+    "only", "launcher", "jobs", "slurm", "pretrain",
 }  # fmt: skip
 MASKS = ("task", "data_root", "plots", "missing_type", "missing_ratio", "both_ratio",
          "missing_draw", "missing_seed", "missing_table_root", "missing_table")  # fmt: skip
 # Make no numbers, but experiments/once.py.
-SHOWN = ("report.py", "costs.py", "demo.py", "pretrain.py", "demo_data/", "experiments/")
+SHOWN = ("report.py", "costs.py", "demo.py", "pretrain.py", "demo_data/", "experiments/",
+         "prediction/")  # fmt: skip
 BUT = "experiments/once.py"
 Tables = dict[str, tuple[MissingSettings, np.ndarray]]
 

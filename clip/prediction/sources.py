@@ -1,0 +1,117 @@
+"""Many things to classify, row by row: a table of image paths and texts, or a folder of images."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from clip.errors import UserError
+from clip.prediction.samples import FORMATS
+
+COLUMNS = ("image", "text")
+PARQUET_ROWS = 256  # read at once
+
+
+class Row(NamedTuple):
+    """One row as it was given.
+
+    Attributes:
+        number: counted from 1, without a header.
+        image: path, as given or found; bytes of a file in a parquet's binary column; or missing.
+        text: or missing.
+        fault: why the row has no image and text, or "".
+    """
+
+    number: int
+    image: Any
+    text: Any
+    fault: str = ""
+
+
+def _check_columns(names: list[str] | None, path: Path) -> None:
+    if not set(COLUMNS) & set(names or ()):
+        raise UserError(
+            f"input={path} has neither a column image nor a column text; its columns are "
+            f"{', '.join(names or ()) or 'none'}"
+        )
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        _check_columns(reader.fieldnames, path)
+        for number, cells in enumerate(reader, 1):
+            fault = "more cells than the header names; put quotes around commas"
+            yield Row(number, cells.get("image"), cells.get("text"), fault if None in cells else "")
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(filter(str.strip, file), 1):
+            try:
+                found = json.loads(line)
+                yield Row(number, *(found.get(name) for name in COLUMNS))
+            except (ValueError, AttributeError):
+                yield Row(number, None, None, 'no JSON object such as {"image": …, "text": …}')
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    with pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        _check_columns(names, path)
+        number = 0
+        for batch in file.iter_batches(PARQUET_ROWS, columns=[c for c in COLUMNS if c in names]):
+            for found in batch.to_pylist():
+                number += 1
+                yield Row(number, *(found.get(name) for name in COLUMNS))
+
+
+def _read_folder(path: Path) -> Iterator[Row]:
+    known = Image.registered_extensions()
+    files = (file for file in path.rglob("*") if known.get(file.suffix.lower()) in FORMATS)
+    files = sorted(file for file in files if file.is_file())
+    if not files:
+        raise UserError(f"input={path} holds no images; give another folder, or a table")
+    for number, file in enumerate(files, 1):
+        yield Row(number, str(file.relative_to(path)), None)
+
+
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Read a table with the columns image, text or both, or the images of a folder and below.
+
+    Rows come as they are read; only the names in a folder are held together.
+
+    Args:
+        path: a csv (UTF-8, with a header), jsonl or parquet file, or a folder.
+
+    Raises:
+        UserError: there is nothing of that kind.
+    """
+    if not path.exists():
+        raise UserError(f"input={path} does not exist; give {', '.join(READERS)} or a folder")
+    read = _read_folder if path.is_dir() else READERS.get(path.suffix.lower())
+    if read is None:
+        raise UserError(f"input={path} is of no known kind; give {', '.join(READERS)} or a folder")
+    try:
+        yield from read(path)
+    except (csv.Error, UnicodeDecodeError, pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"input={path} cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def base_of(path: Path) -> Path:
+    """Give the folder that the image paths of an input start from."""
+    return path if path.is_dir() else path.parent

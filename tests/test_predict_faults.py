@@ -1,0 +1,183 @@
+"""What cannot be predicted is named in one line; what can be is predicted all the same."""
+
+import json
+import struct
+import zlib
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+import clip
+from clip.errors import UserError
+from clip.prediction.samples import MOST_PIXELS
+from tests import predicting as p
+from tests.predicting import call
+
+
+@pytest.fixture(scope="module")
+def run_folder(clip_folder, tmp_path_factory):
+    return p.write_run(clip_folder, tmp_path_factory.mktemp("run"))
+
+
+def png(path, side):
+    """A PNG whose header promises side x side pixels, and which holds none."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b""))
+
+
+@pytest.fixture(scope="module")
+def model(run_folder):
+    return clip.load(run_folder)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Good and bad files."""
+    folder = tmp_path_factory.mktemp("files")
+    Image.new("RGB", (30, 20), "red").save(folder / "good.png")
+    data = (folder / "good.png").read_bytes()
+    (folder / "cut.png").write_bytes(data[: len(data) // 2])
+    (folder / "notes.png").write_text("no image")
+    png(folder / "warned.png", int(MOST_PIXELS**0.5) + 2)  # Pillow only warns of this one
+    png(folder / "bomb.png", int((3 * MOST_PIXELS) ** 0.5))
+    (folder / "empty").mkdir()
+    (folder / "there.csv").write_text("")
+    (folder / "bare.csv").write_text("image,text\n")
+    (folder / "other.csv").write_text("picture,words\na,b\n")
+    (folder / "latin.csv").write_bytes("text\nÄpfel\n".encode("latin-1"))
+    (folder / "broken.parquet").write_text("PAR1")
+    (folder / "films.txt").write_text("text\na\n")
+    return folder
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*decompression bomb")
+BAD_IMAGES = [
+    ("cut.png", "cannot be decoded"),
+    ("notes.png", "cannot be decoded (UnidentifiedImageError)"),
+    ("warned.png", "has over 89,478,485 pixels"),
+    ("bomb.png", "has over 89,478,485 pixels"),
+    ("gone.png", "no such file"),
+]
+
+
+@pytest.mark.parametrize(("name", "words"), BAD_IMAGES)
+def test_python_names_the_row_and_the_file(name, words, model, files):
+    with pytest.raises(UserError) as caught:
+        model.predict([files / "good.png", files / name])
+    assert str(caught.value).startswith(f"row 1: {files / name}")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (([None, None], ["a", None]), "row 1: image and text are both missing"),
+    (([None], ["a", "b"]), "1 images and 2 texts"),
+    ((), "images, texts or both"),
+    ((None, [5]), "row 0: the text is 5"),
+    (([5], None), "row 0: the image is of the type int"),
+    ((None, ["a"], 0), "batch_size=0"),
+])  # fmt: skip
+def test_python_refuses(arguments, words, model):
+    with pytest.raises(UserError) as caught:
+        model.predict(*arguments)
+    assert words in str(caught.value)
+
+
+MISTAKES = [
+    (["text=a"], "predict needs load_path="),
+    (["load_path={run}"], "predict needs image=, text= or both, or input="),
+    (["load_path={run}", "text=a", "input={files}"], "or input= and neither"),
+    (["load_path={run}", "text=2001"], "text=2001 is not valid; give a string"),
+    (["load_path={run}", "text= "], "predict needs image=, text= or both"),
+    *((["load_path={run}", f"image={{files}}/{name}"], words) for name, words in BAD_IMAGES),
+    (["load_path={run}", "input={files}/gone"], "gone does not exist; give .csv, .jsonl"),
+    (["load_path={run}", "input={files}/films.txt"], "films.txt is of no known kind"),
+    (["load_path={run}", "input={files}/empty"], "empty holds no images"),
+    (["load_path={run}", "input={files}/there.csv"], "its columns are none"),
+    (["load_path={run}", "input={files}/bare.csv"], "no rows"),
+    (["load_path={run}", "input={files}/other.csv"], "its columns are picture, words"),
+    (["load_path={run}", "input={files}/latin.csv"], "latin.csv cannot be read"),
+    (["load_path={run}", "input={files}/broken.parquet"], "broken.parquet cannot be read"),
+    (["load_path={run}", "input={files}", "output=x.txt"], "output=x.txt is of no known kind"),
+    (["load_path={run}", "input={files}", "output={files}/there.csv"], "is there already"),
+    (["load_path={run}", "input={files}", "output={files}/no/x.csv"], "there is no folder"),
+    (["load_path={run}", "task=food101", "text=a"], "has task=mmimdb, but this run has task=food"),
+    (["load_path={run}", "port=70000", "text=a"], "port=70000 is not valid"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
+def test_a_mistake_is_one_line_and_writes_nothing(arguments, words, run_folder, files, tmp_path):
+    given = [text.format(run=run_folder, files=files) for text in arguments]
+    if not any(text.startswith("output=") for text in given):
+        given.append(f"output={tmp_path}/out.csv")
+    before = sorted(files.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        call("predict", "with", "num_gpus=0", *given)
+    message = str(ended.value)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    assert words in message
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(files.rglob("*")) == before
+
+
+def test_bad_rows_are_named_and_the_others_written(run_folder, files, tmp_path, capsys):
+    rows = [("good.png", "a"), ("cut.png", "b"), ("", "NA"), ("", ""), ("bomb.png", "")]
+    lines = [f"{files / image if image else ''},{text},1999" for image, text in rows]
+    lines = ["image,text,year", *lines, "good.png,a,b,c,d"]
+    (tmp_path / "some.csv").write_text("\n".join(lines))
+    out = tmp_path / "out.csv"
+    # A message in place of a code ends the program with exit code 1.
+    with pytest.raises(SystemExit, match=r"^error: 4 of 6 rows .* the other 2 are in") as ended:
+        call("predict", "with", f"load_path={run_folder}", f"input={tmp_path}/some.csv",
+             f"output={out}", "num_gpus=0")  # fmt: skip
+    assert "were skipped (row 2, 4, 5, 6), as said above" in ended.value.code
+    said = capsys.readouterr().err
+    for words in (
+        f"skipped row 2: {files}/cut.png cannot be decoded",
+        "skipped row 4: image and text are both missing",
+        f"skipped row 5: {files}/bomb.png has over",
+        "skipped row 6: more cells than the header names",
+    ):
+        assert words in said
+    found = pd.read_csv(out, keep_default_na=False)
+    assert found[["row", "image", "missing"]].to_numpy().tolist() == [
+        [1, str(files / "good.png"), "complete"],
+        [3, "", "image"],  # the text NA is a text
+    ]
+
+
+def test_an_input_that_ends_badly_leaves_no_half_a_file(run_folder, files, tmp_path):
+    (tmp_path / "in.csv").write_bytes(
+        b"text,rest\n" + 300 * (b"a," + 99 * b"b" + b"\n") + b"\xff\n"
+    )
+    with pytest.raises(SystemExit, match="in.csv cannot be read"):
+        call("predict", "with", f"load_path={run_folder}", f"input={tmp_path}/in.csv",
+             f"output={tmp_path}/out.csv", "num_gpus=0", "per_gpu_batchsize=64")  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_line_that_is_no_json_is_a_bad_row_and_bytes_are_an_image(
+    run_folder, files, tmp_path, capsys
+):
+    lines = [json.dumps({"text": "a"}), "{", "[]", json.dumps({"image": str(files / "good.png")})]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    where = ["predict", "with", f"load_path={run_folder}", "num_gpus=0"]
+    with pytest.raises(SystemExit, match="2 of 4 rows were skipped .row 2, 3."):
+        call(*where, f"input={tmp_path}/in.jsonl", f"output={tmp_path}/a.parquet")
+    assert "row 3: no JSON object" in capsys.readouterr().err
+    found = pd.read_parquet(tmp_path / "a.parquet")
+    p.write_parquet(tmp_path / "in.parquet", [{"image": (files / "good.png").read_bytes()}])
+    assert pa.parquet.read_schema(tmp_path / "in.parquet").field("image").type == pa.binary()
+    call(*where, f"input={tmp_path}/in.parquet", f"output={tmp_path}/b.parquet")
+    again = pd.read_parquet(tmp_path / "b.parquet")
+    names = [f"class {i}" for i in range(23)]
+    pd.testing.assert_frame_equal(found[names][1:].reset_index(drop=True), again[names], atol=1e-6)

@@ -1,0 +1,203 @@
+"""The page: asked by HTTP as any program can, and by a browser as a person does."""
+
+import base64
+import http.client
+import io
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+import clip
+from clip.prediction.server import MOST_BODY, MOST_BYTES, PAGE
+from tests import predicting as p
+from tests.browser import Browser, find_chromium
+from tests.conftest import ROOT
+from tests.predicting import call
+from tests.test_predict_faults import png
+
+CLASSES = [f"class {i}" for i in range(23)]
+TEXT = "horror number 3"
+
+
+@pytest.fixture(scope="module")
+def run_folder(clip_folder, tmp_path_factory):
+    return p.write_run(clip_folder, tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def port(run_folder):
+    """The page as `run.py serve` opens it."""
+    command = [sys.executable, "run.py", "serve", "with", f"load_path={run_folder}", "port=0",
+               "num_gpus=0"]  # fmt: skip
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        lines = iter(server.stdout.readline, "")
+        found = next(filter(None, (re.search(r"http://127\.0\.0\.1:(\d+)/", s) for s in lines)))
+        yield int(found[1])
+        server.terminate()
+
+
+def request(port, method, path, body=None, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, body, headers)
+    reply = connection.getresponse()
+    return reply, reply.read()
+
+
+def ask(port, body, **headers):
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"} | headers
+    reply, content = request(port, "POST", "/predict", body, **headers)
+    return reply.status, json.loads(content)
+
+
+@pytest.fixture(scope="module")
+def poster():
+    file = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(file, "PNG")
+    return file.getvalue()
+
+
+def encoded(data):
+    return base64.b64encode(data).decode()
+
+
+def test_the_page_answers_as_python_does(port, run_folder, poster):
+    status, said = ask(port, {"image": encoded(poster), "text": TEXT})
+    assert status == 200
+    assert said["classes"] == CLASSES
+    with Image.open(io.BytesIO(poster)) as image:
+        frame = clip.load(run_folder).predict([image, image, None], [TEXT, None, TEXT])
+    for row in frame.to_dict("records"):
+        state = said["states"][row["missing"]]
+        assert state["predicted"] == row["predicted"]
+        assert state["probabilities"] == pytest.approx([row[c] for c in CLASSES], abs=1e-6)
+    assert ask(port, {"image": None, "text": TEXT})[1]["states"].keys() == {"image"}
+    assert ask(port, {"image": encoded(poster)})[1]["states"].keys() == {"text"}
+
+
+def test_every_answer_forbids_foreign_content(port):
+    pages = [("GET", "/"), ("GET", "/page.js"), ("GET", "/page.css"), ("GET", "/../run.py"),
+             ("POST", "/predict"), ("PUT", "/")]  # fmt: skip
+    found = [request(port, *page)[0] for page in pages]
+    assert [reply.status for reply in found] == [200, 200, 200, 404, 404, 501]
+    for reply in found:
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+    for path in PAGE.iterdir():
+        assert not re.search(r"(https?:)?//\w", path.read_text()), f"{path}: outside resource"
+
+
+REFUSED = [
+    ({}, {}, 422, "both missing"),
+    ({"text": 5}, {}, 422, "the text is 5"),
+    ({"image": "no base64!"}, {}, 400, "not in base64"),
+    ({"image": encoded(b"no image")}, {}, 422, "cannot be decoded"),
+    ([], {}, 400, "no JSON object"),
+    (b"{", {}, 400, "no JSON object"),
+    ({"text": "a"}, {"Content-Type": "text/plain"}, 404, "post JSON"),
+    ({"text": "a"}, {"Host": "evil.example:80"}, 404, "this address"),
+    (b" " * (MOST_BODY + 1), {}, 413, "over 10 MB"),
+    ({"image": encoded(b"\0" * (MOST_BYTES + 1))}, {}, 413, "over 10 MB"),
+]
+
+
+@pytest.mark.parametrize(("body", "headers", "status", "words"), REFUSED)
+def test_what_it_refuses_is_said_in_words(body, headers, status, words, port):
+    found, said = ask(port, body, **headers)
+    assert found == status
+    assert words in said["error"]
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(port, tmp_path):
+    png(tmp_path / "bomb.png", 60_000)
+    status, said = ask(port, {"image": encoded((tmp_path / "bomb.png").read_bytes())})
+    assert status == 422
+    assert "the image has over 89,478,485 pixels" in said["error"]
+    assert ask(port, {"text": TEXT})[0] == 200
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ([], "serve needs load_path="),
+    (["load_path={run}", "port={port}"], "cannot listen at host=127.0.0.1 port="),
+    (["load_path={run}", "host=nowhere.invalid"], "cannot listen at host=nowhere.invalid"),
+])  # fmt: skip
+def test_a_mistake_is_one_line(arguments, words, port, run_folder):
+    given = [text.format(run=run_folder, port=port) for text in arguments]
+    with pytest.raises(SystemExit) as ended:
+        call("serve", "with", "num_gpus=0", *given)
+    assert str(ended.value).startswith("error: ")
+    assert words in str(ended.value)
+    assert "\n" not in str(ended.value)
+
+
+@pytest.fixture
+def browser(port, tmp_path):
+    if not (program := find_chromium()):
+        pytest.skip("no Chromium is installed")
+    with Browser(program, tmp_path / "profile") as browser:
+        browser.open(f"http://127.0.0.1:{port}/")
+        yield browser
+
+
+def shown(browser):
+    """The table as it is read: class -> what the three cells say."""
+    rows = browser.js("[...document.querySelectorAll('tbody tr')].map(r => "
+                      "[...r.children].map(c => c.textContent))")  # fmt: skip
+    return {name: cells for name, *cells in rows}
+
+
+def status(browser):
+    return browser.js("document.getElementById('status').textContent")
+
+
+def test_a_person_drops_an_image_types_a_text_and_unticks_one(
+    browser, port, run_folder, poster, tmp_path
+):
+    (tmp_path / "poster.png").write_bytes(poster)
+    browser.choose_file("#file", tmp_path / "poster.png")
+    browser.wait("document.querySelector('tbody td[data-state=text] i')")
+    assert {tuple(cells[::2]) for cells in shown(browser).values()} == {("–", "–")}
+    browser.type("#text", TEXT)
+    browser.wait("document.querySelector('tbody td[data-state=complete] i')")
+    states = ask(port, {"image": encoded(poster), "text": TEXT})[1]["states"]
+    for asked, tick in (("complete", None), ("text", "use-text"), ("image", "use-image")):
+        if tick:
+            browser.js("document.querySelectorAll('.tick input').forEach("
+                       f"box => box.checked !== (box.id !== '{tick}') && box.click())")  # fmt: skip
+        values = states[asked]["probabilities"]
+        order = sorted(range(23), key=lambda i: -values[i])[:8]
+        table = shown(browser)
+        assert list(table) == [CLASSES[i] for i in order]
+        for i in order:
+            wanted = [f"{100 * states[s]['probabilities'][i]:.1f} %" for s in
+                      ("complete", "text", "image")]  # fmt: skip
+            assert table[CLASSES[i]] == wanted
+        assert browser.js("document.querySelector('thead .asked').dataset.state") == asked
+    widths = browser.js("[...document.querySelectorAll('tbody td.asked i')].map(bar => "
+                        "bar.offsetWidth / bar.parentElement.offsetWidth)")  # fmt: skip
+    assert widths == pytest.approx([values[i] for i in order], abs=0.02)
+    browser.resize(360, 800)
+    root = "document.documentElement"
+    assert browser.js(f"{root}.scrollWidth - {root}.clientWidth") == 0  # nothing sticks out
+    assert browser.complaints() == []
+
+
+def test_errors_stand_on_the_page_in_words(browser, tmp_path):
+    (tmp_path / "notes.png").write_text("no image")
+    browser.choose_file("#file", tmp_path / "notes.png")
+    browser.wait("!document.getElementById('error').hidden")
+    assert "cannot be decoded" in browser.js("document.getElementById('error').textContent")
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    browser.choose_file("#file", tmp_path / "large.png")
+    browser.wait("document.getElementById('error').textContent.includes('over 10 MB')")
+    browser.js("document.getElementById('clear').click()")
+    browser.wait("document.getElementById('error').hidden")
+    assert status(browser) == "Give an image, a text, or both."
+    unnamed = browser.js("[...document.querySelectorAll('input, textarea')].filter("
+                         "field => !field.labels.length).length")  # fmt: skip
+    assert unnamed == 0

@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from clip.errors import UserError
-from clip.missing import CASES, table_hash
+from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT, table_hash
 from clip.modules.model import PromptedCLIP, case_vector
 from clip.modules.objectives import Task
 
@@ -36,6 +36,8 @@ class StatePredictions:
         rows: (N,), each sample's row of the arrow file, the key into missing tables.
         num_rows: of the arrow file.
         identity: of the model, as its checkpoints record it; it names the task.
+        lacking: state -> rows that are in it whatever is simulated, as no text or image of theirs
+            ever existed. The logits of their samples are those of that state three times.
     """
 
     logits: Tensor
@@ -43,6 +45,15 @@ class StatePredictions:
     rows: np.ndarray
     num_rows: int
     identity: dict[str, Any]
+    lacking: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def real(self) -> np.ndarray:
+        """The rows' states before anything is simulated, (rows,) uint8."""
+        states = np.full(self.num_rows, COMPLETE, dtype=np.uint8)
+        for name, rows in self.lacking.items():
+            states[rows] = CASES.index(name)
+        return states
 
     def under(self, table: np.ndarray) -> Tensor:
         """Pick each sample's logits (N, C) by a missing table of (rows,) states."""
@@ -61,7 +72,8 @@ class StatePredictions:
                 "label": self.labels.tolist() * states,
             }
         )
-        about = {"identity": self.identity, "num_rows": self.num_rows, "states": CASES}
+        about = {"identity": self.identity, "num_rows": self.num_rows, "states": CASES,
+                 "lacking": self.lacking}  # fmt: skip
         table = table.replace_schema_metadata({"predictions": json.dumps(about)})
         partial = path.with_suffix(".partial")
         with pa.ipc.new_file(partial, table.schema) as writer:
@@ -89,7 +101,7 @@ class StatePredictions:
             raise UserError(f"predictions={path} are of the task {theirs}, not {task}")
         size = len(rows) // len(CASES)
         return cls(logits.unflatten(0, (len(CASES), size)), labels[:size], rows[:size],
-                   about["num_rows"], about["identity"])  # fmt: skip
+                   about["num_rows"], about["identity"], about.get("lacking", {}))  # fmt: skip
 
 
 @torch.inference_mode()
@@ -123,9 +135,21 @@ def predict_states(
         samples.append(batch["sample_id"])
     dataset = loader.dataset
     rows = dataset.rows[torch.cat(samples).numpy()]
-    return StatePredictions(
-        torch.cat(logits, dim=1), torch.cat(labels), rows, dataset.num_rows, identity
-    )
+    lacking = {CASES[state]: np.flatnonzero(dataset.real == state).tolist()
+               for state in (MISSING_TEXT, MISSING_IMAGE) if state in dataset.real}  # fmt: skip
+    possible = settled(torch.cat(logits, dim=1), torch.from_numpy(dataset.real[rows]).long())
+    return StatePredictions(possible, torch.cat(labels), rows, dataset.num_rows, identity, lacking)
+
+
+def settled(logits: Tensor, real: Tensor) -> Tensor:
+    """Leave samples that really lack something in their one state: its logits three times.
+
+    Args:
+        logits: (3, N, C), in the order of ``missing.CASES``.
+        real: (N,), states before anything is simulated.
+    """
+    own = logits[real, torch.arange(len(real))]
+    return torch.where((real == COMPLETE)[:, None], logits, own)
 
 
 def sweep(

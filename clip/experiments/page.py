@@ -13,7 +13,7 @@ from clip.errors import UserError
 from clip.experiments import figures, layout, records, sections
 from clip.experiments.layout import Experiment, Section
 from clip.experiments.records import Compared, Record
-from clip.modules.objectives import TASKS, Task
+from clip.modules.objectives import Task
 
 TEMPLATE = Path(__file__).with_name("page.html")
 DRAWN = ("curves", "cross")  # figures of Experiment.figure; any other value is none
@@ -94,7 +94,7 @@ def facts(
         ("Commit", _listed(one["git_commit"] for one in about)),
         ("Runs", f"{len(known)}, seeds {_listed(sorted(cells['seed'].unique()))}"),
         ("Compared", f"{what.axis}: {_listed(cells[what.axis])}"),
-        ("Tasks", _listed(f"{r.task} ({TASKS[r.task].headline})" for r in known.values())),
+        ("Tasks", _listed(f"{r.task} ({r.goal.headline})" for r in known.values())),
         ("CLIP", _listed(one.get("vit", "unknown") for one in identities)),
         ("CLIP's SHA-256", _listed(one.get("backbone_sha256", "unknown") for one in identities)),
     ]
@@ -102,7 +102,7 @@ def facts(
 
 def results(experiment: Experiment, cells: pd.DataFrame, known: Mapping[str, Record]) -> Section:
     """Lay out the experiment's own table."""
-    kinds = _listed(TASKS[record.task].headline for record in known.values())
+    kinds = _listed(record.goal.headline for record in known.values())
     text = (
         f"{kinds} in percent: the mean ± the standard deviation over n seeds. Small print: the "
         "published value, and ours less it."
@@ -120,9 +120,10 @@ def drawn(
     svgs, names = [], []
     for number, task in enumerate(dict.fromkeys(of), start=1):
         data = figures.points(experiment, cells[of == task])
+        goal = next(record.goal for record in known.values() if record.task == task)
         names.append(f"figure_{number}.csv")
         write(target / names[-1], data.to_csv(index=False))
-        svgs.append(figures.draw(experiment, data, TASKS[task].headline, number))
+        svgs.append(figures.draw(experiment, data, goal.headline, number))
     text = (
         "Solid: ours, the mean over the seeds with its standard deviation. Dashed: published. "
         f"The numbers are in {_listed(names)} beside this page."

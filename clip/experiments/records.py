@@ -13,7 +13,7 @@ from clip.evaluation import StatePredictions
 from clip.experiments import bootstrap, evidence
 from clip.experiments.evidence import Evidence
 from clip.experiments.layout import CASE, Experiment, name_of
-from clip.modules.objectives import TASKS, Task
+from clip.modules.objectives import TASKS, Task, find_task
 
 MAIN_CASE = ("both", 0.7)  # the paper's default, where a report looks closer
 
@@ -37,6 +37,16 @@ class Record:
         """Key of ``TASKS``."""
         return self.about["settings"]["task"]
 
+    @property
+    def goal(self) -> Task:
+        """The task, with the classes of the run's own data."""
+        return find_task(self.task, self.about["identity"])
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes in their order; none where the run's files did not say them."""
+        return self.about["identity"].get("class_names", [])
+
 
 def read_records(folders: Mapping[str, Path]) -> dict[str, Record]:
     """Read run.json and result.json of each run."""
@@ -49,7 +59,7 @@ def read_records(folders: Mapping[str, Path]) -> dict[str, Record]:
 
 def with_scores(cells: pd.DataFrame, records: Mapping[str, Record]) -> pd.DataFrame:
     """Add "score", the headline metric of each row's task, a fraction."""
-    headlines = cells["run"].map(lambda run: TASKS[records[run].task].headline)
+    headlines = cells["run"].map(lambda run: records[run].goal.headline)
     scores = [row[name] for name, (_, row) in zip(headlines, cells.iterrows(), strict=True)]
     return cells.assign(score=scores)
 
@@ -96,6 +106,7 @@ class Reading:
         method: value of ``Compared.axis``.
         cells: a row a seed, at the case nearest to the paper's default.
         task: key of ``TASKS``.
+        goal: the task.
         found: what the predictions say.
     """
 
@@ -103,6 +114,7 @@ class Reading:
     method: Any
     cells: pd.DataFrame
     task: str
+    goal: Task
     found: Evidence
 
     @property
@@ -110,11 +122,6 @@ class Reading:
         """The test case in words."""
         row = self.cells.iloc[0]
         return f"{row['test_type']} {name_of(float(row['test_ratio']))}"
-
-    @property
-    def goal(self) -> Task:
-        """The task."""
-        return TASKS[self.task]
 
 
 def distance(row: pd.Series) -> tuple[bool, float]:
@@ -165,14 +172,15 @@ def read(
     """
     out = []
     for setting, method, rows in groups(what, cells):
-        task, found = records[rows["run"].iloc[0]].task, []
+        first, found = records[rows["run"].iloc[0]], []
+        task, goal = first.task, first.goal
         for _, row in rows.iterrows():
             record = records[row["run"]]
             predictions = StatePredictions.load(record.folder / f"{what.split}.arrow", task)
             table = evidence.masks(predictions, record.about["settings"], row)
-            names = wanted(setting, TASKS[task])
-            found.append(evidence.gather(predictions, TASKS[task], table, names))
-        out.append(Reading(setting, method, rows, task, evidence.mean(found)))
+            names = wanted(setting, goal)
+            found.append(evidence.gather(predictions, goal, table, names))
+        out.append(Reading(setting, method, rows, task, goal, evidence.mean(found)))
     return out
 
 

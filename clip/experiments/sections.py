@@ -22,7 +22,6 @@ from clip.experiments.layout import (
     with_spread,
 )
 from clip.experiments.records import Compared, Reading, Record, nearest
-from clip.modules.objectives import TASKS
 
 MANY_CLASSES = 30
 SHOWN_CLASSES = 10  # the best and as many of the worst, where there are many
@@ -125,7 +124,8 @@ def metrics(what: Compared, cells: pd.DataFrame, records: Mapping[str, Record]) 
     keys = [*what.others, what.axis, "split"]
     for name in dict.fromkeys(records[run].task for run in cells["run"]):
         own = cells[[records[run].task == name for run in cells["run"]]]
-        shown = list(TASKS[name].metrics(TASKS[name].num_classes))
+        goal = records[own["run"].iloc[0]].goal
+        shown = list(goal.metrics(goal.num_classes))
         rows = []
         for key, group in own.groupby(keys, sort=False):
             at = nearest(group)

@@ -34,7 +34,8 @@ NO_NUMBERS = {
 }  # fmt: skip
 MASKS = ("task", "data_root", "plots", "missing_type", "missing_ratio", "both_ratio",
          "missing_draw", "missing_seed", "missing_table_root", "missing_table")  # fmt: skip
-SHOWN = ("report.py", "demo.py", "pretrain.py", "demo_data/", "experiments/")  # make no numbers
+SHOWN = ("report.py", "demo.py", "pretrain.py", "demo_data/", "experiments/", "data_check.py",
+         "contact_sheet.py")  # make no numbers  # fmt: skip
 BUT = "experiments/once.py"
 Tables = dict[str, tuple[MissingSettings, np.ndarray]]
 

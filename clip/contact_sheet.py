@@ -55,6 +55,8 @@ def _draw_sample(
 ) -> None:
     row = int(dataset.rows[index])
     axis.imshow(_picture(dataset, row))
+    if dataset.real[row] == MISSING_IMAGE:
+        axis.text(0.5, 0.5, "(no image)", fontsize=8, ha="center", transform=axis.transAxes)
     label = shorten(", ".join(classes_of(dataset.labels[row], names)) or "no class", 1)
     text = shorten(dataset.text(index), LINES) or "(no text)"
     axis.set_title(f"{place}: {label}", fontsize=8, fontweight="bold", parse_math=False)

@@ -201,10 +201,10 @@ def describe(table: np.ndarray, settings: MissingSettings, real: np.ndarray) -> 
     """
     complete, no_text, no_image = counts(table)
     _, never_text, never_image = counts(real)
+    simulated = no_text + no_image - never_text - never_image
     note = (
-        f"; {never_text} texts and {never_image} images never existed, "
-        f"{no_text + no_image - never_text - never_image} of the other "
-        f"{len(table) - never_text - never_image} samples are simulated"
+        f"; really without text {never_text}, without image {never_image}; simulated {simulated} "
+        f"of the other {len(table) - never_text - never_image}"
     )
     return (
         f"{settings.split}: {complete} complete, {no_text} without text, {no_image} without image"

@@ -22,13 +22,14 @@ from vilt.utils.raw import RawDataError
 from vilt.utils.reader import Reader
 
 # By name: each worker process imports this file, and a writer would bring pyarrow into all of them.
-PUBLISHED = {
+WRITERS = {
     "mmimdb": "write_mmimdb",
     "food101": "write_food101",
     "hateful_memes": "write_hatememes",
+    "manifest": "write_manifest",
 }
-OWN = {"manifest": "write_manifest"}  # one's own data, whose splits may be drawn
-WRITERS = PUBLISHED | OWN
+DOWNLOADED = ("mmimdb", "food101", "hateful_memes")
+DRAWN = ("manifest",)  # whose rows may come without splits
 MOST_WORKERS = 8
 ROUNDING = 1e-6
 
@@ -107,12 +108,12 @@ def _misfit(args: argparse.Namespace) -> str | None:
     """Says what on a command line does not fit together."""
     if args.download and (args.root or args.image_size):
         return "--download reads no raw data: leave --root and --image_size out"
-    if args.download and args.dataset in OWN:
-        return f"--download fetches {', '.join(PUBLISHED)}; for one's own data give --root"
+    if args.download and args.dataset not in (None, *DOWNLOADED):
+        return f"--download fetches {', '.join(DOWNLOADED)}; for {args.dataset} give --root"
     if not args.download and not (args.dataset and args.root):
         return "--dataset and --root are required unless --download is given"
-    if _split_options(args) and args.dataset not in OWN:
-        return f"--shares and --seed are for --dataset {', '.join(OWN)}; the others have splits"
+    if _split_options(args) and args.dataset not in DRAWN:
+        return f"--shares and --seed are for {', '.join(DRAWN)}; other data sets have splits"
     if args.shares and abs(sum(args.shares) - 1) > ROUNDING:
         return f"--shares sum to {sum(args.shares):g}; they must sum to 1"
     return None
@@ -129,7 +130,7 @@ def make_arrow(args: argparse.Namespace) -> str:
         # Only here: the client takes longer to import than a small data set to convert.
         from vilt.utils.download import download
 
-        return download(args.target, [args.dataset] if args.dataset else list(PUBLISHED))
+        return download(args.target, [args.dataset] if args.dataset else list(DOWNLOADED))
     writer = importlib.import_module(f"vilt.utils.{WRITERS[args.dataset]}")
     pixels = partial(square, size=args.image_size) if args.image_size else None
     return writer.make_arrow(

@@ -39,7 +39,7 @@ def shapes(folder: Path, counts: dict[str, int], several: bool = False) -> list[
     for split, count in counts.items():
         for i in range(count):
             name, image = SHAPES[i % 3], f"pictures/{split}{i}.png"
-            draw(folder / image, 20 * i + len(rows))
+            draw(folder / image, 5 * len(rows))  # distinct for fifty rows
             rows.append({
                 "image": "" if i % 7 == 6 else image,
                 "text": "" if i % 5 == 4 and i % 7 != 6 else f"a {name}, number {i} of {split}",

@@ -175,7 +175,7 @@ def test_check_says_what_a_data_set_holds(common, tmp_path, capsys):
         assert len(colours) > 20
 
 
-def test_check_counts_words_where_there_is_no_tokenizer(common, tmp_path, capsys, monkeypatch):
+def test_check_counts_words_where_there_is_no_tokenizer(common, tmp_path, capsys):
     call("check", "with", *common, f"vit={tmp_path}/nowhere", f"log_dir={tmp_path}")
     out = capsys.readouterr().out
     assert "lengths of texts in words" in out

@@ -60,8 +60,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--dataset",
         choices=WRITERS,
-        help="the data set, or manifest: a table of one's "
-        "own data; with --download: all three published ones if not given",
+        help="the data set, or manifest: a table of one's own data; with --download: all three "
+        "published ones if not given",
     )
     parser.add_argument(
         "--root", type=Path,
@@ -84,13 +84,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default=min(MOST_WORKERS, os.cpu_count() or 1),
         help="processes that read and decode images; 0: none but this one (default: %(default)s)",
     )
-    parser.add_argument(
-        "--shares", type=share, nargs=3, metavar=("TRAIN", "VAL", "TEST"),
-        help="of the rows of a manifest without a column split (default: 0.8 0.1 0.1)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seed", type=partial(at_least, 0), help="of the split that --shares draws (default: 0)"
-    )
+    _add_split_options(parser)
     parser.add_argument(
         "--download",
         action="store_true",
@@ -102,6 +96,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if problem := _misfit(args):
         parser.error(problem)
     return args
+
+
+def _add_split_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shares", type=share, nargs=3, metavar=("TRAIN", "VAL", "TEST"),
+        help="of the rows of a manifest without a column split (default: 0.8 0.1 0.1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=partial(at_least, 0), help="of the split that --shares draws (default: 0)"
+    )
 
 
 def _misfit(args: argparse.Namespace) -> str | None:

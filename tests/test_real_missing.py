@@ -14,7 +14,7 @@ from clip.datamodules.datamodule import MissingModalityDataModule, MissingPlan
 from clip.datasets.states import real_states
 from clip.evaluation import StatePredictions, settled, sweep
 from clip.experiments.evidence import masks
-from clip.missing import COMPLETE, describe, draw, draw_stream, keep_real, table_hash
+from clip.missing import COMPLETE, SPLITS, describe, draw, draw_stream, keep_real, table_hash
 from clip.missing_files import file_name, load, load_or_draw, save
 from clip.modules.objectives import find_task
 from tests.own_data import shapes, write_manifest
@@ -121,21 +121,32 @@ def test_a_sample_without_a_text_is_scored_without_it_in_every_cell(tmp_path):
     assert masks(lacking, run, at).tolist() == WITH_REAL
 
 
+def data_module(folder, plan):
+    return MissingModalityDataModule(
+        dataset="manifest", data_root=folder, num_classes=3, plan=plan, count=lambda *_: 0,
+        transform=lambda image: torch.ones(1), image_size=4, num_workers=0,
+        tokenize=lambda texts: torch.tensor([[len(text)] for text in texts]),
+    )  # fmt: skip
+
+
+def test_a_data_module_keeps_what_is_real_in_a_table_made_elsewhere(tmp_path):
+    rows = shapes(tmp_path, {"train": 3, "dev": 3, "test": 7})
+    writer.make_arrow(write_manifest(tmp_path / "m.jsonl", rows), tmp_path)
+    table = "\n".join(["missing_type", "2", "1", "0", "0", "2", "0", "1"])
+    (tmp_path / "test.csv").write_text(table)
+    ratios, types = dict.fromkeys(SPLITS, 0.0), dict.fromkeys(SPLITS, "both")
+    data = data_module(tmp_path, MissingPlan(types, ratios, files={"test": tmp_path / "test.csv"}))
+    data.setup("test")
+    assert data.datasets["test"].missing.tolist() == [2, 1, 0, 0, 1, 0, 2]
+
+
 @pytest.mark.parametrize("how", ["nested", "stream"])
 def test_a_data_module_gives_batches_of_what_is_there(tmp_path, how):
     rows = shapes(tmp_path, {"train": 21, "dev": 7, "test": 7})
     writer.make_arrow(write_manifest(tmp_path / "m.jsonl", rows), tmp_path)
-    types, ratios = (
-        dict.fromkeys(("train", "val", "test"), "text"),
-        {"train": 1, "val": 0.5, "test": 0.0},
-    )
-    plan = MissingPlan(types, ratios, draw=how)
-    data = MissingModalityDataModule(
-        dataset="manifest", data_root=tmp_path, num_classes=3,
-        transform=lambda image: torch.ones(1),
-        tokenize=lambda texts: torch.tensor([[len(text)] for text in texts]), count=lambda *_: 0,
-        image_size=4, plan=plan, num_workers=0,
-    )  # fmt: skip
+    ratios = {"train": 1, "val": 0.5, "test": 0.0}
+    plan = MissingPlan(dict.fromkeys(SPLITS, "text"), ratios, draw=how)
+    data = data_module(tmp_path, plan)
     data.setup("fit")
     train, val = data.datasets["train"], data.datasets["val"]
     no_image = [i % 7 == 6 for i in range(21)]
@@ -143,5 +154,8 @@ def test_a_data_module_gives_batches_of_what_is_there(tmp_path, how):
     # Of seven validation rows the fifth has no text and the last no image: two of five are taken.
     assert np.bincount(val.missing).tolist() == [3, 3, 1]
     assert val.missing[[4, 6]].tolist() == [1, 2]
+    if how == "stream":
+        asked = [plan.settings("manifest", split, one.real) for split, one in data.datasets.items()]
+        assert val.missing.tolist() == draw_stream(asked)["val"].tolist()
     data.setup("test")
     assert data.datasets["test"].missing.tolist() == [0, 0, 0, 0, 1, 0, 2]

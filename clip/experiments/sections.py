@@ -45,8 +45,8 @@ def states(what: Compared, readings: Iterable[Reading]) -> Section:
         for reading in readings
     ]  # fmt: skip
     text = (f"Every sample of the {what.split} split, scored in each of the three states it can be "
-            "in, whatever the masks say; the mean over the seeds. One that really lacks its image or "
-            "its text is scored without it in all three. The last column is what the best constant "
+            "in, whatever the masks say; the mean over the seeds. One that really lacks its image "
+            "or text is scored without it in all three. The last column is what the best constant "
             "answer reaches.")  # fmt: skip
     return Section("Scores by state", text, tables=[Table(header, rows, len(what.others) + 1)])
 

@@ -83,6 +83,12 @@ def serve(_config: dict[str, Any], _run: Any) -> None:
 
 
 @ex.command
+def check(_config: dict[str, Any], _run: Any) -> None:
+    """Print what a data set holds and draw a few samples, before anybody trains on it."""
+    guarded("check", _config, _run, "data_check")
+
+
+@ex.command
 def pretrain(_config: dict[str, Any], _run: Any) -> None:
     """Train a small CLIP on the training pairs, for machines without a network."""
     guarded("pretrain", _config, _run)

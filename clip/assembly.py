@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from clip import micro_batch, runs
 from clip.datamodules import MissingModalityDataModule
+from clip.datasets import DATASETS
 from clip.errors import UserError
-from clip.modules.checkpoint import check_identity, load_own
+from clip.modules.checkpoint import IF_BOTH_SAY, check_identity, load_own
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.clip_weights import FrozenClip, load_clip
 from clip.modules.model import PromptedCLIP, build_model, count_present
-from clip.modules.objectives import TASKS, Task
+from clip.modules.objectives import FROM_FILES, TASKS, Task, find_task
 from clip.modules.optim import OptimSettings
 from clip.modules.prompts import named_settings, read_settings
 from clip.modules.published import check_clip
@@ -94,7 +95,9 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
         raise UserError(f"{path} is of the task {config['task']!r}; known: {', '.join(TASKS)}")
     prompt_type = config["prompt_type"]
     settings = read_settings(prompt_type, config.get(prompt_type, {}))
-    task = TASKS[config["task"]]
+    written = checkpoint["identity"] if checkpoint else {}
+    # Whoever adopts has no data at hand: the checkpoint says what it predicts.
+    task, facts = told_by(config["task"], written) if adopt else task_of(config)
     frozen = load_clip(config["vit"], config["activation"])
     model = build_model(
         frozen.state,
@@ -108,12 +111,11 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
         **asdict(settings),
     )
     identity = {key: config[key] for key in ("task", "vit", *MODEL_KEYS)}
-    identity |= named_settings(prompt_type, settings)
+    identity |= named_settings(prompt_type, settings) | facts
     identity |= {"thaw": list(model.thaw), "backbone_sha256": frozen.sha256,
                  "activation": frozen.activation}  # fmt: skip
     if checkpoint:
         _load(model, frozen, identity, checkpoint, path)
-    written = checkpoint["identity"] if checkpoint else {}
     return Built(model, frozen, task, identity, path, written)
 
 
@@ -151,12 +153,31 @@ def _adopt(
             config[of_method[:-1]][key.removeprefix(of_method)] = value
 
 
+def task_of(config: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
+    """Give the task of a run, and what its arrow files say of their labels.
+
+    Raises:
+        UserError: the task is what the files say, and they are absent or do not say it.
+    """
+    name, root = config["task"], Path(config["data_root"])
+    facts = DATASETS[name].facts(root)
+    if not facts and TASKS[name] is FROM_FILES:
+        DATASETS[name].find(root, "train")  # says which file is absent
+    return find_task(name, facts), facts
+
+
+def told_by(name: str, identity: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
+    """Give a task by name, and what a checkpoint's identity says of its labels."""
+    facts = {key: identity[key] for key in IF_BOTH_SAY if key in identity}
+    return find_task(name, facts), facts
+
+
 def data_from_config(
     config: dict[str, Any], image_size: int, tokenize: Any
 ) -> MissingModalityDataModule:
     """Make the data module of the task, with CLIP's transform at the backbone's image size."""
     transform = TRANSFORMS["clip"](image_size)
-    classes = TASKS[config["task"]].num_classes
+    classes = task_of(config)[0].num_classes
     return MissingModalityDataModule.from_config(
         config, classes, image_size, transform, tokenize, count_present
     )

@@ -16,7 +16,8 @@ from clip.demo import whole_job
 from clip.errors import UserError
 from clip.meter import Meter
 from clip.micro_batch import accumulation
-from clip.modules.objectives import TASKS
+from clip.modules.checkpoint import check_identity
+from clip.modules.objectives import find_task
 from clip.pretrain import PretrainSettings, train_clip
 
 Config = dict[str, Any]
@@ -113,19 +114,20 @@ def evaluate(config: Config, given: Given) -> Config:
 
 def sweep(config: Config, given: Given) -> pd.DataFrame:
     """Score a grid of test types, rates and seeds; table, csv, figure and the predictions."""
-    task = TASKS[config["task"]]
     if config["predictions"]:
         path = Path(config["predictions"])
         predictions = evaluation.StatePredictions.load(path, config["task"], "test")
         config["prompt_type"] = predictions.identity["prompt_type"]
+        check_identity(assembly.task_of(config)[1], predictions.identity, config["predictions"])
         data = assembly.data_from_config(config, 1, tokenize=list)
         loggers = start(config | {"fast_dev_run": False}, "sweep",
                         {"config": config, "identity": predictions.identity})  # fmt: skip
     else:
         predictions, data, loggers = _predict_test(config, given)
+    task = find_task(config["task"], predictions.identity)
     folder = Path(loggers[0].log_dir)
     predictions.save(folder / "predictions.arrow")
-    draw = functools.partial(data.draw, "test", predictions.num_rows)
+    draw = functools.partial(data.draw, "test", predictions.real)
     seeds = config["sweep_seeds"] or [config["missing_seed"]]
     grid = (config["sweep_types"], config["sweep_ratios"], seeds)
     results = evaluation.sweep(predictions, task, draw, *grid)

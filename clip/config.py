@@ -17,7 +17,7 @@ ex.logger.setLevel(logging.CRITICAL)  # Sacred reports start and end of a run; o
 @ex.config
 def base_config():
     """Defaults of all tasks."""
-    task = "mmimdb"  # mmimdb, food101 or hatememes; set by the task_finetune_* configs
+    task = "mmimdb"  # mmimdb, food101, hatememes or manifest; set by the task_finetune_* configs
     exp_name = "dcp"  # name of the run's folder under log_dir
     log_dir = "result"  # where run folders go; nothing in it is ever deleted
     seed = 0  # of the initial weights and the order of the samples
@@ -179,3 +179,10 @@ def task_finetune_hatememes():
     task = "hatememes"
     exp_name = "finetune_hatememes"
     val_check_interval = 0.11
+
+
+@ex.named_config
+def task_finetune_manifest():
+    """One's own data, of `make_arrow.py --dataset manifest`; the files say what is predicted."""
+    task = "manifest"
+    exp_name = "finetune_manifest"

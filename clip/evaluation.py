@@ -7,7 +7,7 @@ answer every missing rate and type, at the cost of two passes over the test set.
 import itertools
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from clip.columns import numbers
 from clip.errors import UserError
 from clip.files import whole
-from clip.missing import CASES, table_hash
+from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT, table_hash
 from clip.modules.model import PromptedCLIP, case_vector
 from clip.modules.objectives import Task
 
@@ -38,6 +38,8 @@ class StatePredictions:
         num_rows: of the arrow file.
         split: whose samples these are, as missing tables name it.
         identity: of the model, as its checkpoints record it; it names the task.
+        lacking: state -> rows that are in it whatever is simulated, as no text or image of theirs
+            ever existed. The logits of their samples are those of that state three times.
     """
 
     logits: Tensor
@@ -46,6 +48,15 @@ class StatePredictions:
     num_rows: int
     split: str
     identity: dict[str, Any]
+    lacking: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def real(self) -> np.ndarray:
+        """The rows' states before anything is simulated, (rows,) uint8."""
+        states = np.full(self.num_rows, COMPLETE, dtype=np.uint8)
+        for name, rows in self.lacking.items():
+            states[rows] = CASES.index(name)
+        return states
 
     def under(self, table: np.ndarray) -> Tensor:
         """Pick each sample's logits (N, C) by a missing table of (rows,) states."""
@@ -65,7 +76,7 @@ class StatePredictions:
             }
         )
         about = {"identity": self.identity, "num_rows": self.num_rows, "split": self.split,
-                 "states": CASES}  # fmt: skip
+                 "states": CASES, "lacking": self.lacking}  # fmt: skip
         table = table.replace_schema_metadata({"predictions": json.dumps(about)})
         with whole(path) as partial, pa.ipc.new_file(partial, table.schema) as writer:
             writer.write_table(table)
@@ -94,7 +105,8 @@ class StatePredictions:
         size = len(rows) // len(CASES)
         labels = labels[:size].float() if labels.is_floating_point() else labels[:size]
         return cls(logits.unflatten(0, (len(CASES), size)), labels, rows[:size],
-                   about["num_rows"], split, about["identity"])  # fmt: skip
+                   about["num_rows"], split, about["identity"],
+                   about.get("lacking", {}))  # fmt: skip
 
 
 @torch.inference_mode()
@@ -130,9 +142,23 @@ def predict_states(
         samples.append(batch["sample_id"])
     dataset = loader.dataset
     rows = dataset.rows[torch.cat(samples).numpy()]
+    lacking = {CASES[state]: np.flatnonzero(dataset.real == state).tolist()
+               for state in (MISSING_TEXT, MISSING_IMAGE) if state in dataset.real}  # fmt: skip
+    possible = settled(torch.cat(logits, dim=1), torch.from_numpy(dataset.real[rows]).long())
     return StatePredictions(
-        torch.cat(logits, dim=1), torch.cat(labels), rows, dataset.num_rows, split, identity
+        possible, torch.cat(labels), rows, dataset.num_rows, split, identity, lacking
     )
+
+
+def settled(logits: Tensor, real: Tensor) -> Tensor:
+    """Leave samples that really lack something in their one state: its logits three times.
+
+    Args:
+        logits: (3, N, C), in the order of ``missing.CASES``.
+        real: (N,), states before anything is simulated.
+    """
+    own = logits[real, torch.arange(len(real))]
+    return torch.where((real == COMPLETE)[:, None], logits, own)
 
 
 def sweep(

@@ -1,7 +1,8 @@
 """Which samples lack which modality: draw a missing table, count it, name it by its hash.
 
 A missing table holds one state per arrow row: complete, without text or without image. A sample
-never loses both (paper, section 1). `clip.missing_files` keeps tables on disk.
+never loses both (paper, section 1). Rows that really lack a modality keep that state, and what is
+simulated is drawn among the others. `clip.missing_files` keeps tables on disk.
 """
 
 import hashlib
@@ -36,9 +37,11 @@ class MissingSettings:
         split: Name of the split, e.g. "train".
         size: Number of arrow rows in the split.
         missing_type: "text", "image" or "both"; "both" means some rows lack one, some the other.
-        ratio: Share of the rows that lack a modality, from 0 to 1.
+        ratio: Share of the rows that lose a modality, among those that have both, from 0 to 1.
         both_ratio: Share of those that lack the image when the type is "both", from 0 to 1.
         seed: Any whole number.
+        real: State that each row has before anything is simulated, a byte a row; b"" where all are
+            complete.
 
     Raises:
         UserError: A value is outside its range; the message has the value and the range.
@@ -51,6 +54,7 @@ class MissingSettings:
     ratio: float
     both_ratio: float
     seed: int
+    real: bytes = b""
 
     def __post_init__(self) -> None:
         _check_name("dataset", self.dataset, DATASET_NAME)
@@ -64,6 +68,15 @@ class MissingSettings:
         object.__setattr__(self, "seed", _whole("seed", self.seed))
         if self.size < 0:
             raise UserError(f"size={self.size}: give the number of rows, 0 or more")
+        assert len(self.real) in (0, self.size), (len(self.real), self.size)
+        if not any(self.real):
+            object.__setattr__(self, "real", b"")
+
+    def real_states(self) -> np.ndarray:
+        """Give the states before anything is simulated, (size,) uint8, to be filled."""
+        if not self.real:
+            return np.full(self.size, COMPLETE, dtype=np.uint8)
+        return np.frombuffer(self.real, dtype=np.uint8).copy()
 
 
 def _check_name(key: str, value: str, pattern: re.Pattern) -> None:
@@ -87,25 +100,25 @@ def _share(key: str, value: float) -> float:
 def draw(settings: MissingSettings) -> np.ndarray:
     """Draw the table of one split; the same settings give the same table everywhere, always.
 
-    Rows are ranked by a hash of (dataset, split, seed, row), and the first `size * ratio` of the
-    ranking lack a modality. Hence tables are nested over the ratios, share their rows over the
-    types, and splits do not depend on one another.
+    Complete rows are ranked by a hash of (dataset, split, seed, row), and a share `ratio` of them,
+    the first of the ranking, lose a modality. Hence tables are nested over the ratios, share their
+    rows over the types, and splits do not depend on one another.
 
     Returns:
         States, (size,) uint8.
     """
-    missing_rows = _ranked_rows(settings)[: _floor(settings.size, _exact(settings.ratio))]
+    table = settings.real_states()
+    rows = _ranked_rows(settings, np.flatnonzero(table == COMPLETE).tolist())
+    missing_rows = rows[: _floor(len(rows), _exact(settings.ratio))]
     image_share = {"text": Fraction(0), "image": Fraction(1), "both": _exact(settings.both_ratio)}
-    table = np.full(settings.size, COMPLETE, dtype=np.uint8)
     table[missing_rows] = _states(len(missing_rows), image_share[settings.missing_type])
     return table
 
 
-def _ranked_rows(settings: MissingSettings) -> list[int]:
-    """All rows in the order in which they lose a modality as the ratio grows."""
+def _ranked_rows(settings: MissingSettings, rows: list[int]) -> list[int]:
+    """These rows in the order in which they lose a modality as the ratio grows."""
     key = f"{settings.dataset}/{settings.split}/{settings.seed}"
-    digests = [hashlib.sha256(f"{key}/{row}".encode()).digest() for row in range(settings.size)]
-    return sorted(range(settings.size), key=digests.__getitem__)
+    return sorted(rows, key=lambda row: hashlib.sha256(f"{key}/{row}".encode()).digest())
 
 
 def _states(count: int, image_share: Fraction) -> list[int]:
@@ -149,8 +162,9 @@ def draw_stream(settings: Sequence[MissingSettings]) -> dict[str, np.ndarray]:
 
 
 def _draw_from_stream(stream: random.Random, settings: MissingSettings) -> np.ndarray:
-    table = np.full(settings.size, COMPLETE, dtype=np.uint8)
-    rows = stream.sample(range(settings.size), int(settings.size * settings.ratio))
+    table = settings.real_states()
+    whole = np.flatnonzero(table == COMPLETE).tolist()
+    rows = stream.sample(whole, int(len(whole) * settings.ratio))
     table[rows] = MISSING_IMAGE if settings.missing_type == "image" else MISSING_TEXT
     if settings.missing_type == "both":
         table[stream.sample(rows, int(len(rows) * settings.both_ratio))] = MISSING_IMAGE
@@ -167,12 +181,34 @@ def counts(table: np.ndarray) -> tuple[int, int, int]:
     return complete, no_text, no_image
 
 
-def describe(table: np.ndarray, settings: MissingSettings) -> str:
-    """Say in one line what a split really lacks, to be printed at the start of a run."""
+def keep_real(table: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Put the real states over a table that was made without knowing them.
+
+    Args:
+        table: States, (size,).
+        real: States before anything is simulated, (size,).
+    """
+    return np.where(real == COMPLETE, table, real).astype(np.uint8)
+
+
+def describe(table: np.ndarray, settings: MissingSettings, real: np.ndarray) -> str:
+    """Say in one line what a split lacks, really and by simulation, at the start of a run.
+
+    Args:
+        table: States, (samples,).
+        settings: What the table was drawn from.
+        real: States of the same samples before anything was simulated, (samples,).
+    """
     complete, no_text, no_image = counts(table)
+    _, never_text, never_image = counts(real)
+    simulated = no_text + no_image - never_text - never_image
+    note = (
+        f"; really without text {never_text}, without image {never_image}; simulated {simulated} "
+        f"of the other {len(table) - never_text - never_image}"
+    )
     return (
         f"{settings.split}: {complete} complete, {no_text} without text, {no_image} without image"
-        f" (missing {settings.missing_type} at {settings.ratio})"
+        f" (missing {settings.missing_type} at {settings.ratio}{note * bool(real.any())})"
     )
 
 

@@ -12,11 +12,12 @@ import zipfile
 import zlib
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from clip.errors import UserError
-from clip.missing import CASES, MissingSettings, draw
+from clip.missing import CASES, MissingSettings, draw, table_hash
 
 # What numpy, zipfile, json, csv and torch raise on a file that is not what its name says.
 UNREADABLE = (
@@ -37,9 +38,16 @@ UNREADABLE = (
 
 
 def file_name(settings: MissingSettings) -> str:
-    """Name a table's file by all its settings but the size, which `load` checks."""
+    """Name a table's file by all its settings but size and real states, which `load` checks."""
     share = f"{settings.missing_type}_{settings.ratio}_both{settings.both_ratio}"
     return f"{settings.dataset}_{settings.split}_missing_{share}_seed{settings.seed}.npz"
+
+
+def written(settings: MissingSettings) -> dict[str, Any]:
+    """Give what a file holds of its settings; of the real states a hash, if any row lacks some."""
+    plain = asdict(settings)
+    plain.pop("real")
+    return plain | ({"real": table_hash(settings.real_states())} if settings.real else {})
 
 
 def load_or_draw(folder: str | Path, settings: MissingSettings) -> np.ndarray:
@@ -78,7 +86,7 @@ def save(path: str | Path, table: np.ndarray, settings: MissingSettings) -> None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
-            np.savez(file, table=table, settings=np.array(json.dumps(asdict(settings))))
+            np.savez(file, table=table, settings=np.array(json.dumps(written(settings))))
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(
@@ -99,7 +107,7 @@ def load(path: str | Path, settings: MissingSettings) -> np.ndarray:
     Raises:
         UserError: The file cannot be read, or a setting, the length or a state is not as asked.
     """
-    path, asked = Path(path), asdict(settings)
+    path, asked = Path(path), written(settings)
     try:
         with np.load(path, allow_pickle=False) as file:
             table, saved = file["table"], dict(json.loads(str(file["settings"])))

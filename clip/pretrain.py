@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from clip.datasets import ArrowDataset
 from clip.errors import UserError
+from clip.missing import COMPLETE
 from clip.modules.clip_weights import save_clip
 from clip.modules.layers import HEAD_WIDTH
 from clip.modules.tokenizer import Tokenizer, train_tokenizer
@@ -145,8 +147,9 @@ def vary_texts(tokens: Tensor) -> Tensor:
 
 
 def samples_of(dataset: ArrowDataset, label: str) -> list[int]:
-    """Choose the samples with a label, or all where it is ""."""
-    chosen = range(len(dataset))
+    """Choose the samples with a label, or all where it is "", that really are pairs."""
+    whole = dataset.real[dataset.rows] == COMPLETE
+    chosen = np.flatnonzero(whole).tolist()
     if label:
         chosen = [i for i in chosen if str(dataset.labels[dataset.rows[i]].tolist()) == label]
     if not chosen:

@@ -27,9 +27,10 @@ def convert(dataset: str, root: Path, target: Path, *options: object) -> str:
     return done.stdout
 
 
-def refuse(dataset: str, root: Path, target: Path) -> str:
+def refuse(dataset: str, root: Path, target: Path, *options: object) -> str:
     """Runs the command line, which must fail in one line, and returns that line."""
-    done = subprocess.run(command(dataset, root, target), cwd=ROOT, capture_output=True, text=True)
+    run = command(dataset, root, target, *options)
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1, done.stderr

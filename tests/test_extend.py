@@ -1,14 +1,18 @@
 """The examples of docs/extend.md do what the page says."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from clip.datasets import DATASETS, Declaration
 from clip.modules import build_model
+from clip.modules.objectives import find_task
 from clip.modules.prompts import PROMPT_TYPES
 from tests import tiny
+from tests.raw_data import draw
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "extend.md").read_text()
 
@@ -35,3 +39,23 @@ def test_the_method_of_the_page_trains(monkeypatch):
     assert not any(torch.equal(model.get_parameter(name), old) for name, old in before.items())
     with pytest.raises(ValueError, match="fading.fade=2"):
         build_model(tiny.clip_state(), "fading", 5, fade=2, **shape)
+
+
+def test_the_data_set_of_the_page_converts_and_is_found(tmp_path):
+    names = {"__name__": "vilt.utils.write_flowers"}
+    exec(
+        compile(re.findall(r"```python\n(.*?)```", PAGE, re.S)[1], "docs/extend.md", "exec"), names
+    )
+    rows = [["1.png", "red", "rose"], ["2.png", "", "tulip"], ["3.png", "grey", "stone"]]
+    for file, *_ in rows:
+        draw(tmp_path / "images" / file, 3)
+    (tmp_path / "flowers.json").write_text(json.dumps(dict.fromkeys(names["PUBLISHED"], rows)))
+    report = names["make_arrow"](tmp_path, tmp_path)
+    assert "class stone is unknown: 1 (3.png)" in report
+    row = re.search(r'`"flowers": (Declaration\(.*?\))` \|', PAGE)[1]
+    flowers = eval(row, {"Declaration": Declaration})
+    assert flowers.find(tmp_path, "test") == [tmp_path / "flowers_test.arrow"]
+    facts = flowers.facts(tmp_path)
+    assert facts["class_names"] == list(names["CLASSES"])
+    assert find_task("manifest", facts).num_classes == 3
+    assert "flowers" not in DATASETS

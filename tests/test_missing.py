@@ -55,7 +55,7 @@ def test_published_counts(missing_type, both_ratio, expected):
 
 def test_description_says_what_is_really_missing():
     both = toy(15552, both_ratio=0.3)
-    assert describe(draw(both), both) == (
+    assert describe(draw(both), both, both.real_states()) == (
         "train: 4666 complete, 7621 without text, 3265 without image (missing both at 0.7)"
     )
 

@@ -13,9 +13,17 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 from clip.datamodules.samplers import EpochSampler, ShareSampler
 from clip.datasets import DATASETS, ArrowDataset
-from clip.datasets.shards import count_rows
+from clip.datasets.states import real_of_files
 from clip.errors import UserError
-from clip.missing import SPLITS, MissingSettings, describe, draw, draw_stream, table_hash
+from clip.missing import (
+    SPLITS,
+    MissingSettings,
+    describe,
+    draw,
+    draw_stream,
+    keep_real,
+    table_hash,
+)
 from clip.missing_files import load_or_draw
 from clip.missing_import import import_table
 
@@ -60,10 +68,10 @@ class MissingPlan:
             draw=config["missing_draw"],
         )
 
-    def settings(self, dataset: str, split: str, size: int) -> MissingSettings:
-        """Give everything that decides the table of one split."""
-        return MissingSettings(dataset, split, size, self.types[split], self.ratios[split],
-                               self.both_ratio, self.seed)  # fmt: skip
+    def settings(self, dataset: str, split: str, real: np.ndarray) -> MissingSettings:
+        """Give everything that decides the table of one split with these real states, (rows,)."""
+        return MissingSettings(dataset, split, len(real), self.types[split], self.ratios[split],
+                               self.both_ratio, self.seed, real.tobytes())  # fmt: skip
 
 
 def collate(count: Callable, samples: list[dict]) -> dict:
@@ -159,14 +167,15 @@ class MissingModalityDataModule(pl.LightningDataModule):
         dataset.set_missing(table)
         self.datasets[split] = dataset
         self.table_hashes[split] = table_hash(table)
-        print(describe(table[dataset.rows], settings))
+        print(describe(table[dataset.rows], settings, dataset.real[dataset.rows]))
 
     def table(self, split: str, dataset: ArrowDataset) -> tuple[MissingSettings, np.ndarray]:
         """Give what decides a split's table, and the table: made elsewhere, kept, or drawn."""
-        settings = self.plan.settings(self.name, split, dataset.num_rows)
+        settings = self.plan.settings(self.name, split, dataset.real)
         if self.plan.files.get(split):
             path = self.plan.files[split]
-            return settings, import_table(path, dataset.num_rows, split, dataset.row_ids())
+            made = import_table(path, dataset.num_rows, split, dataset.row_ids())
+            return settings, keep_real(made, dataset.real)
         if self.plan.draw == "stream":
             return settings, self._stream(settings)
         return settings, load_or_draw(
@@ -177,8 +186,10 @@ class MissingModalityDataModule(pl.LightningDataModule):
         """Draw one split's table in the stream that passes through the splits before it."""
         before = SPLITS[: SPLITS.index(settings.split)]
         files = {split: self.declaration.find(self.data_root, split) for split in before}
-        earlier = [replace(self.plan.settings(self.name, split, count_rows(*paths)),
-                           seed=settings.seed) for split, paths in files.items()]  # fmt: skip
+        texts = self.declaration.text_column
+        real = {split: real_of_files(*paths, text_column=texts) for split, paths in files.items()}
+        earlier = [replace(self.plan.settings(self.name, split, states), seed=settings.seed)
+                   for split, states in real.items()]  # fmt: skip
         return draw_stream([*earlier, settings])[settings.split]
 
     def dataset(self, split: str) -> ArrowDataset:
@@ -193,10 +204,12 @@ class MissingModalityDataModule(pl.LightningDataModule):
             raise UserError(f"{dataset.place} has no samples; make it again with make_arrow.py")
         return dataset
 
-    def draw(self, split: str, size: int, missing_type: str, ratio: float, seed: int) -> np.ndarray:
+    def draw(
+        self, split: str, real: np.ndarray, missing_type: str, ratio: float, seed: int
+    ) -> np.ndarray:
         """Draw a table of another type, ratio and seed for a split; it is not kept."""
-        settings = MissingSettings(self.name, split, size, missing_type, ratio,
-                                   self.plan.both_ratio, seed)  # fmt: skip
+        settings = MissingSettings(self.name, split, len(real), missing_type, ratio,
+                                   self.plan.both_ratio, seed, real.tobytes())  # fmt: skip
         return self._stream(settings) if self.plan.draw == "stream" else draw(settings)
 
     def loader(self, dataset: ArrowDataset, sampler: Sampler | None = None) -> DataLoader:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from clip.columns import numbers
 from clip.datasets.shards import open_table
+from clip.datasets.states import real_states
 from clip.errors import UserError
 from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 
@@ -64,7 +65,8 @@ class ArrowDataset(Dataset):
         self.num_rows = self.table.num_rows
         self.labels = self._read_labels()  # (rows,) int64 or (rows, C) float32
         self.rows, self.texts = self._select(plots)  # (samples,): arrow row, number of its text
-        self.missing = np.full(self.num_rows, COMPLETE, dtype=np.uint8)
+        self.real = real_states(self.table, text_column)  # (rows,) states without simulation
+        self.missing = self.real
         shape = len(self.rows), len(self.empty_text)
         self.ids = torch.full(shape, UNKNOWN, dtype=torch.int32).share_memory_()
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from clip.datasets.shards import find_shards
+from clip.datasets.shards import find_shards, read_facts
 from clip.errors import UserError
 
 
@@ -44,6 +45,35 @@ class Declaration:
             f"`python make_arrow.py --dataset {self.converter} --root RAW --target {data_root}`"
         )
 
+    def facts(self, data_root: Path) -> dict[str, Any]:
+        """Read what the files of a data set say of its labels, as ``shards.read_facts``.
+
+        Nothing where there are no files yet: opening them has the message for that.
+
+        Raises:
+            UserError: two of the files say different things.
+        """
+        first: tuple[Path, dict[str, Any]] | None = None
+        for split in self.files:
+            try:
+                paths = self.find(data_root, split)
+            except UserError:
+                continue
+            for path in paths:
+                said = read_facts(path)
+                first = first or (path, said)
+                if said != first[1]:
+                    raise UserError(
+                        f"{path} has other classes than {first[0]}; make all splits from one data "
+                        f"set ({differing(said, first[1])})"
+                    )
+        return first[1] if first else {}
+
+
+def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Say how two files name their classes, shortly."""
+    return " and ".join(f"{said.get('class_names')!r:.120}" for said in (ours, theirs))
+
 
 DATASETS = {
     "mmimdb": Declaration(
@@ -63,5 +93,11 @@ DATASETS = {
         text_column="text",
         folder="hateful_memes",
         converter="hateful_memes",
+    ),
+    "manifest": Declaration(
+        {"train": "train", "val": "val", "test": "test"},
+        text_column="text",
+        folder="manifest",
+        converter="manifest",
     ),
 }

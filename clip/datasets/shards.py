@@ -1,7 +1,9 @@
 """The arrow files of one split, whole or in shards: found, complete, joined."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -41,7 +43,7 @@ def open_table(*paths: Path) -> pa.Table:
     Raises:
         UserError: one is absent, truncated or foreign, or has other columns than the first.
     """
-    tables = [_open_file(path) for path in paths]
+    tables = [_open_file(path).read_all() for path in paths]
     for path, table in zip(paths, tables, strict=True):
         if not table.schema.equals(tables[0].schema):
             raise UserError(
@@ -51,19 +53,35 @@ def open_table(*paths: Path) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _open_file(path: Path) -> pa.Table:
+def _open_file(path: Path) -> pa.ipc.RecordBatchFileReader:
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        return pa.ipc.open_file(pa.memory_map(str(path)))
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
             f"{path} is no whole arrow file ({error}); make it again: make_arrow.py"
         ) from None
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """Read what an arrow file says of its labels, from its schema alone.
+
+    Returns:
+        "class_names" (list of strings) and "task_type", or nothing in files that do not say it.
+
+    Raises:
+        UserError: no arrow file, or what it says cannot be read.
+    """
+    said = _open_file(path).schema.metadata or {}
+    if not said.keys() & {b"class_names", b"task_type"}:
+        return {}
+    try:
+        names, task_type = json.loads(said[b"class_names"]), said[b"task_type"].decode()
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} names its classes in no way that is known ({error!r})") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path} has class_names={names!r:.80}; it must be a JSON list of strings")
+    return {"class_names": names, "task_type": task_type}
+
+
 def _columns(table: pa.Table) -> str:
     return ", ".join(f"{column.name} {column.type}" for column in table.schema)
-
-
-def count_rows(*paths: Path) -> int:
-    """Count the rows of arrow files without reading any; errors as in ``open_table``."""
-    return open_table(*paths).num_rows

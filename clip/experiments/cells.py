@@ -12,7 +12,7 @@ from clip.errors import UserError
 from clip.experiments import keys
 from clip.experiments.plan import Planned
 from clip.experiments.schema import Experiment
-from clip.modules.objectives import TASKS, Task
+from clip.modules.objectives import Task
 
 RENAMED = {"missing_type": "test_type", "missing_ratio": "test_ratio"}
 LAST = ("input_ignored", "missing_table", "score", "run", "published")
@@ -43,7 +43,7 @@ def collect(experiment: Experiment, planned: Iterable[Planned]) -> pd.DataFrame:
 
 
 def _cells(experiment: Experiment, run: Planned) -> Iterator[dict[str, Any]]:
-    read, task = experiment.read, TASKS[run.config["task"]]
+    read, task = experiment.read, assembly.task_of(run.config)[0]
     metric = read.metric_of(task)
     for split in read.splits:
         predictions = evaluation.StatePredictions.load(
@@ -72,7 +72,7 @@ def _scores(
         grid = (read.types, read.ratios)
 
         def draw(*cell: Any) -> np.ndarray:
-            return data.draw(split, predictions.num_rows, *cell)
+            return data.draw(split, predictions.real, *cell)
     else:
         grid = ([config["missing_type"][split]], [config["missing_ratio"][split]])
 

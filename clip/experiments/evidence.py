@@ -63,6 +63,7 @@ def masks(
         made = MissingSettings(
             settings["task"], cell["split"], predictions.num_rows, cell["test_type"],
             cell["test_ratio"], settings["both_ratio"], settings["missing_seed"],
+            predictions.real.tobytes(),
         )  # fmt: skip
     except KeyError:
         return None

@@ -37,7 +37,7 @@ MASKS = ("task", "data_root", "plots", "missing_type", "missing_ratio", "both_ra
          "missing_draw", "missing_seed", "missing_table_root", "missing_table")  # fmt: skip
 # Make no numbers, but experiments/once.py.
 SHOWN = ("report.py", "costs.py", "demo.py", "pretrain.py", "demo_data/", "experiments/",
-         "prediction/")  # fmt: skip
+         "prediction/", "data_check.py", "contact_sheet.py")  # fmt: skip
 BUT = "experiments/once.py"
 Tables = dict[str, tuple[MissingSettings, np.ndarray]]
 

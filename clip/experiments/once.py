@@ -18,7 +18,6 @@ from clip import assembly, commands, runs
 from clip.arguments import command_of
 from clip.experiments.keys import key_of
 from clip.experiments.plan import changes, folder_of, is_done, overrides
-from clip.modules.objectives import TASKS
 
 SPLITS = ("val", "test")
 MEASURED = ("seconds_train", "seconds_per_step", "steps", "peak_memory_mb")
@@ -127,7 +126,7 @@ def _predict(
     record |= about | {"seed": config["seed"], "command": command_of(changes(config)),
                        "missing_tables": about["keyed_by"]["missing_tables"]}  # fmt: skip
     runs.write_json(folder / "run.json", record)
-    headline = TASKS[config["task"]].headline
+    headline = module.task.headline
     result = {"headline": headline, "best_val": trained[f"val/{headline}"], "checkpoint": str(best)}
     runs.write_json(folder / "result.json", result | {name: trained[name] for name in MEASURED})
     print(f"done: {folder}")

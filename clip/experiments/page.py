@@ -14,7 +14,7 @@ from clip.experiments.layout import Section
 from clip.experiments.records import Compared, Record
 from clip.experiments.schema import Experiment
 from clip.files import write_text
-from clip.modules.objectives import TASKS, Task
+from clip.modules.objectives import Task
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -82,7 +82,7 @@ def facts(
         ("Commit", _listed(one["git_commit"] for one in about)),
         ("Runs", f"{len(known)}, seeds {_listed(sorted(cells['seed'].unique()))}"),
         ("Compared", f"{what.axis}: {_listed(cells[what.axis])}"),
-        ("Tasks", _listed(f"{r.task} ({TASKS[r.task].headline})" for r in known.values())),
+        ("Tasks", _listed(f"{r.task} ({r.goal.headline})" for r in known.values())),
         ("CLIP", _listed(one.get("vit", "unknown") for one in identities)),
         ("CLIP's SHA-256", _listed(one.get("backbone_sha256", "unknown") for one in identities)),
     ]
@@ -90,7 +90,7 @@ def facts(
 
 def results(experiment: Experiment, cells: pd.DataFrame, known: Mapping[str, Record]) -> Section:
     """Lay out the experiment's own table."""
-    kinds = _listed(experiment.read.metric_of(TASKS[record.task]) for record in known.values())
+    kinds = _listed(experiment.read.metric_of(record.goal) for record in known.values())
     text = (
         f"{kinds} in percent: the mean ± the standard deviation over n seeds. Small print: the "
         "published value, and ours less it."
@@ -108,7 +108,8 @@ def drawn(
     svgs, names = [], []
     for number, task in enumerate(dict.fromkeys(of), start=1):
         data = figures.points(experiment, cells[of == task])
-        metric = experiment.read.metric_of(TASKS[task])
+        goal = next(record.goal for record in known.values() if record.task == task)
+        metric = experiment.read.metric_of(goal)
         names.append(f"figure_{number}.csv")
         write_text(target / names[-1], data.to_csv(index=False))
         svgs.append(figures.draw(experiment, data, metric, number))

@@ -14,7 +14,7 @@ from clip.experiments import bootstrap, evidence
 from clip.experiments.evidence import Evidence
 from clip.experiments.layout import name_of
 from clip.experiments.schema import CASE_AXES, Experiment
-from clip.modules.objectives import TASKS, Task
+from clip.modules.objectives import TASKS, Task, find_task
 
 MAIN_CASE = ("both", 0.7)  # the paper's default, where a report looks closer
 
@@ -37,6 +37,16 @@ class Record:
     def task(self) -> str:
         """Key of ``TASKS``."""
         return self.about["settings"]["task"]
+
+    @property
+    def goal(self) -> Task:
+        """The task, with the classes of the run's own data."""
+        return find_task(self.task, self.about["identity"])
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes in their order; none where the run's files did not say them."""
+        return self.about["identity"].get("class_names", [])
 
 
 def read_records(folders: Mapping[str, Path]) -> dict[str, Record]:
@@ -89,6 +99,7 @@ class Reading:
         method: value of ``Compared.axis``.
         cells: a row a seed, at the case nearest to the paper's default.
         task: key of ``TASKS``.
+        goal: the task.
         found: what the predictions say.
     """
 
@@ -96,6 +107,7 @@ class Reading:
     method: Any
     cells: pd.DataFrame
     task: str
+    goal: Task
     found: Evidence
 
     @property
@@ -103,11 +115,6 @@ class Reading:
         """The test case in words."""
         row = self.cells.iloc[0]
         return f"{row['test_type']} {name_of(float(row['test_ratio']))}"
-
-    @property
-    def goal(self) -> Task:
-        """The task."""
-        return TASKS[self.task]
 
 
 def distance(row: pd.Series) -> tuple[bool, float]:
@@ -158,15 +165,16 @@ def read(
     """
     out = []
     for setting, method, rows in groups(what, cells):
-        task, found = records[rows["run"].iloc[0]].task, []
+        first, found = records[rows["run"].iloc[0]], []
+        task, goal = first.task, first.goal
         for _, row in rows.iterrows():
             record = records[row["run"]]
             path = record.folder / f"{what.split}.arrow"
             predictions = StatePredictions.load(path, task, what.split)
             table = evidence.masks(predictions, record.about["settings"], row)
-            names = wanted(setting, TASKS[task])
-            found.append(evidence.gather(predictions, TASKS[task], table, names))
-        out.append(Reading(setting, method, rows, task, evidence.mean(found)))
+            names = wanted(setting, goal)
+            found.append(evidence.gather(predictions, goal, table, names))
+        out.append(Reading(setting, method, rows, task, goal, evidence.mean(found)))
     return out
 
 

@@ -13,6 +13,7 @@ from clip.experiments.once import claim
 from clip.experiments.page import write_page
 from clip.experiments.plan import Planned, check_only, departures, overrides, overruled, plan
 from clip.experiments.reading import available, load_experiment
+from clip.experiments.records import read_records
 
 PAUSE = 0.2  # seconds between two looks at the runs
 
@@ -51,7 +52,9 @@ def reproduce(config: dict[str, Any], given: set[str]) -> None:
         print(f"written: {target}/cells.csv, table.csv, table.md")
         if len(cells):
             folders = {run.key: run.folder for run in planned if run.done}
-            print(f"written: {write_page(experiment, cells, folders, target)}")
+            known = read_records({run: folders[run] for run in cells["run"].unique()}).values()
+            names = {record.task: record.class_names for record in known if record.class_names}
+            print(f"written: {write_page(experiment, cells, folders, target, names)}")
     if failed:
         raise UserError(
             f"{len(failed)} of {len(todo)} runs failed, see above; they are tried again next time"

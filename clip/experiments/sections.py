@@ -21,7 +21,6 @@ from clip.experiments.layout import (
     with_spread,
 )
 from clip.experiments.records import Compared, Reading, Record, nearest
-from clip.modules.objectives import TASKS
 
 MANY_CLASSES = 30
 SHOWN_CLASSES = 10  # the best and as many of the worst, where there are many
@@ -45,8 +44,9 @@ def states(what: Compared, readings: Iterable[Reading]) -> Section:
         for reading in readings
     ]  # fmt: skip
     text = (f"Every sample of the {what.split} split, scored in each of the three states it can be "
-            "in, whatever the masks say; the mean over the seeds. The last column is what the "
-            "best constant answer reaches.")  # fmt: skip
+            "in, whatever the masks say; the mean over the seeds. One that really lacks its image "
+            "or text is scored without it in all three. The last column is what the best constant "
+            "answer reaches.")  # fmt: skip
     return Section("Scores by state", text, tables=[Table(header, rows, len(what.others) + 1)])
 
 
@@ -124,7 +124,8 @@ def metrics(what: Compared, cells: pd.DataFrame, records: Mapping[str, Record]) 
     keys = [*what.others, what.axis, "split"]
     for name in dict.fromkeys(records[run].task for run in cells["run"]):
         own = cells[[records[run].task == name for run in cells["run"]]]
-        shown = list(TASKS[name].metrics(TASKS[name].num_classes))
+        goal = records[own["run"].iloc[0]].goal
+        shown = list(goal.metrics(goal.num_classes))
         rows = []
         for key, group in own.groupby(keys, sort=False):
             at = nearest(group)

@@ -1,14 +1,19 @@
 """What a checkpoint must agree with before any of its tensors is used."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from clip.errors import UserError
 from clip.modules.model import PromptedCLIP
 
+SHOWN = 12  # entries of a list in a message
+IF_BOTH_SAY = ("class_names", "task_type")  # files and checkpoints made elsewhere do not
+
 
 def check_identity(ours: dict, theirs: dict, source: object) -> None:
-    """Refuse a checkpoint of another task, CLIP or prompt shape.
+    """Refuse a checkpoint of another task, CLIP, prompt shape or other classes.
 
     The name of the CLIP may differ, since a folder can move; its SHA-256 may not.
 
@@ -16,12 +21,23 @@ def check_identity(ours: dict, theirs: dict, source: object) -> None:
         UserError: names the first setting that differs, with both values.
     """
     for key in (key for key in ours if key != "vit"):
+        if key in IF_BOTH_SAY and key not in theirs:
+            continue
         if ours[key] != theirs.get(key):
             clips = f" (vit={theirs.get('vit')} there, vit={ours.get('vit')} here)"
             raise UserError(
-                f"{source} has {key}={theirs.get(key)}, but this run has {key}={ours[key]}"
+                f"{source} has {key}={_short(theirs.get(key), ours[key])}, "
+                f"but this run has {key}={_short(ours[key], theirs.get(key))}"
                 f"{clips if key == 'backbone_sha256' else ''}; they must agree"
             )
+
+
+def _short(value: Any, other: Any) -> Any:
+    """Leave a long list away but for its length and the first entry that the other has not."""
+    if not isinstance(value, list) or len(value) <= SHOWN or not isinstance(other, list):
+        return value
+    where = next((i for i, one in enumerate(value) if other[i : i + 1] != [one]), len(value) - 1)
+    return f"{len(value)} with {value[where]!r} at {where}"
 
 
 def check_own(model: PromptedCLIP, state: dict[str, Tensor], source: object) -> None:

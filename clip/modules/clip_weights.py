@@ -112,6 +112,21 @@ def find_weights(vit: str) -> Path:
     return path
 
 
+def tokenizer_of(vit: str) -> Tokenizer:
+    """Give the tokenizer beside a CLIP's weights, which need not be there.
+
+    Args:
+        vit: as ``load_clip`` takes it.
+
+    Raises:
+        UserError: there is none, and none can be downloaded.
+    """
+    path = Path(vit).expanduser()
+    if vit in PUBLISHED or (REPOSITORY.fullmatch(vit) and not path.exists()):
+        path = download(PUBLISHED.get(vit, vit), [n for group in TOKENIZER_FILES for n in group])
+    return Tokenizer.from_folder(path.parent if path.is_file() else path)
+
+
 def save_clip(
     folder: Path, state: dict[str, Tensor], activation: str, tokenizer: Tokenizer
 ) -> None:

@@ -1,8 +1,12 @@
-"""What each task predicts: one row per task, and nothing elsewhere asks for a task's name."""
+"""What each task predicts: one row per task, and nothing elsewhere asks for a task's name.
+
+A published task has fixed classes; the task of one's own data is what its files say.
+"""
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +20,8 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 from torchmetrics.utilities import dim_zero_cat
+
+from clip.errors import UserError
 
 FAST = {"validate_args": False}  # each check of the arguments would wait for the GPU
 
@@ -156,9 +162,42 @@ def largest(probabilities: Tensor) -> Tensor:
     return F.one_hot(probabilities.argmax(dim=-1), probabilities.shape[-1]).bool()
 
 
-TASKS = {
-    "mmimdb": Task(23, F.binary_cross_entropy_with_logits, torch.sigmoid, multilabel_metrics,
-                   "F1_Macro", above_half),
-    "food101": Task(101, F.cross_entropy, softmax, multiclass_metrics, "accuracy", largest),
-    "hatememes": Task(2, F.cross_entropy, softmax, binary_metrics, "AUROC", largest),
+TASK_TYPES = {  # task_type of an arrow file -> everything but the number of classes
+    "binary": Task(2, F.cross_entropy, softmax, binary_metrics, "AUROC", largest),
+    "multiclass": Task(0, F.cross_entropy, softmax, multiclass_metrics, "accuracy", largest),
+    "multilabel": Task(0, F.binary_cross_entropy_with_logits, torch.sigmoid, multilabel_metrics,
+                       "F1_Macro", above_half),
 }  # fmt: skip
+FROM_FILES = None  # the row of a data set whose arrow files say what it predicts
+
+TASKS: dict[str, Task | None] = {
+    "mmimdb": replace(TASK_TYPES["multilabel"], num_classes=23),
+    "food101": replace(TASK_TYPES["multiclass"], num_classes=101),
+    "hatememes": TASK_TYPES["binary"],
+    "manifest": FROM_FILES,
+}
+
+
+def find_task(name: str, facts: Mapping[str, Any]) -> Task:
+    """Give a task.
+
+    Args:
+        name: key of ``TASKS``.
+        facts: "class_names" and "task_type", as arrow files say them or a checkpoint's identity.
+
+    Raises:
+        UserError: the task is what the files say, and these do not say it, or nothing known.
+    """
+    if TASKS[name] is not FROM_FILES:
+        return TASKS[name]
+    if not {"class_names", "task_type"} <= facts.keys():
+        raise UserError(
+            f"task={name}, but its files do not say their classes; make them with "
+            f"`python make_arrow.py --dataset {name}`"
+        )
+    kind, classes = facts["task_type"], len(facts["class_names"])
+    if kind not in TASK_TYPES or classes < 2 or (kind == "binary" and classes != 2):
+        raise UserError(
+            f"task_type={kind} with {classes} classes is none of {', '.join(TASK_TYPES)}"
+        )
+    return replace(TASK_TYPES[kind], num_classes=classes)

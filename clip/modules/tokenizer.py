@@ -103,6 +103,10 @@ class Tokenizer:
             row[: len(found)] = torch.tensor(found)
         return out
 
+    def lengths(self, texts: Iterable[str]) -> list[int]:
+        """Count the tokens of texts, start and end among them, before any is cut."""
+        return [len(ids) for ids in self._clip([clean(text) for text in texts])["input_ids"]]
+
     @classmethod
     def from_folder(cls, folder: Path, context: int = 77) -> "Tokenizer":
         """Read the first of ``TOKENIZER_FILES`` that the folder has.

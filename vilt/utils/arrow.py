@@ -1,7 +1,8 @@
 """The one place that writes arrow: record batches in a stream, and whole files or none."""
 
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,17 @@ def schema(**columns: pa.DataType) -> pa.Schema:
     return pa.schema(
         {"image": pa.binary(), **columns, "image_id": pa.string(), "split": pa.string()}
     )
+
+
+def with_classes(schema: pa.Schema, names: Sequence[str], task_type: str) -> pa.Schema:
+    """Lets the files say what their labels mean.
+
+    Args:
+        schema: Columns and types.
+        names: Of the classes, in the order of their numbers or of their positions in a list.
+        task_type: "binary", "multiclass" or "multilabel".
+    """
+    return schema.with_metadata({"class_names": json.dumps(list(names)), "task_type": task_type})
 
 
 @dataclass
@@ -106,29 +118,29 @@ def convert(
     published: Mapping[str, int],
     reader: Reader,
 ) -> str:
-    """Writes `{prefix}_{split}.arrow` into target for each split and returns the closing table.
+    """Writes `{prefix}{split}.arrow` into target for each split and returns the closing table.
 
     Args:
         target: The folder to write to.
         prefix: What the file names begin with.
         schema: Columns and types.
         splits: Number of rows and the rows of each split.
-        published: Rows of the real data in each split, shown for comparison.
+        published: Rows of the real data in each split, shown for comparison; none for one's own.
         reader: Reads the images.
     """
     table = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
     with reader:
         for split, (total, rows) in splits.items():
-            path = target / f"{prefix}_{split}.arrow"
+            path = target / f"{prefix}{split}.arrow"
             with tqdm(total=total, desc=path.name, unit="row", disable=None) as bar:
                 counts = write_arrow(path, schema, _watched(reader.items(rows), bar))
-            table += _report(split, counts, published[split])
+            table += _report(split, counts, published.get(split, "-"))
     return "\n".join(table)
 
 
-def _report(split: str, counts: Counts, published: int) -> Iterator[str]:
+def _report(split: str, counts: Counts, published: int | str) -> Iterator[str]:
     skipped = counts.skipped.counts.total()
-    row = f"{split:6} {counts.written:8} {published:9} {skipped:8}  {counts.skipped}"
+    row = f"{split:6} {counts.written:8} {published:>9} {skipped:8}  {counts.skipped}"
     yield row.rstrip()
     if counts.noted.counts:
         yield f"{'':6} noted: {counts.noted}"

@@ -51,7 +51,7 @@ class Unread:
 
     Args:
         root: Folder that the image must lie in.
-        name: The image's path below root.
+        name: The image's path below root; "" where the row has none.
         columns: The other columns.
         notes: What to report if the row is written.
     """
@@ -170,5 +170,7 @@ def load(row: Unread | Skipped, pixels: Pixels | None) -> list[Item]:
     """Reads the image of a row and returns the row with its notes, or why it is skipped."""
     if isinstance(row, Skipped):
         return [row]
+    if not row.name:
+        return [{"image": b"", **row.columns}, *row.notes]
     whole = with_image(row.root, row.name, row.columns, pixels)
     return [whole] if isinstance(whole, Skipped) else [whole, *row.notes]

@@ -80,7 +80,8 @@ class Reader:
         try:
             yield from self._in_order(iter(rows))
         except BrokenProcessPool:
-            lost = [row.name for rows, call in self._ahead if call.exception() for row in rows]
+            names = (row.name for rows, call in self._ahead if call.exception() for row in rows)
+            lost = [name for name in names if name]
             raise RawDataError(
                 "a worker process died, of a faulty image or for lack of memory, at one of "
                 f"{', '.join(lost[: self.num_workers * ROWS_A_CALL])}: move that file away or "

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import pyarrow as pa
+
 from vilt.utils import arrow
 from vilt.utils.raw import (
     RawDataError,
@@ -39,7 +41,15 @@ def make_arrow(root: Path, target: Path, reader: Reader | None = None) -> str:
         split: (len(names[split]), _items(root, split, names[split], classes, texts))
         for split in PUBLISHED
     }
-    return arrow.convert(target, "food101", SCHEMA, splits, PUBLISHED, reader or Reader())
+    schema = _named(classes)
+    return arrow.convert(target, "food101_", schema, splits, PUBLISHED, reader or Reader())
+
+
+def _named(classes: Mapping[str, int]) -> pa.Schema:
+    """The schema with the names of the classes, if they are numbered 0, 1, 2, ..."""
+    by_number = {number: name for name, number in classes.items()}
+    names = [by_number.get(number) for number in range(len(classes))]
+    return SCHEMA if None in names else arrow.with_classes(SCHEMA, names, "multiclass")
 
 
 def food_class(name: str) -> str:

@@ -11,6 +11,7 @@ from vilt.utils.reader import Reader
 
 SCHEMA = arrow.schema(text=arrow.TEXTS, label=arrow.CLASS)
 PUBLISHED = {"train": 8500, "dev": 500, "test": 1000}
+CLASSES = ("not hateful", "hateful")
 
 
 def make_arrow(root: Path, target: Path, reader: Reader | None = None) -> str:
@@ -22,7 +23,8 @@ def make_arrow(root: Path, target: Path, reader: Reader | None = None) -> str:
     # Every line is checked before anything is written.
     sizes = {split: sum(1 for _ in _read_lines(base / f"{split}.jsonl")) for split in PUBLISHED}
     splits = {split: (sizes[split], _items(base, split)) for split in PUBLISHED}
-    return arrow.convert(target, "hatememes", SCHEMA, splits, PUBLISHED, reader or Reader())
+    schema = arrow.with_classes(SCHEMA, CLASSES, "binary")
+    return arrow.convert(target, "hatememes_", schema, splits, PUBLISHED, reader or Reader())
 
 
 def _items(base: Path, split: str) -> Iterator[Unread]:

@@ -54,7 +54,8 @@ def make_arrow(root: Path, target: Path, reader: Reader | None = None) -> str:
     require(root, "split.json", "images", "labels")
     names = read_splits(root / "split.json", PUBLISHED)
     splits = {split: (len(names[split]), _items(root, split, names[split])) for split in PUBLISHED}
-    return arrow.convert(target, "mmimdb", SCHEMA, splits, PUBLISHED, reader or Reader())
+    schema = arrow.with_classes(SCHEMA, GENRES, "multilabel")
+    return arrow.convert(target, "mmimdb_", schema, splits, PUBLISHED, reader or Reader())
 
 
 def _items(root: Path, split: str, names: list[str]) -> Iterator[Unread | Skipped]:

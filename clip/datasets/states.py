@@ -1,0 +1,50 @@
+"""What rows really lack, read from the lengths of their images and from their texts alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clip.datasets.shards import open_table
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+
+
+def real_states(table: pa.Table, text_column: str) -> np.ndarray:
+    """Find the state that each row has before anything is simulated; no image is read.
+
+    A row with neither counts as without text: reading its image then fails with the row's number.
+
+    Args:
+        table: of ``open_table``.
+        text_column: a list of strings a row; blank ones are no text.
+
+    Returns:
+        States, (rows,) uint8.
+    """
+    has_text = _joined(_has_text(chunk) for chunk in table.column(text_column).chunks)
+    has_image = _joined(_has_image(chunk) for chunk in table.column("image").chunks)
+    lacking = np.where(has_image, COMPLETE, MISSING_IMAGE)
+    return np.where(has_text, lacking, MISSING_TEXT).astype(np.uint8)
+
+
+def real_of_files(*paths: Path, text_column: str) -> np.ndarray:
+    """Find the states of a split's rows; errors as in ``open_table``."""
+    return real_states(open_table(*paths), text_column)
+
+
+def _joined(parts: object) -> np.ndarray:
+    return np.concatenate([np.zeros(0, dtype=bool), *parts])
+
+
+def _has_text(chunk: pa.Array) -> np.ndarray:
+    """Tell which lists hold a text that is not blank, (rows,) bool."""
+    filled = pc.not_equal(pc.utf8_trim_whitespace(pc.list_flatten(chunk).cast(pa.string())), "")
+    of_row = pc.list_parent_indices(chunk).to_numpy(zero_copy_only=False)
+    found = np.zeros(len(chunk), dtype=bool)
+    found[of_row[filled.fill_null(False).to_numpy(zero_copy_only=False)]] = True
+    return found
+
+
+def _has_image(chunk: pa.Array) -> np.ndarray:
+    return pc.fill_null(pc.binary_length(chunk), 0).to_numpy(zero_copy_only=False) > 0

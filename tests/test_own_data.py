@@ -1,0 +1,182 @@
+"""One's own data from a manifest to a report, through the command lines that DATA.md shows."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+import run
+from clip.datasets import DATASETS
+from tests.conftest import shell
+from tests.own_data import SHAPES, shapes, write_manifest
+
+COUNTS = {"train": 21, "dev": 14, "test": 14}
+EXPERIMENT = """\
+title: Shapes
+source: mine
+base: {task: manifest, max_epoch: 1, val_check_interval: 1.0}
+grid:
+  method:
+    none: {prompt_type: none}
+read: {splits: [val, test]}
+rows: [method]
+columns: [split]
+published: []
+"""
+
+
+def call(*arguments):
+    run.command_line(["run.py", *map(str, arguments)])
+
+
+def convert(folder, rows, name="mine.csv"):
+    """The arrow files of a manifest, by the command line."""
+    path = write_manifest(folder / name, rows)
+    done = shell("--dataset", "manifest", "--root", path, "--target", folder / "arrow",
+                 "--num_workers", 0, program="make_arrow.py")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "arrow"
+
+
+@pytest.fixture(scope="module")
+def arrow(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    return convert(folder, shapes(folder, COUNTS))
+
+
+@pytest.fixture(scope="module")
+def common(settings, arrow):
+    return ["task_finetune_manifest", *settings[1:], f"data_root={arrow}"]
+
+
+@pytest.fixture(scope="module")
+def trained(common, tmp_path_factory):
+    log_dir = tmp_path_factory.mktemp("runs")
+    done = shell("with", *common, f"log_dir={log_dir}", "max_epoch=1", "exp_name=own",
+                 "val_check_interval=1.0")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "really without text 4, without image 3; simulated 9 of the other 14)" in done.stdout
+    return log_dir / "own_dcp_train_both0.7_seed0/version_0"
+
+
+def test_a_run_knows_its_classes(trained):
+    identity = json.loads((trained / "run.json").read_text())["identity"]
+    assert identity["class_names"] == list(SHAPES)
+    assert identity["task_type"] == "multiclass"
+
+
+def test_a_sweep_equals_tests_where_texts_never_existed(trained, common, tmp_path):
+    where = ["with", *common, f"load_path={trained}", f"log_dir={tmp_path}", "exp_name=t"]
+    call("sweep", *where)
+    (csv,) = tmp_path.glob("t_dcp_sweep_*/version_0/sweep.csv")
+    cells = pd.read_csv(csv)
+    for kind, ratio in (("both", 0.0), ("image", 0.7), ("text", 1.0)):
+        call(*where, "test_only=True", f"test_type={kind}", f"test_ratio={ratio}")
+        (path,) = tmp_path.glob(f"t_dcp_test_{kind}{ratio:g}_seed0/version_0/metrics.json")
+        found = json.loads(path.read_text())
+        cell = cells[(cells.missing_type == kind) & (cells.missing_ratio == ratio)].iloc[0]
+        assert found["missing_tables"]["test"] == cell["missing_table"]
+        assert found["test/accuracy"] == pytest.approx(cell["accuracy"], abs=1e-6)
+    again = ["with", *common, f"predictions={csv.parent}/predictions.arrow", "exp_name=p"]
+    call("sweep", *again, f"log_dir={tmp_path}")
+    (csv,) = tmp_path.glob("p_dcp_sweep_*/version_0/sweep.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(csv), cells)
+
+
+def test_a_checkpoint_of_other_classes_is_refused_with_both(trained, settings, common, tmp_path):
+    rows = [row | {"label": row["label"].replace("star", "moon")} for row in
+            shapes(tmp_path, COUNTS)]  # fmt: skip
+    other = ["with", *common, f"data_root={convert(tmp_path, rows)}", f"log_dir={tmp_path}"]
+    call("sweep", "with", *common, f"load_path={trained}", f"log_dir={tmp_path}")
+    (predictions,) = tmp_path.glob("**/predictions.arrow")
+    for words in ([*other, "test_only=True", f"load_path={trained}"],
+                  ["sweep", *other, f"predictions={predictions}"]):  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            call(*words)
+        message = str(ended.value)
+        assert "class_names=['circle', 'square', 'star']" in message
+        assert "class_names=['circle', 'moon', 'square']" in message
+        assert "\n" not in message
+
+
+def test_splits_of_different_manifests_are_refused(arrow, common, tmp_path):
+    shutil.copytree(arrow, tmp_path / "mixed")
+    other = convert(tmp_path, shapes(tmp_path, COUNTS, several=True), "many.parquet")
+    shutil.copy(other / "test.arrow", tmp_path / "mixed")
+    with pytest.raises(SystemExit, match="test.arrow has other classes than .*train.arrow"):
+        call("with", *common, f"data_root={tmp_path}/mixed")
+
+
+@pytest.mark.parametrize(("place", "words"), [("", "no train.arrow; make it with"),
+                                              ("foreign", "do not say their classes")])  # fmt: skip
+def test_files_that_do_not_say_what_they_are_for(place, words, common, arrow_folder, tmp_path):
+    (tmp_path / "foreign").mkdir()
+    for split, (path,) in ((split, DATASETS["hatememes"].find(arrow_folder, split))
+                           for split in ("train", "val", "test")):  # fmt: skip
+        strip(path, tmp_path / "foreign" / f"{split}.arrow")
+    with pytest.raises(SystemExit, match=words):
+        call("with", *common, f"data_root={tmp_path / place}", "log_dir=" + str(tmp_path))
+
+
+def strip(path, target):
+    """The same table without what it says of its classes."""
+    import pyarrow as pa
+
+    table = pa.ipc.open_file(path).read_all().replace_schema_metadata(None)
+    with pa.ipc.new_file(target, table.schema) as writer:
+        writer.write_table(table)
+
+
+def test_multilabel_and_binary_manifests_train_and_test(settings, tmp_path):
+    two = [row | {"label": int(row["label"] == "star")} for row in shapes(tmp_path, COUNTS)]
+    kinds = {"F1_Macro": shapes(tmp_path, COUNTS, several=True), "AUROC": two}
+    for headline, rows in kinds.items():
+        root = convert(tmp_path / headline, [row | {"image": ""} for row in rows if row["text"]],
+                       "mine.jsonl")  # fmt: skip
+        place = ["with", "task_finetune_manifest", *settings[1:], f"data_root={root}",
+                 f"log_dir={tmp_path / headline}"]  # fmt: skip
+        call(*place, "max_steps=2", "prompt_type=none")
+        call(*place, "test_only=True", f"load_path={tmp_path / headline}")
+        (path,) = (tmp_path / headline).glob("*_test_*/version_0/metrics.json")
+        assert 0 <= json.loads(path.read_text())[f"test/{headline}"] <= 1
+
+
+def test_a_report_names_the_classes(common, tmp_path):
+    (tmp_path / "shapes.yaml").write_text(EXPERIMENT)
+    call("reproduce", "with", *common[1:], f"experiment={tmp_path}/shapes.yaml",
+         f"log_dir={tmp_path}")  # fmt: skip
+    page = (tmp_path / "shapes/report.html").read_text()
+    assert all(f">{name}<" in page for name in SHAPES)
+
+
+def test_check_says_what_a_data_set_holds(common, tmp_path, capsys):
+    rows = shapes(tmp_path, COUNTS)
+    rows[1] |= {"image": rows[0]["image"]}  # within train
+    rows[21] |= {"image": rows[2]["image"], "text": rows[2]["text"]}  # of train in val
+    rows[3] |= {"text": "word " * 200}
+    root = convert(tmp_path, rows)
+    call("check", "with", *common, f"data_root={root}", f"log_dir={tmp_path}/log")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["manifest:", "multiclass,", "3", "classes"] in lines
+    assert ["train", "21", "14", "4", "3", "0"] in lines  # rows, complete, no text, no image
+    assert ["circle", "7", "5", "5"] in lines
+    cut = next(line for line in lines if line[0:1] == ["train"] and line[-1] == "%")
+    assert cut[-2] == "5.9"  # one of 17 texts
+    assert int(cut[3]) >= 202
+    assert ["train", "12", "12", "12", "9", "9", "9"] in lines
+    assert ["train", "1", "0"] in lines
+    assert ["val", "in", "train", "1", "1"] in lines
+    assert ["test", "in", "train", "0", "0"] in lines
+    with Image.open(tmp_path / "log/manifest_samples.png") as picture:
+        assert picture.size == (1440, 960)
+        colours = picture.convert("RGB").resize((60, 40)).getcolors(60 * 40)
+        assert len(colours) > 20
+
+
+def test_check_counts_words_where_there_is_no_tokenizer(common, tmp_path, capsys):
+    call("check", "with", *common, f"vit={tmp_path}/nowhere", f"log_dir={tmp_path}")
+    out = capsys.readouterr().out
+    assert "lengths of texts in words" in out
+    assert "nowhere" in out

@@ -1,0 +1,147 @@
+"""A manifest, one's own table of images, texts and labels: its rows in a stream, checked."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vilt.utils.raw import RawDataError
+
+COLUMNS = ("image", "text", "label")
+SPLIT = "split"
+SPLITS = {"train": "train", "val": "val", "dev": "val", "test": "test"}
+SEPARATOR = "|"  # between the labels of one csv cell
+ROWS_READ = 1024  # rows of a parquet file in memory
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a manifest.
+
+    Args:
+        number: Of the row, from 1.
+        image: Path relative to the manifest, or "".
+        text: The text, or "" where it is blank.
+        labels: Names of its classes; None where the row says nothing.
+        several: Whether the label was written as a list.
+        split: train, val or test; None where the manifest has no such column.
+    """
+
+    number: int
+    image: str
+    text: str
+    labels: tuple[str, ...] | None
+    several: bool
+    split: str | None
+
+    @property
+    def name(self) -> str:
+        """What a report calls the row."""
+        return self.image or f"row {self.number}"
+
+
+def read_entries(path: Path) -> Iterator[Entry]:
+    """Yields the rows of a csv, jsonl or parquet file, a few of them in memory at a time.
+
+    Raises:
+        RawDataError: If the file is none of these, lacks a column, or a row is not valid; the
+            message names the row.
+    """
+    if path.suffix not in READERS:
+        raise RawDataError(f"{path} is no manifest: give a file that ends in {', '.join(READERS)}")
+    if not path.is_file():
+        raise RawDataError(f"{path} is absent; give the manifest's own path as --root")
+    seen: set[str] = set()
+    try:
+        for number, record in READERS[path.suffix](path):
+            seen.update(record)
+            yield _entry(f"{path} row {number}", number, record, path.suffix == ".csv")
+    except RawDataError:
+        raise
+    except (csv.Error, pa.ArrowException, ValueError) as error:
+        cause = str(error).splitlines()[0]
+        raise RawDataError(f"{path} is no valid {path.suffix[1:]} file ({cause})") from None
+    if absent := [column for column in COLUMNS if column not in seen]:
+        found = ", ".join(map(str, sorted(seen, key=str))) or "no row"
+        raise RawDataError(f"{path} has no column {', '.join(absent)}, but {found}; see DATA.md")
+
+
+def _read_csv(path: Path) -> Iterator[tuple[int, Record]]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, strict=True)
+        for number, record in enumerate(reader, start=1):
+            if None in record:
+                raise RawDataError(
+                    f"{path} row {number} has more cells than the header: put a text that holds "
+                    "commas or line ends into double quotes"
+                )
+            yield number, record
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[int, Record]]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise RawDataError(f"{path} row {number} is not valid JSON ({error})") from None
+            if not isinstance(record, dict):
+                raise RawDataError(f"{path} row {number} is no JSON object")
+            yield number, record
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, Record]]:
+    with pq.ParquetFile(path) as file:
+        wanted = [name for name in file.schema_arrow.names if name in (*COLUMNS, SPLIT)]
+        number = 0
+        for batch in file.iter_batches(ROWS_READ, columns=wanted):
+            for record in batch.to_pylist():
+                number += 1
+                yield number, record
+
+
+READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+
+
+def _entry(place: str, number: int, record: Record, in_csv: bool) -> Entry:
+    image, text = (_string(place, key, record.get(key)) for key in ("image", "text"))
+    label, split = record.get("label"), record.get(SPLIT)
+    if SPLIT in record and split not in SPLITS:
+        raise RawDataError(f"{place} has the split {split!r}; it is one of {', '.join(SPLITS)}")
+    if in_csv and isinstance(label, str) and SEPARATOR in label:
+        label = [name for name in label.split(SEPARATOR) if name.strip()]
+    several = isinstance(label, list)
+    labels = tuple(_name(place, one) for one in (label if several else [label]))
+    if several and not all(labels):
+        raise RawDataError(f"{place} has an empty label in its list; leave it out")
+    return Entry(number, image.strip(), text if text.strip() else "",
+                 labels if several or all(labels) else None, several,
+                 SPLITS[split] if SPLIT in record else None)  # fmt: skip
+
+
+def _string(place: str, key: str, value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise RawDataError(f"{place} has the {key} {value!r:.60}; give a text, or leave it empty")
+    return value or ""
+
+
+def _name(place: str, label: Any) -> str:
+    """A label's class; "" where there is none."""
+    if isinstance(label, float) and (label.is_integer() or label != label):
+        label = int(label) if label == label else None  # pandas' integers beside an empty cell
+    if label is None:
+        return ""
+    if isinstance(label, bool) or not isinstance(label, str | int):
+        raise RawDataError(
+            f"{place} has the label {label!r:.60}; give a text, a whole number or a list of them"
+        )
+    return str(label).strip()

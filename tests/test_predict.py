@@ -96,7 +96,7 @@ def in_three_states(run_folder, settings, tmp_path_factory):
     call("sweep", "with", "task_finetune_mmimdb", *settings, f"load_path={run_folder}",
          f"log_dir={log_dir}")  # fmt: skip
     (path,) = log_dir.glob("**/predictions.arrow")
-    return StatePredictions.load(path, "mmimdb").logits.sigmoid().numpy()
+    return StatePredictions.load(path, "mmimdb", "test").logits.sigmoid().numpy()
 
 
 def test_python_and_command_give_the_logits_of_a_sweep(

@@ -11,7 +11,7 @@ from clip.modules.objectives import TASKS
 from tests.fabricated import predict
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [name for name, task in TASKS.items() if task])
 def test_predictions_are_read_as_they_were_written(task, tmp_path):
     made = predict(task, "test", 1.0, 0, 500)
     made.save(tmp_path / "made.arrow")

@@ -103,10 +103,10 @@ def test_a_sample_without_a_text_is_scored_without_it_in_every_cell(tmp_path):
     assert torch.equal(logits[:, 0], -right[0].expand(3, 2))
     assert torch.equal(logits[:, 1], torch.stack([right[1], -right[1], right[1]]))
     facts = {"class_names": ["no", "yes"], "task_type": "binary"}
-    found = StatePredictions(logits, torch.tensor([1, 0]), np.arange(2), 2,
+    found = StatePredictions(logits, torch.tensor([1, 0]), np.arange(2), 2, "test",
                              {"task": "manifest"} | facts, {"missing_text": [0]})  # fmt: skip
     found.save(tmp_path / "p.arrow")
-    back = StatePredictions.load(tmp_path / "p.arrow", "manifest")
+    back = StatePredictions.load(tmp_path / "p.arrow", "manifest", "test")
     assert back.real.tolist() == [1, 0]
 
     def cell(kind, ratio, seed):

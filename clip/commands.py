@@ -81,16 +81,20 @@ def train(config: Config, given: Given) -> Config:
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     if not folder:
         return {}
-    best, last = callbacks
-    score = None if best.best_model_score is None else float(best.best_model_score)
-    result = {"folder": str(folder), "best": best.best_model_path, "last": last.best_model_path,
-              headline: score, "missing_tables": data.table_hashes}  # fmt: skip
-    result |= meter.measured(trainer.global_step)
+    result = {"folder": str(folder), "missing_tables": data.table_hashes}
+    result |= kept(callbacks, headline) | meter.measured(trainer.global_step)
     runs.write_json(folder / "metrics.json", result)
     print(json.dumps(result, indent=2))
     print(f"evaluate it: python run.py with task_finetune_{config['task']} "
           f"data_root={config['data_root']} load_path={folder} test_only=True")  # fmt: skip
     return result
+
+
+def kept(callbacks: list[Any], headline: str) -> Config:
+    """Name a training's best and last checkpoint, and give the best's score if it has one."""
+    best, last = callbacks
+    score = None if best.best_model_score is None else float(best.best_model_score)
+    return {"best": best.best_model_path, "last": last.best_model_path, headline: score}
 
 
 def evaluate(config: Config, given: Given) -> Config:

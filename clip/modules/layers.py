@@ -20,7 +20,7 @@ class QuickGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it to a tensor of any shape."""
-        return F.silu(1.702 * x) / 1.702  # the product as written keeps two tensors for backward
+        return F.silu(1.702 * x) / 1.702  # the product keeps two tensors for backward
 
 
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
@@ -77,15 +77,7 @@ class Attention(nn.Module):
         Returns:
             (B, L - unread, D).
         """
-        if context is None:
-            projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-            q, k, v = projected.chunk(3, dim=-1)
-        else:
-            width = query.shape[-1]
-            q_weight, kv_weight = self.in_proj_weight.split([width, 2 * width])
-            q_bias, kv_bias = self.in_proj_bias.split([width, 2 * width])
-            q = F.linear(query, q_weight, q_bias)
-            k, v = F.linear(context, kv_weight, kv_bias).chunk(2, dim=-1)
+        q, k, v = self._project(query, context)
         if prefix is not None:
             in_front = prefix.keys.shape[1]
             k = torch.cat([prefix.keys.to(k.dtype), k], dim=1)
@@ -101,6 +93,15 @@ class Attention(nn.Module):
         else:
             mixed = q @ k.mT @ v  # not every GPU kernel takes a batch of none
         return self.out_proj(rearrange(mixed[:, :, unread:], "b h l d -> b l (h d)"))
+
+    def _project(self, query: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+        if context is None:
+            return F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        width = query.shape[-1]
+        q_weight, kv_weight = self.in_proj_weight.split([width, 2 * width])
+        q_bias, kv_bias = self.in_proj_bias.split([width, 2 * width])
+        k, v = F.linear(context, kv_weight, kv_bias).chunk(2, dim=-1)
+        return F.linear(query, q_weight, q_bias), k, v
 
 
 def visible_before(length: int, device: torch.device) -> Tensor:

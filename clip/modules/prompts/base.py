@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,27 @@ class Frame:
 @dataclass(frozen=True)
 class NoSettings:
     """The settings of a method that has none of its own."""
+
+
+@dataclass(frozen=True)
+class SetSettings:
+    """The settings of a method that was made without missing cases.
+
+    Attributes:
+        per_case: one set of prompts for each missing case; False: one for all, as in the original.
+        method: key of ``PROMPT_TYPES``, for messages.
+    """
+
+    per_case: bool = False
+    method: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_choice(f"{self.method}.per_case", self.per_case, (True, False))
+
+    @property
+    def sets(self) -> int:
+        """How many sets of prompts there are."""
+        return len(CASES) if self.per_case else 1
 
 
 class PromptMethod(nn.Module):

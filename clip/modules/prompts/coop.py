@@ -1,34 +1,23 @@
 """CoOp as the paper compares with it: learnable prompts at the input level only."""
 
-from dataclasses import dataclass
-
 from torch import nn
 
-from clip.missing import CASES
 from clip.modules.prompts.base import (
     IMAGE,
     TEXT,
     CasePrompts,
     Frame,
     PromptMethod,
-    check_choice,
+    SetSettings,
     for_all_cases,
     initial_prompt,
 )
 
 
-@dataclass(frozen=True)
-class CoOpSettings:
-    """The method's own settings.
+class CoOpSettings(SetSettings):
+    """The method's own settings."""
 
-    Attributes:
-        per_case: one set of prompts for each missing case; False: one for all, as in the original.
-    """
-
-    per_case: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice("coop.per_case", self.per_case, (True, False))
+    method = "coop"
 
 
 class ContextPrompts(PromptMethod):
@@ -42,9 +31,11 @@ class ContextPrompts(PromptMethod):
 
     def __init__(self, frame: Frame, settings: CoOpSettings):
         super().__init__(frame, settings)
-        sets = len(CASES) if settings.per_case else 1
         self.context = nn.ParameterDict(
-            {tower: initial_prompt(sets, frame.length, d) for tower, d in frame.widths.items()}
+            {
+                tower: initial_prompt(settings.sets, frame.length, d)
+                for tower, d in frame.widths.items()
+            }
         )
 
     def cases(self) -> CasePrompts:

@@ -1,34 +1,23 @@
 """MaPLe: the image tower's prompts are made from the text tower's."""
 
-from dataclasses import dataclass
-
 from torch import nn
 
-from clip.missing import CASES
 from clip.modules.prompts.base import (
     IMAGE,
     TEXT,
     CasePrompts,
     Frame,
     PromptMethod,
-    check_choice,
+    SetSettings,
     for_all_cases,
     initial_prompt,
 )
 
 
-@dataclass(frozen=True)
-class MaPLeSettings:
-    """The method's own settings.
+class MaPLeSettings(SetSettings):
+    """The method's own settings."""
 
-    Attributes:
-        per_case: one set of prompts for each missing case; False: one for all, as in the original.
-    """
-
-    per_case: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice("maple.per_case", self.per_case, (True, False))
+    method = "maple"
 
 
 class CoupledPrompts(PromptMethod):
@@ -45,8 +34,8 @@ class CoupledPrompts(PromptMethod):
     def __init__(self, frame: Frame, settings: MaPLeSettings):
         super().__init__(frame, settings)
         frame.check_depth("prompt_depth", frame.depth)
-        sets, widths = len(CASES) if settings.per_case else 1, frame.widths
-        self.text = initial_prompt(frame.depth, sets, frame.length, widths[TEXT])
+        widths = frame.widths
+        self.text = initial_prompt(frame.depth, settings.sets, frame.length, widths[TEXT])
         self.couplings = nn.ModuleList(
             nn.Linear(widths[TEXT], widths[IMAGE]) for _ in range(frame.depth)
         )

@@ -74,8 +74,7 @@ def train(config: Config, given: Given) -> Config:
         max_epochs=config["max_epoch"],
         max_steps=config["max_steps"] or -1,
         accumulate_grad_batches=accumulated,
-        # A share of less than one batch is one batch.
-        val_check_interval=min(1.0, max(config["val_check_interval"], LEAST / max(1, batches))),
+        val_check_interval=validation_share(config["val_check_interval"], batches),
         fast_dev_run=config["fast_dev_run"],
     )
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -88,6 +87,11 @@ def train(config: Config, given: Given) -> Config:
     print(f"evaluate it: python run.py with task_finetune_{config['task']} "
           f"data_root={config['data_root']} load_path={folder} test_only=True")  # fmt: skip
     return result
+
+
+def validation_share(wanted: float, batches: float) -> float:
+    """Give the share of an epoch between validations: as wanted, but at least one batch."""
+    return min(1.0, max(wanted, LEAST / max(1, batches)))
 
 
 def kept(callbacks: list[Any], headline: str) -> Config:

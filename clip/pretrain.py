@@ -153,8 +153,9 @@ def samples_of(dataset: ArrowDataset, label: str) -> list[int]:
     if label:
         chosen = [i for i in chosen if str(dataset.labels[dataset.rows[i]].tolist()) == label]
     if not chosen:
-        raise UserError(f"pretrain.sources: no sample of {dataset.place} has the label {label}")
-    return list(chosen)
+        labelled = f" with the label {label}" * bool(label)
+        raise UserError(f"pretrain.sources: {dataset.place} has no whole pair{labelled}")
+    return chosen
 
 
 def read_pairs(

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -226,6 +227,12 @@ def test_a_key_changes_with_what_decides_numbers_and_with_nothing_else(key, tmp_
     )
 
 
+def test_a_key_does_not_change_with_the_settings_of_another_method(key):
+    other = {"dcp": {"generator": "fc"}}
+    assert key(prompt_type="none", **other) == key(prompt_type="none")
+    assert key(prompt_type="dcp", **other) != key(prompt_type="dcp")
+
+
 def test_a_key_changes_with_the_data_and_survives_a_move(key, tmp_path):
     for name, sizes in (("a", {"train": 6, "dev": 3, "test": 3}),
                         ("b", {"train": 6, "dev": 3, "test": 3}),
@@ -268,6 +275,8 @@ def test_a_table_has_means_deviations_published_values_and_holes(tmp_path):
     assert as_markdown(made).splitlines()[3] == "| DCP | 52.00 ± 1.41 | 50.00 | 40.00 |  |"
     empty = table(experiment, pd.DataFrame(), runs)
     assert np.all(empty["val ours"] == "")
+    unheard = replace(experiment, published={})
+    assert table(unheard, cells, runs).columns.tolist() == ["method", "val ours", "test ours"]
 
 
 def test_settings_that_go_over_an_experiments_own_are_named():

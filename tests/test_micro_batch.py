@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clip import micro_batch
-from clip.commands import train
+from clip.commands import train, validation_share
 from clip.config import ex
 from clip.config_rules import validate
 from clip.errors import UserError
@@ -70,3 +70,11 @@ def test_what_the_backward_pass_keeps_is_counted(baseline):
                   + tiny.SIZES.text_width * tiny.SIZES.text_layers)  # fmt: skip
     more = (micro_batch.saved_bytes(model, tiny.SIZES) for model in (thick, thin))
     assert next(more) - next(more) > 4 * 4 * tokens  # each keeps its hidden 4 D at least
+
+
+@given(wanted=st.floats(1e-6, 1), batches=st.integers(1, 5000))
+def test_a_validation_comes_after_whole_batches(wanted, batches):
+    """As Lightning counts: 49 * (1 / 49) would be none."""
+    share = validation_share(wanted, batches)
+    assert 1 <= int(batches * share) <= batches
+    assert int(batches * share) == max(1, int(batches * wanted))

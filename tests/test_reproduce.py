@@ -129,6 +129,7 @@ def test_a_run_killed_after_its_last_epoch_only_predicts(lost, unbroken, setting
     assert again["steps"] == earlier["steps"]
     assert again["best_val"] == earlier["best_val"]
     assert Path(again["checkpoint"]).name == Path(earlier["checkpoint"]).name
+    assert tmp_path in Path(again["checkpoint"]).parents  # not where the folder was before
     paths = [log_dir / "runs" / name / "val.arrow" for log_dir in (unbroken, tmp_path)]
     before, after = (StatePredictions.load(path, "mmimdb", "val").logits for path in paths)
     assert torch.equal(before, after)

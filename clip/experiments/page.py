@@ -91,10 +91,9 @@ def facts(
 def results(experiment: Experiment, cells: pd.DataFrame, known: Mapping[str, Record]) -> Section:
     """Lay out the experiment's own table."""
     kinds = _listed(experiment.read.metric_of(record.goal) for record in known.values())
-    text = (
-        f"{kinds} in percent: the mean ± the standard deviation over n seeds. Small print: the "
-        "published value, and ours less it."
-    )
+    text = f"{kinds} in percent: the mean ± the standard deviation over n seeds."
+    if cells["published"].notna().any():
+        text += " Small print: the published value, and ours less it."
     return Section("Results", text, tables=[layout.main_table(experiment, cells)])
 
 

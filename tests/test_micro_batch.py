@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clip import micro_batch
@@ -72,6 +72,7 @@ def test_what_the_backward_pass_keeps_is_counted(baseline):
     assert next(more) - next(more) > 4 * 4 * tokens  # each keeps its hidden 4 D at least
 
 
+@example(wanted=0.01, batches=49)
 @given(wanted=st.floats(1e-6, 1), batches=st.integers(1, 5000))
 def test_a_validation_comes_after_whole_batches(wanted, batches):
     """As Lightning counts: 49 * (1 / 49) would be none."""

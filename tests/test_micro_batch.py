@@ -68,8 +68,12 @@ def test_what_the_backward_pass_keeps_is_counted(baseline):
     thick = build_model(tiny.clip_state(), "dcp", 5, 6, 1)
     tokens = 3 * (tiny.SIZES.image_width * tiny.SIZES.image_layers
                   + tiny.SIZES.text_width * tiny.SIZES.text_layers)  # fmt: skip
-    more = (micro_batch.saved_bytes(model, tiny.SIZES) for model in (thick, thin))
-    assert next(more) - next(more) > 4 * 4 * tokens  # each keeps its hidden 4 D at least
+    more, less = (micro_batch.saved_bytes(model, tiny.SIZES) for model in (thick, thin))
+    assert more - less > 4 * 4 * tokens  # each keeps its hidden 4 D at least
+    # And at most 12 D with q, k, v and what norms and attention need; no frozen weight counts.
+    sizes = ((tiny.SIZES.grid**2 + 1 + 6, tiny.SIZES.image_width, tiny.SIZES.image_layers),
+             (tiny.SIZES.context + 6, tiny.SIZES.text_width, tiny.SIZES.text_layers))  # fmt: skip
+    assert more < 4 * 12 * sum(length * width * layers for length, width, layers in sizes)
 
 
 @example(wanted=0.01, batches=49)

@@ -155,6 +155,7 @@ def test_check_says_what_a_data_set_holds(common, tmp_path, capsys):
     rows = shapes(tmp_path, COUNTS)
     rows[1] |= {"image": rows[0]["image"]}  # within train
     rows[21] |= {"image": rows[2]["image"], "text": rows[2]["text"]}  # of train in val
+    rows[22] |= {"image": rows[2]["image"]}
     rows[3] |= {"text": "word " * 200}
     root = convert(tmp_path, rows)
     call("check", "with", *common, f"data_root={root}", f"log_dir={tmp_path}/log")
@@ -167,7 +168,7 @@ def test_check_says_what_a_data_set_holds(common, tmp_path, capsys):
     assert int(cut[3]) >= 202
     assert ["train", "12", "12", "12", "9", "9", "9"] in lines
     assert ["train", "1", "0"] in lines
-    assert ["val", "in", "train", "1", "1"] in lines
+    assert ["val", "in", "train", "2", "1"] in lines
     assert ["test", "in", "train", "0", "0"] in lines
     with Image.open(tmp_path / "log/manifest_samples.png") as picture:
         assert picture.size == (1440, 960)

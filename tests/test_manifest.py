@@ -105,6 +105,11 @@ def test_the_command_line_skips_and_names_rows_that_cannot_be_used(tmp_path):
         ("m.jsonl", '{"image": "", "text": "", "label": 1}\n{', "row 2 is not valid JSON"),
         ("m.jsonl", "[1]\n", "row 1 is no JSON object"),
         ("m.jsonl", '{"image": 5, "text": "", "label": 1}', "row 1 has the image 5; give a text"),
+        ("m.jsonl", '{"text": "a \\ud83d", "label": 1}', "half a character in its text, '\\ud83d'"),
+        ("m.jsonl", '{"text": "t", "label": "\\ud83d"}', "half a character in its label"),
+        ("m.jsonl", '{"label": 1, "split": "dev"}\n{"label": 2}', "row 2 differs from the rows"),
+        ("m.jsonl", '{"label": 1}\n{"label": 2, "split": "dev"}', "which lack a split"),
+        ("m.jsonl", "[" * 100_000, "row 1 is not valid JSON"),
         ("m.jsonl", '{"image": "", "text": "t", "label": true}', "row 1 has the label True"),
         ("m.jsonl", '{"image": "", "text": "t", "label": 0.5}', "row 1 has the label 0.5"),
         ("m.jsonl", '{"image": "", "text": "t", "label": ["a", ""]}', "has an empty label"),
@@ -140,8 +145,29 @@ def test_a_drawn_split_keeps_images_together_and_old_rows_in_place(tmp_path):
     assert found[::2] == found[1::2]
     assert splits(rows[200:]) == found[200:]
     assert splits(rows, writer.Split((0.5, 0.25, 0.25), seed=2)) != found
+    assert splits([row | {"image": f"./{row['image']}"} for row in rows]) == found
     assert [abs(found.count(split) / 600 - share) < 0.1 for split, share in
             zip(FILES, (0.5, 0.25, 0.25), strict=True)] == [True] * 3  # fmt: skip
+
+
+def test_a_failed_conversion_leaves_all_earlier_splits(tmp_path):
+    """Else a row that moved from test to train would be in both."""
+    rows = [row | {"text": row["split"]} for row in three()]
+    writer.make_arrow(write_manifest(tmp_path / "m.jsonl", rows), tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    moved = [rows[2] | {"split": "train"}, rows[1], rows[0] | {"split": "test", "image": "gone"}]
+    with pytest.raises(RawDataError, match=r"no row for .*test.arrow: image is absent"):
+        writer.make_arrow(write_manifest(tmp_path / "m.jsonl", moved), tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_nan_is_an_empty_cell_and_a_text_may_be_long(tmp_path):
+    rows = three(image=float("nan"), text="long " * 40_000)
+    for name in ("m.jsonl", "m.csv"):
+        given = [row | {"image": ""} for row in rows] if name == "m.csv" else rows
+        writer.make_arrow(write_manifest(tmp_path / name, given), tmp_path)
+        assert table(tmp_path / "test.arrow")["image"].to_pylist() == [b""]
+        assert table(tmp_path / "test.arrow")["text"].to_pylist() == [[rows[0]["text"]]]
 
 
 def test_numbers_are_classes_in_their_order(tmp_path):

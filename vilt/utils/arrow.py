@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,21 @@ def _batches(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]
         yield pa.RecordBatch.from_pylist(pending, schema)
 
 
+@contextmanager
+def _together(*paths: Path) -> Iterator[dict[Path, Path]]:
+    """Gives each file a part to write to; all get their names at the end, or none does."""
+    parts = {path: path.with_name(f"{path.name}.{os.getpid()}.part") for path in paths}
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield parts
+        for path, part in parts.items():
+            part.replace(path)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
 def write_arrow(path: Path, schema: pa.Schema, items: Iterable[Item]) -> Counts:
     """Streams rows into an arrow IPC file that gets its name only when it is complete.
 
@@ -92,21 +108,20 @@ def write_arrow(path: Path, schema: pa.Schema, items: Iterable[Item]) -> Counts:
     Raises:
         RawDataError: If no row is left to write.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _together(path) as parts:
+        return _fill(parts[path], path, schema, items)
+
+
+def _fill(part: Path, path: Path, schema: pa.Schema, items: Iterable[Item]) -> Counts:
     counts = Counts()
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as sink:
-            with pa.ipc.new_file(sink, schema) as writer:
-                for batch in _batches(_sift(items, counts), schema):
-                    writer.write_batch(batch)
-            sink.flush()
-            os.fsync(sink.fileno())
-        if not counts.written:
-            raise RawDataError(f"no row for {path}: {counts.skipped or 'the split is empty'}")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with part.open("wb") as sink:
+        with pa.ipc.new_file(sink, schema) as writer:
+            for batch in _batches(_sift(items, counts), schema):
+                writer.write_batch(batch)
+        sink.flush()
+        os.fsync(sink.fileno())
+    if not counts.written:
+        raise RawDataError(f"no row for {path}: {counts.skipped or 'the split is empty'}")
     return counts
 
 
@@ -120,6 +135,8 @@ def convert(
 ) -> str:
     """Writes `{prefix}{split}.arrow` into target for each split and returns the closing table.
 
+    The files get their names together: beside old ones, new splits could share rows with them.
+
     Args:
         target: The folder to write to.
         prefix: What the file names begin with.
@@ -129,11 +146,13 @@ def convert(
         reader: Reads the images.
     """
     table = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
-    with reader:
+    paths = {split: target / f"{prefix}{split}.arrow" for split in splits}
+    with reader, _together(*paths.values()) as parts:
         for split, (total, rows) in splits.items():
-            path = target / f"{prefix}{split}.arrow"
+            path = paths[split]
             with tqdm(total=total, desc=path.name, unit="row", disable=None) as bar:
-                counts = write_arrow(path, schema, _watched(reader.items(rows), bar))
+                items = _watched(reader.items(rows), bar)
+                counts = _fill(parts[path], path, schema, items)
             table += _report(split, counts, published.get(split, "-"))
     return "\n".join(table)
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,12 @@ def read_entries(path: Path) -> Iterator[Entry]:
     seen: set[str] = set()
     try:
         for number, record in READERS[path.suffix](path):
+            if seen and (SPLIT in record) != (SPLIT in seen):
+                before = "have" if SPLIT in seen else "lack"
+                raise RawDataError(
+                    f"{path} row {number} differs from the rows before it, which {before} a "
+                    f"{SPLIT}: give one in every row or in none"
+                )
             seen.update(record)
             yield _entry(f"{path} row {number}", number, record, path.suffix == ".csv")
     except RawDataError:
@@ -74,6 +81,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, Record]]:
+    csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, strict=True)
         for number, record in enumerate(reader, start=1):
@@ -92,7 +100,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Record]]:
                 continue
             try:
                 record = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise RawDataError(f"{path} row {number} is not valid JSON ({error})") from None
             if not isinstance(record, dict):
                 raise RawDataError(f"{path} row {number} is no JSON object")
@@ -129,9 +137,22 @@ def _entry(place: str, number: int, record: Record, in_csv: bool) -> Entry:
 
 
 def _string(place: str, key: str, value: Any) -> str:
-    if value is not None and not isinstance(value, str):
+    if value is None or value != value:  # NaN, as pandas writes an empty cell
+        return ""
+    if not isinstance(value, str):
         raise RawDataError(f"{place} has the {key} {value!r:.60}; give a text, or leave it empty")
-    return value or ""
+    return _encodable(place, key, value)
+
+
+def _encodable(place: str, key: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can escape one half of a surrogate pair
+        raise RawDataError(
+            f"{place} has half a character in its {key}, {text[error.start]!a} at {error.start}; "
+            "remove it"
+        ) from None
+    return text
 
 
 def _name(place: str, label: Any) -> str:
@@ -144,4 +165,4 @@ def _name(place: str, label: Any) -> str:
         raise RawDataError(
             f"{place} has the label {label!r:.60}; give a text, a whole number or a list of them"
         )
-    return str(label).strip()
+    return _encodable(place, "label", str(label).strip())

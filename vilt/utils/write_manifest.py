@@ -1,6 +1,7 @@
 """One's own data: a manifest of images, texts and labels to arrow rows, classes found in it."""
 
 import hashlib
+import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class Split:
 
         Rows of one image stay together, and a row keeps its split when others are added.
         """
-        key = f"{self.seed}/{entry.image or entry.text}".encode("utf-8", "surrogatepass")
+        image = posixpath.normpath(entry.image) if entry.image else ""  # ./a.png is a.png
+        key = f"{self.seed}/{image or entry.text}".encode()
         place = int.from_bytes(hashlib.sha256(key).digest()[:8]) / 2**64
         ends = list(accumulate(self.shares))
         return next((f for f, end in zip(FILES, ends, strict=True) if place < end), FILES[-1])

@@ -201,3 +201,14 @@ def test_errors_stand_on_the_page_in_words(browser, tmp_path):
     unnamed = browser.js("[...document.querySelectorAll('input, textarea')].filter("
                          "field => !field.labels.length).length")  # fmt: skip
     assert unnamed == 0
+
+
+def test_the_last_choice_counts_and_a_file_that_cannot_be_read_is_named(browser, poster, tmp_path):
+    (tmp_path / "poster.png").write_bytes(poster)
+    browser.choose_file("#file", tmp_path / "poster.png")
+    browser.wait("!at('preview').hidden")
+    browser.js("Promise.all([choose(at('file').files[0]), choose(null)])")
+    assert browser.js("at('preview').hidden")
+    (tmp_path / "poster.png").unlink()
+    browser.js("choose(at('file').files[0])")
+    assert browser.js("at('error').textContent") == "poster.png cannot be read"

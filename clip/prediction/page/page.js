@@ -6,7 +6,7 @@ const WAIT = 400; // milliseconds after the last key
 const WORDS = { complete: "image and text", text: "the image alone", image: "the text alone" };
 
 const at = (id) => document.getElementById(id);
-const image = { file: null, encoded: null };
+const image = { last: null, encoded: null }; // what was chosen last, and what was read
 let answer = null;
 let asking = false;
 let changed = false;
@@ -38,10 +38,17 @@ async function choose(file) {
     showError(`${file.name} has over 10 MB; make it smaller.`);
     return;
   }
+  image.last = file;
+  let encoded = null;
+  try {
+    encoded = file && (await encode(file));
+  } catch (error) {
+    return showError(error.message);
+  }
+  if (image.last !== file) return; // another was chosen, or it was removed, meanwhile
+  image.encoded = encoded;
   const preview = at("preview");
   if (preview.src) URL.revokeObjectURL(preview.src);
-  image.file = file;
-  image.encoded = file && (await encode(file));
   if (file) preview.src = URL.createObjectURL(file);
   else preview.removeAttribute("src");
   preview.hidden = !file;

@@ -150,7 +150,8 @@ def _adopt(
     of_method = f"{config['prompt_type']}."
     for key, value in identity.items():
         if key.startswith(of_method) and key not in given:
-            config[of_method[:-1]][key.removeprefix(of_method)] = value
+            # A method that is unknown here has no settings; it is refused when they are read.
+            config.setdefault(of_method[:-1], {})[key.removeprefix(of_method)] = value
 
 
 def task_of(config: dict[str, Any]) -> tuple[Task, dict[str, Any]]:

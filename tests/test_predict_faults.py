@@ -1,12 +1,15 @@
 """What cannot be predicted is named in one line; what can be is predicted all the same."""
 
 import json
+import os
+import shutil
 import struct
 import zlib
 
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 import clip
@@ -53,6 +56,7 @@ def files(tmp_path_factory):
     (folder / "bare.csv").write_text("image,text\n")
     (folder / "other.csv").write_text("picture,words\na,b\n")
     (folder / "latin.csv").write_bytes("text\nÄpfel\n".encode("latin-1"))
+    (folder / "open.csv").write_text('text\na\n"an open quote\nb\nc\n')
     (folder / "broken.parquet").write_text("PAR1")
     (folder / "films.txt").write_text("text\na\n")
     return folder
@@ -83,6 +87,9 @@ def test_python_names_the_row_and_the_file(name, words, model, files):
     ((None, [5]), "row 0: the text is 5"),
     (([5], None), "row 0: the image is of the type int"),
     ((None, ["a"], 0), "batch_size=0"),
+    ((None, "a film"), "texts is one str; give a list"),
+    (("good.png", None), "images is one str; give a list"),
+    ((Image.new("RGB", (2, 2)), ["a"]), "images is one Image; give a list"),
 ])  # fmt: skip
 def test_python_refuses(arguments, words, model):
     with pytest.raises(UserError) as caught:
@@ -104,6 +111,7 @@ MISTAKES = [
     (["load_path={run}", "input={files}/bare.csv"], "no rows"),
     (["load_path={run}", "input={files}/other.csv"], "its columns are picture, words"),
     (["load_path={run}", "input={files}/latin.csv"], "latin.csv cannot be read"),
+    (["load_path={run}", "input={files}/open.csv"], "open.csv cannot be read"),
     (["load_path={run}", "input={files}/broken.parquet"], "broken.parquet cannot be read"),
     (["load_path={run}", "input={files}", "output=x.txt"], "output=x.txt is of no known kind"),
     (["load_path={run}", "input={files}", "output={files}/there.csv"], "is there already"),
@@ -168,7 +176,8 @@ def test_an_input_that_ends_badly_leaves_no_half_a_file(run_folder, files, tmp_p
 def test_a_line_that_is_no_json_is_a_bad_row_and_bytes_are_an_image(
     run_folder, files, tmp_path, capsys
 ):
-    lines = [json.dumps({"text": "a"}), "{", "[]", json.dumps({"image": str(files / "good.png")})]
+    lines = [json.dumps({"text": "a"}), "[" * 100_000, "[]",
+             json.dumps({"image": str(files / "good.png")})]  # fmt: skip
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     where = ["predict", "with", f"load_path={run_folder}", "num_gpus=0"]
     with pytest.raises(SystemExit, match="2 of 4 rows were skipped .row 2, 3."):
@@ -181,3 +190,23 @@ def test_a_line_that_is_no_json_is_a_bad_row_and_bytes_are_an_image(
     again = pd.read_parquet(tmp_path / "b.parquet")
     names = [f"class {i}" for i in range(23)]
     pd.testing.assert_frame_equal(found[names][1:].reset_index(drop=True), again[names], atol=1e-6)
+
+
+def test_a_file_name_of_any_bytes_is_answered_and_written_in_utf_8(run_folder, files, tmp_path):
+    (tmp_path / "in").mkdir()
+    name = os.fsdecode(b"caf\xe9.png")
+    shutil.copy(files / "good.png", tmp_path / "in" / name)
+    for kind, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
+        out = tmp_path / f"out.{kind}"
+        call("predict", "with", f"load_path={run_folder}", f"input={tmp_path}/in",
+             f"output={out}", "num_gpus=0")  # fmt: skip
+        assert read(out)["image"].tolist() == ["caf\\udce9.png"]
+
+
+def test_a_checkpoint_of_a_method_that_is_unknown_here_is_refused(run_folder, tmp_path):
+    (best,) = run_folder.glob("*best.pt")
+    checkpoint = torch.load(best, weights_only=True)
+    checkpoint["identity"] |= {"prompt_type": "fading", "fading.fade": 0.5}
+    torch.save(checkpoint, tmp_path / "epoch-fading.pt")
+    with pytest.raises(UserError, match="prompt_type='fading'"):
+        clip.load(tmp_path / "epoch-fading.pt")

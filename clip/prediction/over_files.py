@@ -123,13 +123,18 @@ def write_answers(
             if good:
                 frame = predictor.answer([sample for _, sample in good])
                 frame.insert(0, "row", [row.number for row, _ in good])
-                images = [row.image if isinstance(row.image, str) else "" for row, _ in good]
-                frame.insert(1, "image", images)
+                frame.insert(1, "image", [_as_given(row.image) for row, _ in good])
                 write(frame)
                 for state, count in frame["missing"].value_counts().items():
                     counts[state] += count
             bar.update(len(batch))
     return counts, skipped
+
+
+def _as_given(image: Any) -> str:
+    """Give a path in letters that UTF-8 has: a file's name may hold any bytes."""
+    path = image if isinstance(image, str) else ""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def tell(counts: dict[str, int], skipped: list[int], target: Path) -> None:

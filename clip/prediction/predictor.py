@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 
 from clip import assembly, runs
@@ -105,8 +106,9 @@ class Predictor:
         """
         if images is None and texts is None:
             raise UserError("predict needs images, texts or both")
-        images = [None] * len(texts) if images is None else list(images)
-        texts = [None] * len(images) if texts is None else list(texts)
+        images, texts = _listed("images", images), _listed("texts", texts)
+        images = [None] * len(texts) if images is None else images
+        texts = [None] * len(images) if texts is None else texts
         if len(images) != len(texts):
             raise UserError(f"{len(images)} images and {len(texts)} texts; give None for a gap")
         size = self.batch_size if batch_size is None else batch_size
@@ -156,6 +158,12 @@ def load_predictor(path: str | PathLike, vit: str | None = None) -> Predictor:
     config |= {"num_gpus": min(1, torch.cuda.device_count())}
     config |= {} if vit is None else {"vit": str(vit)}
     return Predictor.from_config(validate(config), set() if vit is None else {"vit"})
+
+
+def _listed(name: str, given: Any) -> list[Any] | None:
+    if isinstance(given, str | bytes | PathLike | Image.Image):  # a string is a list of letters
+        raise UserError(f"{name} is one {type(given).__name__}; give a list, {name}=[...]")
+    return None if given is None else list(given)
 
 
 def _class_names(built: assembly.Built) -> list[str]:

@@ -45,7 +45,7 @@ def _check_columns(names: list[str] | None, path: Path) -> None:
 def _read_csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(file, strict=True)  # else an open quote swallows the rest
         _check_columns(reader.fieldnames, path)
         for number, cells in enumerate(reader, 1):
             fault = "more cells than the header names; put quotes around commas"
@@ -58,7 +58,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             try:
                 found = json.loads(line)
                 yield Row(number, *(found.get(name) for name in COLUMNS))
-            except (ValueError, AttributeError):
+            except (ValueError, AttributeError, RecursionError):
                 yield Row(number, None, None, 'no JSON object such as {"image": …, "text": …}')
 
 

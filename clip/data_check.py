@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
@@ -21,6 +20,7 @@ from clip.errors import UserError
 from clip.missing import MISSING_IMAGE, MISSING_TEXT, SPLITS, counts
 from clip.modules.clip_weights import tokenizer_of
 from clip.modules.objectives import Task
+from clip.pixels import FORMATS
 
 CONTEXT = 77  # tokens that CLIP reads, start and end among them
 TEXTS_AT_ONCE = 512
@@ -86,10 +86,12 @@ def _counting(vit: str) -> tuple[str, Count, str]:
 def survey(split: str, dataset: ArrowDataset, task: Task, count: Count) -> Survey:
     """Read one split once, a row at a time."""
     labels = dataset.labels
-    hot = labels if labels.ndim > 1 else F.one_hot(labels, task.num_classes)
+    several = labels.ndim > 1
+    classes = labels.sum(0).long() if several else labels.bincount(minlength=task.num_classes)
+    unlabelled = int((labels.sum(1) == 0).sum()) if several else 0
     sizes, broken, images = _read_images(split, dataset)
     lengths, texts = _read_texts(dataset, count)
-    return Survey(split, dataset.real, hot.sum(0).long().numpy(), int((hot.sum(1) == 0).sum()),
+    return Survey(split, dataset.real, classes.numpy(), unlabelled,
                   lengths, sizes, broken, images, texts)  # fmt: skip
 
 
@@ -107,7 +109,7 @@ def _read_images(split: str, dataset: ArrowDataset) -> tuple[np.ndarray, list[in
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                sizes.append(Image.open(BytesIO(data)).size)  # the header only
+                sizes.append(Image.open(BytesIO(data), formats=FORMATS).size)  # the header only
         except Exception:  # noqa: BLE001  Pillow's decoders raise many kinds
             broken.append(row)
     return np.array(sizes, dtype=int).reshape(-1, 2), broken, np.array(digests, dtype=np.uint64)

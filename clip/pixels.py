@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image
 
+# What Pillow decodes by itself; others, such as EPS, would start programs of this machine.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 LONGEST_SIDE = 64  # times the short side; beyond it the resized image would fill the memory
 
 

@@ -3,15 +3,18 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from PIL import Image
 
+from clip import pixels
 from tests import raw_data
 from tests.converter import BUILD, ROOT, convert, refuse
 from tests.raw_data import draw, write_json, write_lines
+from vilt.utils import raw
 
 
 def test_a_strange_label_is_named_by_its_line(tmp_path: Path) -> None:
@@ -54,6 +57,15 @@ def test_bad_images_are_skipped_counted_and_named(tmp_path: Path) -> None:
         "no plot: 1 (0000006)",
     ):
         assert reason in report
+
+
+def test_a_kind_of_image_that_nobody_asked_for_is_not_opened() -> None:
+    """Pillow has decoders that start other programs; this one only stands for them."""
+    buffer = BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "TGA")
+    with pytest.raises(raw.BadImage):
+        raw.stored(buffer.getvalue(), None)
+    assert raw.FORMATS == pixels.FORMATS
 
 
 def drop_label_key(root: Path) -> None:

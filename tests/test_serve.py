@@ -100,6 +100,7 @@ REFUSED = [
     (b"{", {}, 400, "no JSON object"),
     ({"text": "a"}, {"Content-Type": "text/plain"}, 404, "post JSON"),
     ({"text": "a"}, {"Host": "evil.example:80"}, 404, "this address"),
+    ({"text": "a"}, {"Content-Length": "9" * 5000}, 411, "how long"),
     (b" " * (MOST_BODY + 1), {}, 413, "over 10 MB"),
     ({"image": encoded(b"\0" * (MOST_BYTES + 1))}, {}, 413, "over 10 MB"),
 ]

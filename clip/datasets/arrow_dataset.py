@@ -19,6 +19,7 @@ from clip.datasets.shards import open_table
 from clip.datasets.states import real_states
 from clip.errors import UserError
 from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.pixels import FORMATS
 
 PLOT_POLICIES = ("first", "longest", "all")
 UNKNOWN = -1  # no token has this id
@@ -190,7 +191,7 @@ class ArrowDataset(Dataset):
         """
         data = self.table.column("image")[row].as_py() or b""
         try:
-            with Image.open(BytesIO(data)) as image:
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
                 return transform(image)
         except Exception as error:  # noqa: BLE001  Pillow's decoders raise many kinds
             raise UserError(

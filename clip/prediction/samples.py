@@ -10,9 +10,9 @@ from torch import Tensor
 
 from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.pixels import FORMATS
 from clip.transforms import ClipTransform
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 MISSING = ("complete", "text", "image")  # what a sample lacks, by its state
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # as when data sets are converted
 

@@ -28,6 +28,7 @@ FILES = {  # path -> file and its type
 }
 MEGABYTE = 2**20
 MOST_BYTES = 10 * MEGABYTE  # of an image file; page.js has the same number
+LONGEST_NUMBER = 18  # digits of a length
 MOST_BODY = MOST_BYTES * 4 // 3 + MEGABYTE  # in base64, with a text
 MOST_DRAINED = 64 * MEGABYTE  # of a refused body, so that the browser reads the answer
 SECONDS = 30  # that a connection may stand still
@@ -139,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _question(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal():
+        if not length.isdecimal() or len(length) > LONGEST_NUMBER:
             self.close_connection = True
             raise RefusedError(
                 HTTPStatus.LENGTH_REQUIRED, "the request does not say how long it is"

@@ -13,6 +13,9 @@ import numpy as np
 from PIL import Image
 
 NAMES_SHOWN = 3
+# As clip.pixels has them, which this package does not know: Pillow decodes these by itself, while
+# others, such as EPS, would start programs of this machine.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 Row = dict[str, Any]
 
@@ -136,7 +139,7 @@ def stored(data: bytes, pixels: Pixels | None) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(data)) as image:
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
                 image.load()
                 return ppm(pixels(image)) if pixels else data
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -18,6 +18,7 @@ from clip.errors import UserError
 from clip.evaluation import StatePredictions
 from clip.modules.objectives import TASKS
 from clip.prediction import sources
+from clip.prediction.predictor import columns
 from tests import predicting as p
 from tests.conftest import ROOT, shell
 from tests.predicting import call
@@ -230,3 +231,8 @@ def test_a_table_is_read_as_it_comes(tmp_path):
     with path.open("r+b") as file:
         file.truncate(50_000 * 14)
     assert sum(1 for _ in rows) == 49_999
+
+
+def test_no_class_shares_a_column():
+    assert columns(["row", "a", "image", "class image"]) == [
+        "class row", "a", "class class image", "class image"]  # fmt: skip

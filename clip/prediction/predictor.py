@@ -53,7 +53,7 @@ class Predictor:
         self.dtype = runs.DTYPES[device["precision"]]
         self.model = model.to(self.device).eval()
         self.tokenizer, self.transform, self.task = tokenizer, transform, task
-        self.class_names = [f"class {name}" if name in ABOUT else name for name in class_names]
+        self.class_names = columns(class_names)
         self.batch_size = batch_size
 
     @classmethod
@@ -164,6 +164,17 @@ def _listed(name: str, given: Any) -> list[Any] | None:
     if isinstance(given, str | bytes | PathLike | Image.Image):  # a string is a list of letters
         raise UserError(f"{name} is one {type(given).__name__}; give a list, {name}=[...]")
     return None if given is None else list(given)
+
+
+def columns(class_names: Sequence[str]) -> list[str]:
+    """Name a column for each class, put apart from the other columns and from one another."""
+    out = []
+    for name in class_names:
+        column = name
+        while column in ABOUT or (column != name and column in class_names):
+            column = f"class {column}"
+        out.append(column)
+    return out
 
 
 def _class_names(built: assembly.Built) -> list[str]:

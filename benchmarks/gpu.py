@@ -24,7 +24,7 @@ from benchmarks.inputs import VIT_B_16, Batch, batches, random_model
 from benchmarks.slow import SlowModel
 from clip.modules import PromptedCLIP
 from clip.modules.clip_layouts import ClipSizes
-from clip.modules.model import Present, count_present
+from clip.modules.two_towers import Present, count_present
 
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 RATIO, SPREAD = 0.7, 1 / 256  # missing rate; of a uint8 pixel

@@ -126,7 +126,6 @@ def opened(folder: Path, tokenize: Callable) -> ArrowDataset:
         num_classes=len(GENRES),
         transform=ClipTransform(IMAGE_SIZE),
         tokenize=tokenize,
-        image_size=IMAGE_SIZE,
     )
 
 

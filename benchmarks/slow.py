@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.slow_prompts import TOWERS, attention, sample_prompts
 from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import HEAD_WIDTH, Attention
-from clip.modules.model import PromptedCLIP
+from clip.modules.two_towers import PromptedCLIP
 
 
 def with_prefix(ours: Attention, x: Tensor, prefix: tuple[Tensor, Tensor], causal: bool) -> Tensor:

@@ -13,19 +13,21 @@ from clip.datasets import DATASETS
 from clip.errors import UserError
 from clip.modules.checkpoint import IF_BOTH_SAY, check_identity, load_own
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
-from clip.modules.clip_weights import FrozenClip, load_clip
-from clip.modules.model import PromptedCLIP, build_model, count_present
+from clip.modules.frozen import FrozenBackbone
+from clip.modules.model import MODELS, build_model, read_backbone_settings
 from clip.modules.objectives import FROM_FILES, TASKS, Task, find_task
 from clip.modules.optim import OptimSettings
+from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import named_settings, read_settings
-from clip.modules.published import check_clip
+from clip.modules.releases import check_backbone
+from clip.modules.weights import WEIGHTS
 from clip.transforms import TRANSFORMS
 
 PROTOCOL_KEYS = (  # with the masks: what must not change when an interrupted run goes on
     "seed", "plots", "simulate_missing", "batch_size", "optim_type", "learning_rate",
     "weight_decay", "schedule_length", "lr_mult", "warmup_steps", "decay_power", "end_lr",
 )  # fmt: skip
-MODEL_KEYS = ("prompt_type", "prompt_length", "prompt_depth", "thaw")
+MODEL_KEYS = ("backbone", "prompt_type", "prompt_length", "prompt_depth", "thaw")
 
 
 class Built(NamedTuple):
@@ -33,15 +35,15 @@ class Built(NamedTuple):
 
     Attributes:
         model: with the checkpoint's tensors, if there is one.
-        frozen: its CLIP.
+        frozen: its backbone.
         task: what it predicts.
         identity: what its checkpoints must agree with.
         path: of the checkpoint.
         written: the identity that stands in the checkpoint; empty without one.
     """
 
-    model: PromptedCLIP
-    frozen: FrozenClip
+    model: PromptedModel
+    frozen: FrozenBackbone
     task: Task
     identity: dict[str, Any]
     path: Path | None
@@ -60,7 +62,7 @@ def from_config(
             is "auto".
 
     Raises:
-        UserError: the checkpoint is of another task or CLIP, or the user asks for another model.
+        UserError: the checkpoint is of another task or backbone, or another model is asked for.
     """
     built = build(config, given)
     if built.path:
@@ -85,7 +87,7 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
         adopt: further settings to take from the checkpoint.
 
     Raises:
-        UserError: the checkpoint is of another task or CLIP, or the user asks for another model.
+        UserError: the checkpoint is of another task or backbone, or another model is asked for.
     """
     path = runs.find_checkpoint(config["load_path"], runs.BEST) if config["load_path"] else None
     checkpoint = runs.read_checkpoint(path, config["seed"]) if path else None
@@ -98,20 +100,24 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
     written = checkpoint["identity"] if checkpoint else {}
     # Whoever adopts has no data at hand: the checkpoint says what it predicts.
     task, facts = told_by(config["task"], written) if adopt else task_of(config)
-    frozen = load_clip(config["vit"], config["activation"])
+    backbone, own = config["backbone"], backbone_settings(config)
+    frozen = WEIGHTS[backbone].load(config["vit"], config["activation"], own, config["task"])
     model = build_model(
         frozen.state,
         prompt_type,
         task.num_classes,
         config["prompt_length"],
         config["prompt_depth"],
+        backbone=backbone,
+        backbone_settings=asdict(frozen.settings),
         thaw=config["thaw"],
         activation=frozen.activation,
         seed=config["seed"],
         **asdict(settings),
     )
     identity = {key: config[key] for key in ("task", "vit", *MODEL_KEYS)}
-    identity |= named_settings(prompt_type, settings) | facts
+    identity |= named_settings(prompt_type, settings) | named_settings(backbone, frozen.settings)
+    identity |= facts
     identity |= {"thaw": list(model.thaw), "backbone_sha256": frozen.sha256,
                  "activation": frozen.activation}  # fmt: skip
     if checkpoint:
@@ -119,15 +125,20 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
     return Built(model, frozen, task, identity, path, written)
 
 
+def backbone_settings(config: dict[str, Any]) -> Any:
+    """Read the settings of the run's backbone."""
+    return read_backbone_settings(config["backbone"], config.get(config["backbone"], {}))
+
+
 def _load(
-    model: PromptedCLIP,
-    frozen: FrozenClip,
+    model: PromptedModel,
+    frozen: FrozenBackbone,
     identity: dict[str, Any],
     checkpoint: dict[str, Any],
     path: Path,
 ) -> None:
-    if "clip" in checkpoint:  # the released code keeps its CLIP, ours keeps its SHA-256
-        check_clip(model, checkpoint["clip"], path)
+    if "released" in checkpoint:  # released code keeps its backbone, ours keeps its SHA-256
+        check_backbone(model, checkpoint["released"], path)
         checkpoint["identity"]["backbone_sha256"] = frozen.sha256
     check_identity(identity, checkpoint["identity"], path)
     load_own(model, checkpoint["state_dict"], path)
@@ -147,11 +158,11 @@ def _adopt(
     """Take from a checkpoint what the user did not say about the model."""
     for key in {"vit", "activation", *MODEL_KEYS, *more} & identity.keys() - given:
         config[key] = identity[key]
-    of_method = f"{config['prompt_type']}."
     for key, value in identity.items():
-        if key.startswith(of_method) and key not in given:
+        owner, dot, own = key.partition(".")
+        if dot and owner in (config["prompt_type"], config["backbone"]) and key not in given:
             # A method that is unknown here has no settings; it is refused when they are read.
-            config.setdefault(of_method[:-1], {})[key.removeprefix(of_method)] = value
+            config.setdefault(owner, {})[own] = value
 
 
 def task_of(config: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
@@ -176,12 +187,10 @@ def told_by(name: str, identity: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
 def data_from_config(
     config: dict[str, Any], image_size: int, tokenize: Any
 ) -> MissingModalityDataModule:
-    """Make the data module of the task, with CLIP's transform at the backbone's image size."""
-    transform = TRANSFORMS["clip"](image_size)
-    classes = task_of(config)[0].num_classes
-    return MissingModalityDataModule.from_config(
-        config, classes, image_size, transform, tokenize, count_present
-    )
+    """Make the data module of the task, with the backbone's transform at its image size."""
+    backbone, classes = config["backbone"], task_of(config)[0].num_classes
+    transform, collate = TRANSFORMS[backbone](image_size), MODELS[backbone].collate
+    return MissingModalityDataModule.from_config(config, classes, transform, tokenize, collate)
 
 
 def check_compiler(device: dict[str, Any]) -> None:

@@ -14,6 +14,9 @@ ex.logger = logging.getLogger("DCP")
 ex.logger.setLevel(logging.CRITICAL)  # Sacred reports start and end of a run; ours says more
 
 
+PUBLISHED = {"clip": "ViT-B/16", "vilt": "dandelin/vilt-b32-mlm"}  # vit, by backbone
+
+
 @ex.config
 def base_config():
     """Defaults of all tasks."""
@@ -37,12 +40,17 @@ def base_config():
     test_type = None  # shorthand for missing_type.test
     test_ratio = None  # shorthand for missing_ratio.test
 
-    vit = "ViT-B/16"  # the frozen CLIP: a published name, a Hugging Face id, a folder or a file
+    backbone = "clip"  # the frozen backbone: clip, two towers, or vilt, a single stream
+    vit = PUBLISHED.get(backbone, "")  # its weights: a name, a Hugging Face id, a folder or a file
     activation = None  # quick_gelu or gelu, for a file that does not say it; None: what CLIP says
     prompt_type = "dcp"  # dcp, coop, mmp, mmp_attention, maple, dept, none (baseline) or finetune
     prompt_length = 36  # prompt tokens in all, in each tower; for dcp a multiple of three
     prompt_depth = 6  # layers that get fresh prompts; of dcp the correlated ones
-    thaw = None  # parts of CLIP that train: ln_post ln_final image_proj clip; None: as published
+    thaw = None  # of CLIP: ln_post ln_final image_proj; of each: backbone; None: as published
+    vilt = {  # settings of backbone=vilt
+        "max_text_len": None,  # tokens of a text; None: mmimdb 1024, food101 512, hatememes 128
+        "drop_missing": False,  # leave a missing modality out; published: a dummy stands in
+    }
 
     dcp = {  # settings of prompt_type=dcp
         "prompts": "full",  # A: correlated, B: and dynamic, full: and modal-common; or none
@@ -157,6 +165,18 @@ def paper():
     thaw = []
     optim_type = "adam"
     batch_size = 4
+
+
+@ex.named_config
+def mmp():
+    """Missing-aware prompts as published on ViLT (Lee et al., 2023)."""
+    backbone = "vilt"
+    prompt_type = "mmp"
+    prompt_length = 16
+    plots = "all"
+    missing_draw = "stream"
+    schedule_length = "floor"
+    precision = "16"
 
 
 @ex.named_config

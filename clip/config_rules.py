@@ -11,6 +11,7 @@ from clip.errors import UserError
 from clip.micro_batch import AUTO
 from clip.missing import DRAWS, MISSING_TYPES
 from clip.modules.layers import ACTIVATIONS
+from clip.modules.model import MODELS, read_backbone_settings
 from clip.modules.objectives import TASKS
 from clip.modules.optim import OPTIMIZERS, SCHEDULE_LENGTHS
 from clip.modules.prompts import PROMPT_TYPES, read_settings
@@ -114,6 +115,7 @@ RULES: dict[str, Rule] = {
     "simulate_missing": SWITCH,
     "test_type": optional(choice(*MISSING_TYPES)),
     "test_ratio": optional(SHARE),
+    "backbone": choice(*MODELS),
     "vit": TEXT,
     "activation": optional(choice(*ACTIVATIONS)),
     "prompt_type": choice(*PROMPT_TYPES),
@@ -198,10 +200,12 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
             config[key] = dict.fromkeys(SPLITS, config[key])
         if unknown := sorted(config[key].keys() - set(SPLITS)):
             raise UserError(f"{key}.{unknown[0]} is unknown; the splits are {', '.join(SPLITS)}")
-    methods = PROMPT_TYPES.keys() & config
-    for name in sorted(methods):  # all of them, whichever is selected
-        read_settings(name, config[name])
-    for key, value in flat({key: config[key] for key in config if key not in methods}).items():
+    methods, backbones = PROMPT_TYPES.keys() & config, MODELS.keys() & config
+    for names, read in ((methods, read_settings), (backbones, read_backbone_settings)):
+        for name in sorted(names):  # all of them, whichever is selected
+            read(name, config[name])
+    rest = config.keys() - methods - backbones
+    for key, value in flat({key: config[key] for key in config if key in rest}).items():
         accepts, allowed = RULES.get(key) or RULES[key.split(".")[0] + ".*"]
         if not accepts(value):
             raise UserError(f"{key}={value!r} is not valid; give {allowed}")

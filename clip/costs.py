@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from clip.modules.clip_layouts import ClipSizes
-from clip.modules.model import Present, PromptedCLIP, build_model
+from clip.modules.model import blank_model
+from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import PROMPT_TYPES
-from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
+from clip.modules.prompts.base import Sizes
 
 BASELINE = "none"
 PARTS = ("prompts", "generators", "thawed", "head")
@@ -41,26 +41,21 @@ def by_part(trainable: Mapping[str, int]) -> dict[str, int]:
     return sums
 
 
-def shape_model(
-    sizes: ClipSizes, prompt_type: str, num_classes: int, **settings: Any
-) -> PromptedCLIP:
-    """Build a model that has shapes and no numbers; arguments as in ``model.build_model``."""
+def shape_model(sizes: Sizes, prompt_type: str, num_classes: int, **settings: Any) -> PromptedModel:
+    """Build a model that has shapes and no numbers; arguments as in ``model.blank_model``."""
     with torch.device("meta"):
-        image = VisionTransformer(**sizes.image(), activation="quick_gelu")
-        text = TextTransformer(**sizes.text(), activation="quick_gelu")
-        state = {f"visual.{name}": tensor for name, tensor in image.state_dict().items()}
-        return build_model(state | text.state_dict(), prompt_type, num_classes, **settings)
+        return blank_model(sizes, prompt_type, num_classes, **settings)
 
 
-def trainable(model: PromptedCLIP) -> dict[str, int]:
+def trainable(model: PromptedModel) -> dict[str, int]:
     """Count every parameter that trains, by name."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     return {name: sizes[name] for name in model.trainable_names()}
 
 
-def backbone(model: PromptedCLIP) -> int:
-    """Count the parameters of both towers."""
-    towers = (model.image_encoder, model.text_encoder)
+def backbone(model: PromptedModel) -> int:
+    """Count the parameters of the backbone."""
+    towers = (model.get_submodule(name) for name in model.tower_names)
     return sum(p.numel() for tower in towers for p in tower.parameters())
 
 
@@ -71,15 +66,6 @@ def count_flops(call: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def complete_pair(sizes: ClipSizes) -> tuple[Tensor, Tensor, Tensor, Present]:
-    """Make the shapes of one image with a text that fills all positions."""
-    with torch.device("meta"):
-        image = torch.empty(1, 3, sizes.image_size, sizes.image_size)
-        tokens = torch.empty(1, sizes.context, dtype=torch.long)
-        rows = torch.empty(1, dtype=torch.long)
-    return image, tokens, rows, Present(rows, rows, sizes.context)
-
-
 @dataclass(frozen=True)
 class Cost:
     """What one method costs.
@@ -88,7 +74,7 @@ class Cost:
         method: key of ``PROMPT_TYPES``.
         prompts: parameters that are prompts.
         generators: parameters of the layers that make or use prompts.
-        thawed: parameters of CLIP that train too.
+        thawed: parameters of the backbone that train too.
         head: parameters of the classifier.
         total: of these four.
         share: of the backbone, without the head, which every method has.
@@ -107,10 +93,10 @@ class Cost:
     step_flops: int
 
 
-def cost(sizes: ClipSizes, prompt_type: str, num_classes: int, **settings: Any) -> Cost:
+def cost(sizes: Sizes, prompt_type: str, num_classes: int, **settings: Any) -> Cost:
     """Count one method; arguments as in ``shape_model``."""
     model = shape_model(sizes, prompt_type, num_classes, **settings)
-    parts, batch = by_part(trainable(model)), complete_pair(sizes)
+    parts, batch = by_part(trainable(model)), model.complete_pair(sizes, "meta")
     total = sum(parts.values())
     return Cost(
         prompt_type,
@@ -122,7 +108,7 @@ def cost(sizes: ClipSizes, prompt_type: str, num_classes: int, **settings: Any) 
     )
 
 
-def costs(sizes: ClipSizes, num_classes: int) -> list[dict[str, Any]]:
+def costs(sizes: Sizes, num_classes: int) -> list[dict[str, Any]]:
     """Count every method, the FLOPs also relative to the baseline's."""
     counted = [cost(sizes, name, num_classes) for name in PROMPT_TYPES]
     base = next(row for row in counted if row.method == BASELINE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import combinations, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,16 +18,31 @@ from clip.contact_sheet import draw_sheet
 from clip.datasets import ArrowDataset
 from clip.errors import UserError
 from clip.missing import MISSING_IMAGE, MISSING_TEXT, SPLITS, counts
-from clip.modules.clip_weights import tokenizer_of
 from clip.modules.objectives import Task
+from clip.modules.weights import WEIGHTS
 from clip.pixels import FORMATS
 
-CONTEXT = 77  # tokens that CLIP reads, start and end among them
 TEXTS_AT_ONCE = 512
 DIGEST = 8  # bytes; two of a million different texts agree by chance once in 37 million data sets
 MANY_CLASSES = 40
 ENDS = 10  # the most and the least frequent classes, where there are many
 Count = Callable[[Sequence[str]], Sequence[int]]  # texts -> their lengths
+
+
+class Measure(NamedTuple):
+    """How the length of a text is measured.
+
+    Attributes:
+        unit: for the table's head.
+        count: texts -> their lengths.
+        read: tokens that the backbone reads, start and end among them.
+        note: a remark for the table's head.
+    """
+
+    unit: str
+    count: Count
+    read: int
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,10 +77,10 @@ def check(config: dict[str, Any], given: set[str]) -> Path:
     task, facts = assembly.task_of(config)
     data = assembly.data_from_config(config, 1, tokenize=list)
     datasets = {split: data.dataset(split) for split in SPLITS}
-    unit, count, note = _counting(config["vit"])
-    surveys = [survey(split, dataset, task, count) for split, dataset in datasets.items()]
+    measure = _measure(config)
+    surveys = [survey(split, dataset, task, measure.count) for split, dataset in datasets.items()]
     names = facts.get("class_names") or [f"class {i}" for i in range(task.num_classes)]
-    lines = [*_rows(surveys), "", *_classes(surveys, names), "", *_lengths(surveys, unit, note),
+    lines = [*_rows(surveys), "", *_classes(surveys, names), "", *_lengths(surveys, measure),
              "", *_images(surveys), "", *_duplicates(surveys)]  # fmt: skip
     print("\n".join([f"{config['task']}: {facts.get('task_type', 'labels')}, "
                      f"{task.num_classes} classes", *lines]))  # fmt: skip
@@ -74,13 +89,16 @@ def check(config: dict[str, Any], given: set[str]) -> Path:
     return path
 
 
-def _counting(vit: str) -> tuple[str, Count, str]:
-    """Choose how the length of a text is measured: the unit, the function, and a note."""
+def _measure(config: dict[str, Any]) -> Measure:
+    """Choose how the length of a text is measured: in tokens, if there is a tokenizer."""
+    weights, settings = WEIGHTS[config["backbone"]], assembly.backbone_settings(config)
     try:
-        return "tokens", tokenizer_of(vit).lengths, ""
+        tokenizer = weights.tokenizer(config["vit"], settings, config["task"])
     except UserError as error:
         words = f"; words, for lack of a tokenizer: {error}"
-        return "words", lambda texts: [len(text.split()) for text in texts], words
+        read = weights.positions(settings, config["task"])
+        return Measure("words", lambda texts: [len(text.split()) for text in texts], read, words)
+    return Measure("tokens", tokenizer.lengths, tokenizer.context)
 
 
 def survey(split: str, dataset: ArrowDataset, task: Task, count: Count) -> Survey:
@@ -160,13 +178,14 @@ def _spread(values: np.ndarray) -> tuple[Any, Any, Any]:
     return int(values.min()), f"{np.median(values):g}", int(values.max())
 
 
-def _lengths(surveys: list[Survey], unit: str, note: str) -> Iterator[str]:
-    yield f"lengths of texts in {unit} (CLIP reads {CONTEXT} tokens{note})"
+def _lengths(surveys: list[Survey], measure: Measure) -> Iterator[str]:
+    unit, _, read, note = measure
+    yield f"lengths of texts in {unit} (the backbone reads {read} tokens{note})"
     rows = []
     for each in surveys:
-        cut = 100 * (each.lengths > CONTEXT).mean() if len(each.lengths) else 0
+        cut = 100 * (each.lengths > read).mean() if len(each.lengths) else 0
         rows.append((each.split, *_spread(each.lengths), f"{cut:.1f} %"))
-    yield from _table(("split", "least", "median", "most", f"over {CONTEXT}"), rows)
+    yield from _table(("split", "least", "median", "most", f"over {read}"), rows)
 
 
 def _images(surveys: list[Survey]) -> Iterator[str]:

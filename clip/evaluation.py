@@ -23,8 +23,8 @@ from clip.columns import numbers
 from clip.errors import UserError
 from clip.files import whole
 from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT, table_hash
-from clip.modules.model import PromptedCLIP, case_vector
 from clip.modules.objectives import Task
+from clip.modules.prompted_model import PromptedModel, case_vector
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class StatePredictions:
 
 @torch.inference_mode()
 def predict_states(
-    model: PromptedCLIP,
+    model: PromptedModel,
     loader: DataLoader,
     prepare: Callable[[Tensor], Tensor],
     device: str,

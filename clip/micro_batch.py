@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from clip.errors import UserError
-from clip.missing import COMPLETE
-from clip.modules.clip_layouts import ClipSizes
-from clip.modules.model import PromptedCLIP, case_vector
+from clip.modules.prompted_model import PromptedModel
+from clip.modules.prompts.base import Sizes
 
 AUTO = "auto"
 CPU_SAMPLES = 16  # more at once are no faster there (docs/performance.md)
@@ -28,12 +27,12 @@ def accumulation(batch_size: int, micro_batch: int, world: int) -> int:
     return batch_size // samples
 
 
-def choose(model: PromptedCLIP, sizes: ClipSizes, batch_size: int, world: int, on_gpu: bool) -> int:
+def choose(model: PromptedModel, sizes: Sizes, batch_size: int, world: int, on_gpu: bool) -> int:
     """Choose the micro-batch for this machine: as large as helps and fits.
 
     Args:
         model: on the CPU.
-        sizes: of its CLIP.
+        sizes: of its backbone.
         batch_size: samples of one optimiser step, over all processes.
         world: processes.
         on_gpu: a GPU computes; its memory decides, and all GPUs of a run are taken to be equal.
@@ -50,11 +49,8 @@ def choose(model: PromptedCLIP, sizes: ClipSizes, batch_size: int, world: int, o
     return max(fitting, default=1)
 
 
-def saved_bytes(model: PromptedCLIP, sizes: ClipSizes) -> int:
+def saved_bytes(model: PromptedModel, sizes: Sizes) -> int:
     """Measure what a complete sample with a full text keeps for its backward pass, in 32 bit."""
-    tokens = torch.zeros(1, sizes.context, dtype=torch.long)
-    tokens[0, -1] = sizes.vocabulary - 1
-    image = torch.zeros(1, 3, sizes.image_size, sizes.image_size)
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -65,6 +61,6 @@ def saved_bytes(model: PromptedCLIP, sizes: ClipSizes) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = model(image, tokens, case_vector(COMPLETE, 1, tokens))
+        out = model(*model.complete_pair(sizes, "cpu"))
     assert out.requires_grad
     return sum(kept.values())  # while the graph lives, no storage takes the place of another

@@ -26,7 +26,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from clip.errors import UserError
 from clip.files import whole, write_text
 from clip.modules.checkpoint import check_identity
-from clip.modules.published import read_released
+from clip.modules.releases import read_released
 
 REFRESH = 10  # batches between two updates of the progress bar
 BEST, LAST = "best", "last"
@@ -124,7 +124,7 @@ def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
         seed: of the run that wrote it, if it is the released code's.
 
     Returns:
-        "identity" and "state_dict" among others; of the released code also "clip".
+        "identity" and "state_dict" among others; of released code also "released".
 
     Raises:
         UserError: damaged, or neither.
@@ -135,7 +135,8 @@ def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
         except pickle.UnpicklingError:
             checkpoint = {}  # ours name no classes, the released code's do
         if isinstance(checkpoint, dict) and {"identity", "state_dict"} <= checkpoint.keys():
-            return checkpoint
+            # Before there were others, backbones were CLIP.
+            return checkpoint | {"identity": {"backbone": "clip"} | checkpoint["identity"]}
         return read_released(path, seed)
     except UserError:
         raise

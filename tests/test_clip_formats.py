@@ -13,7 +13,8 @@ from transformers import CLIPModel, CLIPTokenizer
 from clip.missing import COMPLETE
 from clip.modules import build_model
 from clip.modules.clip_files import sha256_of
-from clip.modules.clip_weights import FrozenClip, load_clip
+from clip.modules.clip_weights import load_clip
+from clip.modules.frozen import FrozenBackbone
 from clip.modules.layers import ResidualAttentionBlock
 from clip.modules.tokenizer import Tokenizer, vocabulary
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
@@ -30,7 +31,7 @@ CONSTANTS = {"input_resolution": 16, "context_length": 77, "vocab_size": 560}
 class OpenAIClip(torch.nn.Module):
     """OpenAI's module tree: its names, half precision, its constants, masks and all."""
 
-    def __init__(self, frozen: FrozenClip):
+    def __init__(self, frozen: FrozenBackbone):
         super().__init__()
         sizes = frozen.sizes
         self.visual = VisionTransformer(**sizes.image(), activation=frozen.activation)

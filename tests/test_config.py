@@ -50,7 +50,7 @@ def test_every_key_has_a_comment_a_rule_and_a_reader(defaults):
     optim = re.search(r"class OptimSettings.*?@classmethod", code, re.S)[0]
     for key in defaults.keys() - {"test_type", "test_ratio"}:
         assert re.search(rf"^    {key} = .*(  # \w|\{{  # )", source, re.M), f"{key}: no comment"
-        assert key in RULES or f"{key}.*" in RULES or key in PROMPT_TYPES, f"{key}: no rule"
+        assert key in RULES or f"{key}.*" in RULES or key in PROMPT_TYPES | MODELS, f"{key}: no rule"
         assert f'["{key}"]' in code or f"    {key}: " in optim or f'"{key}"' in code, (
             f"{key}: unread"
         )

@@ -8,7 +8,6 @@ from clip.costs import (
     backbone,
     by_part,
     claims,
-    complete_pair,
     cost,
     costs,
     count_flops,
@@ -17,6 +16,7 @@ from clip.costs import (
 )
 from clip.modules.model import build_model
 from clip.modules.prompts import PROMPT_TYPES
+from clip.modules.two_towers import PromptedCLIP
 from tests.tiny import DEPTH, LENGTH, SIZES, VIT_B_16, clip_state
 
 CLASSES = 5
@@ -114,4 +114,4 @@ def test_which_claims_agree():
 def test_flops_of_one_product():
     a, b = torch.empty(2, 3, device="meta"), torch.empty(3, 5, device="meta")
     assert count_flops(lambda: a @ b) == 2 * 2 * 3 * 5
-    assert complete_pair(SIZES)[1].shape == (1, 77)
+    assert PromptedCLIP.complete_pair(SIZES, "meta").tokens.shape == (1, 77)

@@ -59,7 +59,6 @@ def open_dataset(*paths, **changes):
         "num_classes": CLASSES,
         "transform": ClipTransform(SIZE),
         "tokenize": letters,
-        "image_size": SIZE,
     }
     return ArrowDataset(*paths, **(arguments | changes))
 

@@ -52,7 +52,6 @@ def train_split(folder: Path) -> ArrowDataset:
         num_classes=23,
         transform=ClipTransform(SIZE),
         tokenize=tokenize,
-        image_size=SIZE,
     )
 
 

@@ -9,9 +9,9 @@ from benchmarks.slow import SlowModel
 from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
-from clip.modules.model import count_present
 from clip.modules.prompts import PROMPT_TYPES, Frame
 from clip.modules.released_draw import draw_queries
+from clip.modules.two_towers import count_present
 from tests import tiny
 
 MIXED = [COMPLETE, MISSING_TEXT, MISSING_IMAGE, COMPLETE, MISSING_IMAGE]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import default_collate
 
 from clip.datamodules.datamodule import MissingModalityDataModule, MissingPlan
 from clip.datasets.states import real_states
@@ -17,6 +18,7 @@ from clip.experiments.evidence import masks
 from clip.missing import COMPLETE, SPLITS, describe, draw, draw_stream, keep_real, table_hash
 from clip.missing_files import file_name, load, load_or_draw, save
 from clip.modules.objectives import find_task
+from clip.transforms import ClipTransform
 from tests.own_data import shapes, write_manifest
 from tests.toy_tables import TOY, TOY_TABLE, refusal, toy
 from vilt.utils import write_manifest as writer
@@ -123,8 +125,8 @@ def test_a_sample_without_a_text_is_scored_without_it_in_every_cell(tmp_path):
 
 def data_module(folder, plan):
     return MissingModalityDataModule(
-        dataset="manifest", data_root=folder, num_classes=3, plan=plan, count=lambda *_: 0,
-        transform=lambda image: torch.ones(1), image_size=4, num_workers=0,
+        dataset="manifest", data_root=folder, num_classes=3, plan=plan, collate=default_collate,
+        transform=ClipTransform(4), num_workers=0,
         tokenize=lambda texts: torch.tensor([[len(text)] for text in texts]),
     )  # fmt: skip
 

@@ -80,7 +80,7 @@ def test_another_clip_is_refused_by_name(file, settings, tmp_path):
     done = shell("with", "task_finetune_mmimdb", *given, f"vit={other}", f"load_path={file}",
                  "test_only=True")  # fmt: skip
     assert done.returncode == 1
-    assert "was trained on another CLIP" in done.stderr
+    assert "was trained on another backbone" in done.stderr
     assert done.stderr.startswith("error: ")
 
 

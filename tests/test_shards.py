@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from clip.datamodules import MissingModalityDataModule, MissingPlan
 from clip.datasets import DATASETS
@@ -52,8 +53,7 @@ def module(folder: Path, draw: str) -> MissingModalityDataModule:
         num_classes=3,
         transform=ClipTransform(SIZE),
         tokenize=letters,
-        count=lambda batch: {},
-        image_size=SIZE,
+        collate=default_collate,
         plan=plan,
         plots="all",
         batch_size=4,

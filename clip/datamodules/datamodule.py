@@ -1,6 +1,5 @@
 """Arrow files and missing tables to batches, for any data set of the table ``DATASETS``."""
 
-import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import DataLoader, Sampler
 
 from clip.datamodules.samplers import EpochSampler, ShareSampler
 from clip.datasets import DATASETS, ArrowDataset
@@ -26,6 +25,7 @@ from clip.missing import (
 )
 from clip.missing_files import load_or_draw
 from clip.missing_import import import_table
+from clip.transforms import Transform
 
 MOST_WORKERS = 8
 
@@ -74,23 +74,16 @@ class MissingPlan:
                                self.both_ratio, self.seed, real.tobytes())  # fmt: skip
 
 
-def collate(count: Callable, samples: list[dict]) -> dict:
-    """Stack samples and count in the worker what the batch holds, so that no GPU waits for it."""
-    batch = default_collate(samples)
-    return batch | {"present": count(batch["tokens"], batch["missing_type"])}
-
-
 class MissingModalityDataModule(pl.LightningDataModule):
-    """Loaders of one data set; a batch is the dict of ``ArrowDataset``, stacked, and "present".
+    """Loaders of one data set; a batch is the dict of ``ArrowDataset``, stacked, and more.
 
     Args:
         dataset: a key of ``DATASETS``.
         data_root: folder of the arrow files.
         num_classes: of the task, to check the labels.
         transform: Pillow image -> (3, H, W) uint8; its ``prepare`` does the rest on the device.
-        tokenize: texts -> (N, 77) ids.
-        count: (tokens, missing_type) of a batch -> its "present".
-        image_size: H = W.
+        tokenize: texts -> (N, L) ids.
+        collate: samples -> batch, as the model takes it.
         plan: what is missing.
         plots: which texts of a row are samples.
         batch_size: samples of one step on one device.
@@ -104,10 +97,9 @@ class MissingModalityDataModule(pl.LightningDataModule):
         dataset: str,
         data_root: str | Path,
         num_classes: int,
-        transform: Callable,
+        transform: Transform,
         tokenize: Callable,
-        count: Callable,
-        image_size: int,
+        collate: Callable[[list[dict]], dict],
         plan: MissingPlan,
         plots: str = "first",
         batch_size: int = 4,
@@ -118,12 +110,12 @@ class MissingModalityDataModule(pl.LightningDataModule):
         self.name, self.declaration = dataset, DATASETS[dataset]
         self.data_root, self.plan, self.batch_size = Path(data_root), plan, batch_size
         self.transform = transform
-        self.seed, self.collate = seed, functools.partial(collate, count)
+        self.seed, self.collate = seed, collate
         self.num_workers = (
             min(MOST_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers
         )
         self._arguments = {"num_classes": num_classes, "transform": transform, "plots": plots,
-                           "tokenize": tokenize, "image_size": image_size}  # fmt: skip
+                           "tokenize": tokenize}  # fmt: skip
         self.datasets: dict[str, ArrowDataset] = {}
         self.table_hashes: dict[str, str] = {}
 
@@ -132,20 +124,18 @@ class MissingModalityDataModule(pl.LightningDataModule):
         cls,
         config: dict,
         num_classes: int,
-        image_size: int,
-        transform: Callable,
+        transform: Transform,
         tokenize: Callable,
-        count: Callable,
+        collate: Callable[[list[dict]], dict],
     ) -> "MissingModalityDataModule":
-        """Join checked settings and what belongs to the model: transform, tokenizer, counting."""
+        """Join checked settings and what belongs to the model: transform, tokenizer, batches."""
         return cls(
             dataset=config["task"],
             data_root=config["data_root"],
             num_classes=num_classes,
             transform=transform,
             tokenize=tokenize,
-            count=count,
-            image_size=image_size,
+            collate=collate,
             plan=MissingPlan.from_config(config),
             plots=config["plots"],
             batch_size=config["per_gpu_batchsize"],

@@ -20,6 +20,7 @@ from clip.datasets.states import real_states
 from clip.errors import UserError
 from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.pixels import FORMATS
+from clip.transforms import Transform
 
 PLOT_POLICIES = ("first", "longest", "all")
 UNKNOWN = -1  # no token has this id
@@ -28,15 +29,14 @@ UNKNOWN = -1  # no token has this id
 class ArrowDataset(Dataset):
     """Pairs of image and text of which the missing table takes one away.
 
-    A missing image is never decoded and comes as zeros; a missing text is the empty one.
+    A missing image is never decoded and comes empty; a missing text is the empty one.
 
     Args:
         paths: an arrow file as make_arrow.py writes it, or all shards of one in their order.
         text_column: name of its text column, a list of strings a row.
         num_classes: labels must be 0..num_classes-1, or rows of num_classes zeros and ones.
-        transform: Pillow image -> (3, H, W) uint8.
-        tokenize: texts -> (N, 77) ids.
-        image_size: H = W, for the zeros.
+        transform: Pillow image -> (3, H, W) uint8; its ``empty`` stands for a missing one.
+        tokenize: texts -> (N, L) ids.
         plots: which texts of a row are samples: its first that is not blank, its longest, or all.
         simulate: seed with which each epoch draws the states of complete samples anew (paper,
             Figure 5); None to leave them complete.
@@ -50,14 +50,13 @@ class ArrowDataset(Dataset):
         *paths: Path,
         text_column: str,
         num_classes: int,
-        transform: Callable[[Image.Image], Tensor],
+        transform: Transform,
         tokenize: Callable[[Iterable[str]], Tensor],
-        image_size: int,
         plots: str = "first",
         simulate: int | None = None,
     ):
         self.paths, self.text_column, self.num_classes = paths, text_column, num_classes
-        self.transform, self.tokenize, self.image_size = transform, tokenize, image_size
+        self.transform, self.tokenize = transform, tokenize
         self.simulate, self.plots = simulate, plots
         # Shared with live workers: the epoch, and every text's ids once one of them made them.
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()
@@ -144,9 +143,8 @@ class ArrowDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         row = int(self.rows[index])
         state = self._state(index)
-        size = self.image_size
         return {
-            "image": torch.zeros(3, size, size, dtype=torch.uint8)
+            "image": self.transform.empty(lambda: self._size(row))
             if state == MISSING_IMAGE
             else self.image(row, self.transform),
             "tokens": self.empty_text if state == MISSING_TEXT else self.tokens(index),
@@ -169,8 +167,14 @@ class ArrowDataset(Dataset):
             return state
         return Random(f"{self.simulate}/{int(self.epoch)}/{index}").randrange(len(CASES))
 
+    def _size(self, row: int) -> tuple[int, int] | None:
+        """Read width and height of a row's image, None if it never had one."""
+        return (
+            None if self.real[row] == MISSING_IMAGE else self.image(row, lambda image: image.size)
+        )
+
     def tokens(self, index: int) -> Tensor:
-        """Give the ids (77,) of a sample's text, made once."""
+        """Give the ids (L,) of a sample's text, made once."""
         row = self.ids[index]
         if (row == UNKNOWN).any():  # another worker may be half-way through it
             row.copy_(self.tokenize([self.text(index)])[0])

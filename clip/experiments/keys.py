@@ -17,8 +17,9 @@ from clip.arguments import flat
 from clip.datasets import DATASETS
 from clip.missing import SPLITS, MissingSettings, table_hash
 from clip.modules.clip_files import sha256_of
-from clip.modules.clip_weights import find_weights
+from clip.modules.model import MODELS
 from clip.modules.prompts import PROMPT_TYPES
+from clip.modules.weights import WEIGHTS
 
 PACKAGE = Path(__file__).resolve().parents[1]
 KEY_LENGTH = 16
@@ -51,7 +52,8 @@ def key_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     Raises:
         UserError: there is no such CLIP or data.
     """
-    others = PROMPT_TYPES.keys() - {config["prompt_type"]}  # whose own settings are not read
+    used = {config["prompt_type"], config["backbone"]}  # only their own settings are read
+    others = (PROMPT_TYPES.keys() | MODELS.keys()) - used
     settings = {key: value for key, value in config.items() if key not in NO_NUMBERS | others}
     if config["simulate_missing"]:
         settings["missing_seed"] = config["missing_seed"]  # draws anew in each epoch
@@ -60,7 +62,7 @@ def key_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         "missing_tables": {
             split: table_hash(table) for split, (_, table) in tables(config).items()
         },
-        "clip": _weights(config["vit"]),
+        "backbone": _weights(config["backbone"], config["vit"]),
         "data": _data(config["task"], config["data_root"]),
         "code": code_version(),
     }
@@ -84,14 +86,15 @@ def tables(config: dict[str, Any]) -> Tables:
 
 @functools.cache
 def _tables(masks: str) -> Tables:
-    rest = {"simulate_missing": False, "per_gpu_batchsize": 1, "num_workers": 0, "seed": 0}
+    rest = {"simulate_missing": False, "per_gpu_batchsize": 1, "num_workers": 0, "seed": 0,
+            "backbone": "clip"}  # fmt: skip  # whose does not matter: nothing is decoded
     data = assembly.data_from_config(json.loads(masks) | rest, 1, tokenize=list)
     return {split: data.table(split, data.dataset(split)) for split in SPLITS}
 
 
 @functools.cache
-def _weights(vit: str) -> str:
-    return sha256_of(find_weights(vit))
+def _weights(backbone: str, vit: str) -> str:
+    return sha256_of(WEIGHTS[backbone].find(vit))
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clip.errors import UserError
-from clip.modules.model import PromptedCLIP
+from clip.modules.prompted_model import PromptedModel
 
 SHOWN = 12  # entries of a list in a message
 IF_BOTH_SAY = ("class_names", "task_type")  # files and checkpoints made elsewhere do not
@@ -40,7 +40,7 @@ def _short(value: Any, other: Any) -> Any:
     return f"{len(value)} with {value[where]!r} at {where}"
 
 
-def check_own(model: PromptedCLIP, state: dict[str, Tensor], source: object) -> None:
+def check_own(model: PromptedModel, state: dict[str, Tensor], source: object) -> None:
     """Refuse tensors that are not exactly the model's own.
 
     Raises:
@@ -56,7 +56,7 @@ def check_own(model: PromptedCLIP, state: dict[str, Tensor], source: object) -> 
             )
 
 
-def load_own(model: PromptedCLIP, state: dict[str, Tensor], source: object) -> None:
+def load_own(model: PromptedModel, state: dict[str, Tensor], source: object) -> None:
     """Copy a checkpoint's tensors into the model, all of them or none."""
     check_own(model, state, source)
     own = model.own_state()

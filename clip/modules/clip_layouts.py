@@ -88,6 +88,26 @@ class ClipSizes:
         """Side of the square image in pixels."""
         return self.patch * self.grid
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """Channels of a token, by modality; each has a tower of its own."""
+        return {"image": self.image_width, "text": self.text_width}
+
+    @property
+    def towers(self) -> dict[str, int]:
+        """Channels of a token, by tower."""
+        return self.widths
+
+    @property
+    def depths(self) -> dict[str, int]:
+        """Layers, by tower."""
+        return {"image": self.image_layers, "text": self.text_layers}
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of both features side by side."""
+        return 2 * self.embed_dim
+
     def image(self) -> dict[str, int]:
         """Give the arguments of ``VisionTransformer``."""
         return {"width": self.image_width, "layers": self.image_layers, "patch": self.patch,

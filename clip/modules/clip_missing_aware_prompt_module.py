@@ -9,9 +9,9 @@ from torchmetrics import MeanMetric
 
 from clip.errors import UserError
 from clip.modules.checkpoint import check_identity, check_own
-from clip.modules.model import PromptedCLIP, mix
 from clip.modules.objectives import Task
 from clip.modules.optim import OptimSettings, make_optimizer
+from clip.modules.prompted_model import PromptedModel, mix
 
 SPLITS = ("train", "val", "test")
 
@@ -20,7 +20,7 @@ class MissingAwarePromptModule(pl.LightningModule):
     """Trains what the model declares trainable and logs under the split's true name.
 
     Args:
-        model: the frozen CLIP with prompts and head.
+        model: the frozen backbone with prompts and head.
         task: loss and metrics.
         optim: optimiser and schedule.
         prepare: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
@@ -30,11 +30,13 @@ class MissingAwarePromptModule(pl.LightningModule):
         protocol: what a run must agree with to go on from a checkpoint; saved in it.
     """
 
-    strict_loading = False  # checkpoints leave the frozen CLIP out; on_load_checkpoint is strict
+    strict_loading = (
+        False  # checkpoints leave the frozen backbone out; on_load_checkpoint is strict
+    )
 
     def __init__(
         self,
-        model: PromptedCLIP,
+        model: PromptedModel,
         task: Task,
         optim: OptimSettings,
         prepare: Callable[[Tensor], Tensor],
@@ -95,13 +97,6 @@ class MissingAwarePromptModule(pl.LightningModule):
                 f"{split}/loss is {float(loss)} in epoch {self.current_epoch}: the run diverged; "
                 f"lower learning_rate={self.optim.learning_rate} or give precision=32"
             )
-
-    def train(self, mode: bool = True) -> "MissingAwarePromptModule":
-        """Switch the mode of what trains; CLIP has no dropout and stays in eval mode."""
-        super().train(mode)
-        self.model.image_encoder.eval()
-        self.model.text_encoder.eval()
-        return self
 
     def configure_optimizers(self) -> dict:
         """Make the optimiser; its schedule is stepped after each optimiser step."""

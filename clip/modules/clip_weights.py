@@ -6,7 +6,7 @@ vocab.json, merges.txt. ``transformers`` reads what we write, and we read what i
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -18,6 +18,7 @@ from clip.modules.clip_checks import whole_clip
 from clip.modules.clip_files import read_tensors, sha256_of
 from clip.modules.clip_hub import REPOSITORY, check_cached, download
 from clip.modules.clip_layouts import ClipSizes, to_hugging_face
+from clip.modules.frozen import FrozenBackbone
 from clip.modules.layers import HEAD_WIDTH
 from clip.modules.tokenizer import TOKENIZER_FILES, Tokenizer
 
@@ -33,33 +34,10 @@ WEIGHT_FILES = (  # in a folder, the first that is there
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
+BESIDE = (*CONFIGS, *(name for group in TOKENIZER_FILES for name in group))
 
 
-@dataclass(frozen=True)
-class FrozenClip:
-    """A loaded CLIP.
-
-    Attributes:
-        state: tensors under OpenAI's names, float32.
-        activation: a key of ``layers.ACTIVATIONS``.
-        tokenizer: texts -> ids.
-        name: what the user asked for.
-        sha256: of the weight file.
-    """
-
-    state: dict[str, Tensor]
-    activation: str
-    tokenizer: Tokenizer
-    name: str
-    sha256: str
-
-    @property
-    def sizes(self) -> ClipSizes:
-        """The sizes of this CLIP."""
-        return ClipSizes.of(self.state)
-
-
-def load_clip(vit: str, activation: str | None = None) -> FrozenClip:
+def load_clip(vit: str, activation: str | None = None) -> FrozenBackbone:
     """Load a CLIP; nothing in its files is run.
 
     Args:
@@ -81,20 +59,24 @@ def load_clip(vit: str, activation: str | None = None) -> FrozenClip:
         raise UserError(f"{weights}: {error}") from None
     sizes = ClipSizes.of(state)
     activation = find_activation(weights.parent, sizes, sha256, activation)
-    return FrozenClip(state, activation, find_tokenizer(weights.parent, sizes), vit, sha256)
+    tokenizer = find_tokenizer(weights.parent, sizes)
+    return FrozenBackbone(state, sizes, activation, tokenizer, vit, sha256)
 
 
-def find_weights(vit: str) -> Path:
+def find_weights(vit: str, beside: Sequence[str] = BESIDE) -> Path:
     """Give the weight file that a name, a Hugging Face id, a folder or a file means.
+
+    Args:
+        vit: as ``load_clip`` takes it.
+        beside: small files that are downloaded along.
 
     Raises:
         UserError: there is none.
     """
     path = Path(vit).expanduser()
     if vit in PUBLISHED or (REPOSITORY.fullmatch(vit) and not path.exists()):
-        small = [*CONFIGS, *(name for group in TOKENIZER_FILES for name in group)]
         try:
-            path = download(PUBLISHED.get(vit, vit), small, WEIGHT_FILES)
+            path = download(PUBLISHED.get(vit, vit), beside, WEIGHT_FILES)
         except UserError as error:
             raise UserError(f"vit={vit!r} is no local file or folder, and {error}") from None
     if not path.exists():

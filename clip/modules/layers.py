@@ -1,4 +1,4 @@
-"""Building blocks shared by CLIP's towers and the prompt methods.
+"""Building blocks shared by the backbones and the prompt methods.
 
 A leaf: it imports nothing of ours, so every other file may import it. Parameter names are those of
 OpenAI's CLIP, so that loading a checkpoint is checking, not translating.
@@ -36,6 +36,16 @@ class Prefix(NamedTuple):
 
     keys: Tensor
     values: Tensor
+
+
+class Added(NamedTuple):
+    """Prompts that are put in front of those of earlier layers instead of replacing them.
+
+    Attributes:
+        tokens: (B, P, D).
+    """
+
+    tokens: Tensor
 
 
 class Attention(nn.Module):
@@ -110,17 +120,18 @@ def visible_before(length: int, device: torch.device) -> Tensor:
 
 
 class ResidualAttentionBlock(nn.Module):
-    """One pre-norm transformer block of CLIP.
+    """One pre-norm transformer block.
 
     Args:
         width: channels.
         activation: a key of ``ACTIVATIONS``.
+        eps: of the norms.
     """
 
-    def __init__(self, width: int, activation: str):
+    def __init__(self, width: int, activation: str, eps: float = 1e-5):
         super().__init__()
         self.attn = Attention(width, width // HEAD_WIDTH)
-        self.ln_1 = nn.LayerNorm(width)
+        self.ln_1 = nn.LayerNorm(width, eps)
         self.mlp = nn.Sequential(
             OrderedDict(
                 c_fc=nn.Linear(width, 4 * width),
@@ -128,18 +139,32 @@ class ResidualAttentionBlock(nn.Module):
                 c_proj=nn.Linear(4 * width, width),
             )
         )
-        self.ln_2 = nn.LayerNorm(width)
+        self.ln_2 = nn.LayerNorm(width, eps)
 
     def forward(
-        self, x: Tensor, causal: bool, prefix: Prefix | None = None, unread: int = 0
+        self,
+        x: Tensor,
+        causal: bool,
+        prefix: Prefix | None = None,
+        unread: int = 0,
+        visible: Tensor | None = None,
     ) -> Tensor:
-        """Map (B, L, D) to (B, L - unread, D): the first outputs, if unread, are not made."""
-        read = self.attn(self.ln_1(x), causal=causal, prefix=prefix, unread=unread)
+        """Map (B, L, D) to (B, L - unread, D): the first outputs, if unread, are not made.
+
+        ``visible``, (B, 1, L), is what may be seen where not all is; then nothing is causal.
+        """
+        normed = self.ln_1(x)
+        read = self.attn(normed, None, causal, visible, prefix, unread)
         x = x[:, unread:] + read
         return x + self.mlp(self.ln_2(x))
 
     def pool(
-        self, x: Tensor, position: Tensor, causal: bool, prefix: Prefix | None = None
+        self,
+        x: Tensor,
+        position: Tensor,
+        causal: bool,
+        prefix: Prefix | None = None,
+        visible: Tensor | None = None,
     ) -> Tensor:
         """Compute the output at one position only, which is all that is read of the last block.
 
@@ -148,13 +173,15 @@ class ResidualAttentionBlock(nn.Module):
             position: (B,), whose output is wanted.
             causal: as in ``forward``.
             prefix: as in ``forward``.
+            visible: as in ``forward``.
 
         Returns:
             (B, D).
         """
         rows = torch.arange(len(x), device=x.device)
-        place = torch.arange(x.shape[1], device=x.device)
-        visible = (place <= position[:, None])[:, None] if causal else None  # (B, 1, L)
+        if causal:
+            place = torch.arange(x.shape[1], device=x.device)
+            visible = (place <= position[:, None])[:, None]  # (B, 1, L)
         context = self.ln_1(x)
         query = context[rows, position, None]  # (B, 1, D)
         read = self.attn(query, context, visible=visible, prefix=prefix)

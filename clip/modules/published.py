@@ -6,9 +6,6 @@ Their keys are those of its ``CustomCLIP``, bare or behind Lightning's ``model.`
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +13,11 @@ from torch import Tensor
 from clip.errors import UserError
 from clip.modules.checkpoint import load_own
 from clip.modules.clip_layouts import ClipSizes
-from clip.modules.model import PromptedCLIP, build_model, thawed
+from clip.modules.model import build_model
 from clip.modules.prompts import named_settings, read_settings
+from clip.modules.released import Released
 from clip.modules.released_draw import draw_queries
+from clip.modules.two_towers import PromptedCLIP
 
 LEARNER = "prompt_learner."
 CASE_NAMES = ("complete", "image", "text")  # the released names by what is left, in our order
@@ -26,23 +25,9 @@ DYNAMIC = "{tower}_encoder.transformer.resblocks.0.prompts_dynamic_{case}"
 ATTENTION = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
 HEAD = re.compile(r"(\w+)_classifier\.(weight|bias)")
 SETTINGS = {"formulas": "released", "dynamic_queries": "fixed"}
-METHOD = {"prompt_type": "dcp", **named_settings("dcp", read_settings("dcp", SETTINGS)),
-          "thaw": ["ln_post", "ln_final", "image_proj"], "activation": "quick_gelu"}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Released:
-    """A state dict of the released code, under our names.
-
-    Attributes:
-        clip: its CLIP under OpenAI's names; the thawed parts have trained.
-        own: what a checkpoint of ours holds.
-        identity: the settings that a checkpoint of ours records.
-    """
-
-    clip: dict[str, Tensor]
-    own: dict[str, Tensor]
-    identity: dict[str, Any]
+METHOD = {"backbone": "clip", "prompt_type": "dcp", "activation": "quick_gelu",
+          **named_settings("dcp", read_settings("dcp", SETTINGS)),
+          "thaw": ["ln_post", "ln_final", "image_proj"]}  # fmt: skip
 
 
 def from_published(state: dict[str, Tensor], seed: int | None = None) -> PromptedCLIP:
@@ -59,7 +44,7 @@ def from_published(state: dict[str, Tensor], seed: int | None = None) -> Prompte
     released = take_apart(state, seed)
     shape = {key: released.identity[key] for key in ("prompt_length", "prompt_depth")}
     classes = len(released.own["classifier.bias"])
-    model = build_model(released.clip, num_classes=classes, **shape, **SETTINGS)
+    model = build_model(released.backbone, num_classes=classes, **shape, **SETTINGS)
     load_own(model, released.own, "this state dict")
     return model.eval()
 
@@ -80,7 +65,7 @@ def take_apart(state: dict[str, Tensor], seed: int | None) -> Released:
     own |= _queries(left, ClipSizes.of(clip), third, seed)
     if left:
         raise UserError(f"the released code has no tensors {', '.join(list(left)[:5])}")
-    trained = thawed(METHOD["thaw"])
+    trained = PromptedCLIP.thawed(METHOD["thaw"])
     own |= {name: tensor for name, tensor in state.items() if name.startswith(trained)}
     shape = {"prompt_length": 3 * third, "prompt_depth": depth}
     return Released(clip, own, METHOD | shape | {"task": heads["weight"][0]})
@@ -100,52 +85,6 @@ def _queries(
         print(f"the released file has no dynamic queries: drawn again from seed={seed}")
         found = draw_queries(sizes, length, seed)
     return {f"prompts.dynamic.{tower}.queries": queries for tower, queries in found.items()}
-
-
-def read_released(path: Path, seed: int) -> dict[str, Any]:
-    """Read a Lightning checkpoint, or a plain state dict, of the released code.
-
-    It names classes (its callbacks are keyed by them), which a loader of tensors refuses. Each is
-    replaced by an empty class of ours here, so nothing of the file can run.
-
-    Args:
-        path: the file.
-        seed: of the run that wrote it.
-
-    Returns:
-        "identity", "state_dict" and "clip", the CLIP it was trained on.
-
-    Raises:
-        UserError: the file holds no state dict of the released code.
-    """
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    inert = [(type("Inert", (), {}), name) for name in names]
-    with torch.serialization.safe_globals(inert):
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    if not any(LEARNER in str(name) for name in state):
-        raise UserError(f"{path} is no checkpoint of this project or of the released code")
-    try:
-        released = take_apart(state, seed)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    return {"identity": released.identity, "state_dict": released.own, "clip": released.clip}
-
-
-def check_clip(model: PromptedCLIP, clip: dict[str, Tensor], source: object) -> None:
-    """Refuse a released checkpoint whose frozen CLIP is not the model's.
-
-    Raises:
-        UserError: names the first tensor that differs.
-    """
-    ours, trained = model.state_dict(), thawed(model.thaw)
-    for name, tensor in clip.items():
-        tower = "image_encoder." if name.startswith("visual.") else "text_encoder."
-        own = tower + name.removeprefix("visual.")
-        if own.startswith(trained) or name == "logit_scale":
-            continue
-        if ours[own].shape != tensor.shape or not torch.allclose(ours[own], tensor.float(), 1e-3):
-            raise UserError(f"{source} was trained on another CLIP: {own} differs; set vit= to it")
 
 
 def clip_names(state: dict[str, Tensor]) -> Iterator[tuple[str, str]]:

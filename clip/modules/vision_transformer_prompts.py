@@ -3,18 +3,19 @@
 The towers know nothing about prompt methods. They are given ``prompts``, a list over layers: the
 entry of layer 0 (B, P, D) is put in front of the tokens; the entry of a later layer (B, Q, D)
 replaces the first Q prompts before that layer's attention (paper, eq. 1); behind the end of the
-list all prompts are carried on (eq. 2). An entry may be a ``Prefix`` instead: that layer's
-attention finds it in front of its keys and values, and the sequence stays as it is. No prompts at
-all is plain CLIP.
+list all prompts are carried on (eq. 2). An entry may be ``Added`` instead, which replaces nothing,
+or a ``Prefix``: that layer's attention finds it in front of its keys and values, and the sequence
+stays as it is. No prompts at all is plain CLIP.
 """
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from clip.modules.layers import Prefix, ResidualAttentionBlock
+from clip.modules.layers import Added, Prefix, ResidualAttentionBlock
 
-Prompts = list[Tensor | Prefix]
+Prompts = list[Tensor | Added | Prefix]
 
 
 class Transformer(nn.Module):
@@ -25,13 +26,14 @@ class Transformer(nn.Module):
         layers: number of blocks.
         activation: a key of ``layers.ACTIVATIONS``.
         causal: a position sees only itself and what stands in front of it (text).
+        eps: of the norms.
     """
 
-    def __init__(self, width: int, layers: int, activation: str, causal: bool):
+    def __init__(self, width: int, layers: int, activation: str, causal: bool, eps: float = 1e-5):
         super().__init__()
         self.causal = causal
         self.resblocks = nn.ModuleList(
-            ResidualAttentionBlock(width, activation) for _ in range(layers)
+            ResidualAttentionBlock(width, activation, eps) for _ in range(layers)
         )
 
     def compile_blocks(self) -> None:
@@ -39,13 +41,16 @@ class Transformer(nn.Module):
         for block in self.resblocks:
             block.compile(dynamic=True)  # the rows that have a modality differ in each batch
 
-    def forward(self, x: Tensor, prompts: Prompts, position: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, prompts: Prompts, position: Tensor, visible: Tensor | None = None
+    ) -> Tensor:
         """Run the blocks over [prompts, tokens] and read one token.
 
         Args:
             x: (B, L, D), the embedded tokens.
             prompts: see the head of this file.
             position: (B,), of the token that is read, the prompts not counted.
+            visible: (B, L) bool, which tokens are no padding; None if all of them may be seen.
 
         Returns:
             (B, D).
@@ -54,14 +59,16 @@ class Transformer(nn.Module):
         given = [*prompts, *[None] * (len(self.resblocks) - len(prompts))]
         for block, here, following in zip(self.resblocks, given, [*given[1:], None], strict=True):
             prefix = here if isinstance(here, Prefix) else None
-            if isinstance(here, Tensor):
-                x = torch.cat([here.to(x.dtype), x], dim=1)
+            tokens = here.tokens if isinstance(here, Added) else here
+            if isinstance(tokens, Tensor):
+                x = torch.cat([tokens.to(x.dtype), x], dim=1)
+            in_front = x.shape[1] - length
+            seen = None if visible is None else pad(visible, (in_front, 0), value=True)[:, None]
             if block is not last:
-                in_front = x.shape[1] - length
                 # Nobody reads the outputs that the next layer replaces.
                 replaced = following.shape[1] if isinstance(following, Tensor) else 0
-                x = block(x, self.causal, prefix, unread=min(in_front, replaced))
-        return last.pool(x, position + (x.shape[1] - length), self.causal, prefix)
+                x = block(x, self.causal, prefix, min(in_front, replaced), seen)
+        return last.pool(x, position + in_front, self.causal, prefix, seen)
 
 
 class VisionTransformer(nn.Module):

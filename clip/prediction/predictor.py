@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from PIL import Image
 from torch import Tensor
 
@@ -13,11 +14,11 @@ from clip import assembly, runs
 from clip.config import ex
 from clip.config_rules import PRECISIONS, validate
 from clip.errors import UserError
-from clip.modules.model import PromptedCLIP
+from clip.modules.frozen import TextTokenizer
 from clip.modules.objectives import Task
-from clip.modules.tokenizer import Tokenizer
+from clip.modules.prompted_model import PromptedModel
 from clip.prediction.samples import MISSING, Sample, read_sample
-from clip.transforms import TRANSFORMS, ClipTransform
+from clip.transforms import TRANSFORMS, Transform
 
 ABOUT = ("row", "image", "missing", "predicted")  # columns that no class may be named as
 JOIN = ", "  # between the names of several predicted classes
@@ -28,8 +29,8 @@ class Predictor:
 
     Args:
         model: moved to the device.
-        tokenizer: of its CLIP.
-        transform: of its CLIP.
+        tokenizer: of its backbone.
+        transform: of its backbone.
         task: what is predicted.
         class_names: a name a class.
         device: of ``runs.devices``.
@@ -41,9 +42,9 @@ class Predictor:
 
     def __init__(
         self,
-        model: PromptedCLIP,
-        tokenizer: Tokenizer,
-        transform: ClipTransform,
+        model: PromptedModel,
+        tokenizer: TextTokenizer,
+        transform: Transform,
         task: Task,
         class_names: Sequence[str],
         device: dict[str, Any],
@@ -74,7 +75,7 @@ class Predictor:
         return cls(
             built.model,
             built.frozen.tokenizer,
-            TRANSFORMS["clip"](built.frozen.sizes.image_size),
+            TRANSFORMS[config["backbone"]](built.frozen.sizes.image_size),
             built.task,
             _class_names(built),
             device,
@@ -142,14 +143,17 @@ class Predictor:
         """Run samples through the model, (N, C) float32 on the CPU."""
         if not samples:
             return torch.zeros(0, len(self.class_names))
-        size = self.transform.size
-        empty = torch.zeros(3, size, size, dtype=torch.uint8)
-        image = torch.stack([empty if s.image is None else s.image for s in samples])
-        image = self.transform.prepare(image.to(self.device))
-        tokens = self.tokenizer([s.text or "" for s in samples]).to(self.device)
-        states = torch.tensor([sample.state for sample in samples], device=self.device)
+        empty = self.transform.empty(lambda: None)
+        tokens = self.tokenizer([sample.text or "" for sample in samples])
+        batch = self.model.collate(
+            [{"image": empty if sample.image is None else sample.image, "tokens": ids,
+              "missing_type": torch.tensor(sample.state)}
+             for sample, ids in zip(samples, tokens, strict=True)]
+        )  # fmt: skip
+        batch = move_data_to_device(batch, self.device)
+        image = self.transform.prepare(batch.pop("image"))
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
-            return self.model(image, tokens, states).float().cpu()
+            return self.model(image, **batch).float().cpu()
 
 
 def load_predictor(path: str | PathLike, vit: str | None = None) -> Predictor:

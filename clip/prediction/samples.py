@@ -11,7 +11,7 @@ from torch import Tensor
 from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.pixels import FORMATS
-from clip.transforms import ClipTransform
+from clip.transforms import Transform
 
 MISSING = ("complete", "text", "image")  # what a sample lacks, by its state
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # as when data sets are converted
@@ -43,7 +43,7 @@ class Sample:
         return [self, replace(self, text=None), replace(self, image=None)]
 
 
-def read_sample(image: Any, text: Any, place: str, transform: ClipTransform) -> Sample:
+def read_sample(image: Any, text: Any, place: str, transform: Transform) -> Sample:
     """Read what a user gives.
 
     Args:
@@ -72,7 +72,7 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and value != value
 
 
-def _read_image(source: Any, place: str, transform: ClipTransform) -> Tensor:
+def _read_image(source: Any, place: str, transform: Transform) -> Tensor:
     if not isinstance(source, Image.Image | str | os.PathLike | bytes):
         kind = type(source).__name__
         raise UserError(f"{place}the image is of the type {kind}; give a path or a Pillow image")
@@ -96,7 +96,7 @@ def _read_image(source: Any, place: str, transform: ClipTransform) -> Tensor:
         ) from None
 
 
-def _transformed(image: Image.Image, name: str, transform: ClipTransform) -> Tensor:
+def _transformed(image: Image.Image, name: str, transform: Transform) -> Tensor:
     width, height = image.size  # from the header: nothing has been decoded
     if width * height > MOST_PIXELS:
         raise _too_large(name)

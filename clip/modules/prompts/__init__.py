@@ -1,11 +1,17 @@
 """The prompt methods, one file each, and the table that names them."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
-from clip.errors import UserError
-from clip.modules.prompts.base import IMAGE, TEXT, CasePrompts, Frame, PromptMethod, check_choice
+from clip.modules.prompts.base import (
+    IMAGE,
+    TEXT,
+    CasePrompts,
+    Frame,
+    PromptMethod,
+    check_choice,
+    settings_of,
+)
 from clip.modules.prompts.coop import ContextPrompts
 from clip.modules.prompts.dcp import DeepCorrelatedPrompts
 from clip.modules.prompts.dept import DecoupledPrompts
@@ -34,21 +40,12 @@ def read_settings(prompt_type: str, given: Any) -> Any:
         UserError: no such method or setting, or a value that cannot be.
     """
     check_choice("prompt_type", prompt_type, PROMPT_TYPES)
-    settings = PROMPT_TYPES[prompt_type].Settings
-    known = [field.name for field in fields(settings)]
-    if not isinstance(given, Mapping):
-        example = f"one by one, such as {prompt_type}.{known[0]}=" if known else "nowhere"
-        raise UserError(f"{prompt_type}={given!r} is not valid; give its settings {example}")
-    for key in given:
-        if key not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise UserError(f"{prompt_type}.{key} is no setting of {prompt_type}; {has}")
-    return settings(**given)
+    return settings_of(prompt_type, PROMPT_TYPES[prompt_type].Settings, given)
 
 
-def named_settings(prompt_type: str, settings: Any) -> dict[str, Any]:
-    """Name a method's own settings as a user types them, such as "dcp.formulas"."""
-    return {f"{prompt_type}.{key}": value for key, value in asdict(settings).items()}
+def named_settings(owner: str, settings: Any) -> dict[str, Any]:
+    """Name the settings of a method or backbone as a user types them, such as "dcp.formulas"."""
+    return {f"{owner}.{key}": value for key, value in asdict(settings).items()}
 
 
 __all__ = [

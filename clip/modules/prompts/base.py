@@ -1,21 +1,36 @@
 """What every prompt method is given and what it tells the towers."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from clip.errors import UserError
 from clip.missing import CASES
-from clip.modules.clip_layouts import ClipSizes
-from clip.modules.layers import Prefix
+from clip.modules.layers import Added, Prefix
 
-IMAGE, TEXT = "image", "text"  # the two towers
-Layer = Tensor | Prefix  # tokens (…, P, D), or keys and values (…, P, D) of that layer's attention
-CasePrompts = dict[str, list[Layer]]  # tower -> layer -> prompts of the 3 missing cases, (3, P, D)
+IMAGE, TEXT = "image", "text"  # the modalities, and the towers of a backbone that has two
+Layer = Tensor | Added | Prefix  # tokens (…, P, D); or keys and values (…, P, D) of its attention
+CasePrompts = dict[str, list[Layer]]  # set -> layer -> prompts of the 3 missing cases, (3, P, D)
 INIT_STD = 0.02
+
+
+class Sizes(Protocol):
+    """What prompts must know of a backbone.
+
+    Attributes:
+        widths: modality -> channels of its tokens.
+        towers: tower -> channels of its tokens.
+        depths: tower -> its layers.
+        feature_width: channels of what the head reads.
+    """
+
+    widths: dict[str, int]
+    towers: dict[str, int]
+    depths: dict[str, int]
+    feature_width: int
 
 
 @dataclass(frozen=True)
@@ -23,14 +38,14 @@ class Frame:
     """What a method's prompts are made for.
 
     Attributes:
-        sizes: of the CLIP.
-        length: prompt tokens in all, of each tower.
+        sizes: of the backbone.
+        length: prompt tokens in all, of each set.
         depth: layers with fresh prompts.
         num_classes: outputs of a head.
         seed: of the run, for what is drawn apart from the initial weights.
     """
 
-    sizes: ClipSizes
+    sizes: Sizes
     length: int
     depth: int
     num_classes: int = 1
@@ -38,8 +53,18 @@ class Frame:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Channels of a token, by tower."""
-        return {IMAGE: self.sizes.image_width, TEXT: self.sizes.text_width}
+        """Channels of a token, by modality: for methods with prompts of both."""
+        return self.sizes.widths
+
+    @property
+    def towers(self) -> dict[str, int]:
+        """Channels of a token, by tower: for methods with prompts of each stream of tokens."""
+        return self.sizes.towers
+
+    @property
+    def single_stream(self) -> bool:
+        """Whether one tower reads both modalities, padding masked."""
+        return len(self.towers) == 1
 
     def check_depth(self, key: str, depth: int) -> None:
         """Refuse prompts in more layers than the towers have; ``key`` names the setting.
@@ -47,12 +72,12 @@ class Frame:
         Raises:
             UserError: the towers are not so deep.
         """
-        deepest = min(self.sizes.image_layers, self.sizes.text_layers)
-        if not 1 <= depth <= deepest:
+        layers = self.sizes.depths.values()
+        if not 1 <= depth <= min(layers):
             raise UserError(
-                f"{key}={depth} does not fit this CLIP, whose towers have "
-                f"{self.sizes.image_layers} and {self.sizes.text_layers} layers; "
-                f"give 1 to {deepest}"
+                f"{key}={depth} does not fit this backbone, whose "
+                f"{'towers have' if len(layers) > 1 else 'tower has'} "
+                f"{' and '.join(map(str, layers))} layers; give 1 to {min(layers)}"
             )
 
 
@@ -83,7 +108,7 @@ class SetSettings:
 
 
 class PromptMethod(nn.Module):
-    """Which tokens enter which tower at which layer, for the three missing cases.
+    """Which tokens enter the backbone at which layer, for the three missing cases.
 
     A method lives in one file: it subclasses this, fills ``cases`` and, if some of its prompts
     depend on the sample, extends ``for_samples``. All its parameters train.
@@ -94,7 +119,8 @@ class PromptMethod(nn.Module):
 
     Attributes:
         Settings: frozen dataclass; the config holds its fields under the method's name.
-        thaw: parts of the frozen CLIP that train along with it (keys of ``model.THAWABLE``).
+        thaw: parts of the backbone that train along with it (keys of the model's ``THAWABLE``);
+            those that a backbone does not have are passed over.
     """
 
     Settings: type = NoSettings
@@ -108,36 +134,59 @@ class PromptMethod(nn.Module):
         raise NotImplementedError
 
     def for_samples(
-        self, tower: str, cases: CasePrompts, tokens: Tensor, missing_type: Tensor
+        self,
+        name: str,
+        cases: CasePrompts,
+        tokens: Tensor,
+        missing_type: Tensor,
+        visible: Tensor | None = None,
     ) -> list[Layer]:
         """Give each sample the prompts of its missing case.
 
         Args:
-            tower: ``IMAGE`` or ``TEXT``.
+            name: of the set, a key of ``cases``.
             cases: what ``cases()`` made in this step.
-            tokens: X_0 of that tower, (B, L, D), padding included.
+            tokens: X_0 of the tower that the set enters, (B, L, D), padding included.
             missing_type: (B,), the samples' missing cases.
+            visible: (B, L) bool, which tokens are no padding, of a backbone that masks it.
 
         Returns:
-            One (B, P, D), or one prefix of such, a prompted layer, as
+            One (B, P, D), or an ``Added`` or ``Prefix`` of such, a prompted layer, as
             ``vision_transformer_prompts`` takes them.
         """
         return [
-            Prefix(*(part[missing_type] for part in layer))
-            if isinstance(layer, Prefix) else layer[missing_type] for layer in cases[tower]
+            layer[missing_type] if isinstance(layer, Tensor)
+            else type(layer)(*(part[missing_type] for part in layer)) for layer in cases[name]
         ]  # fmt: skip
 
-    def heads(self, features: Tensor, classifier: nn.Linear) -> list[tuple[float, Tensor]]:
+    def heads(self, features: Tensor, classifier: nn.Module) -> list[tuple[float, Tensor]]:
         """Read the features out; the model mixes the logits, and the losses, by these weights.
 
         Args:
-            features: (B, 2 E), a missing half is zero.
+            features: (B, F), as the backbone gives them.
             classifier: the head of every method.
 
         Returns:
             Pairs of a weight and logits (B, num_classes).
         """
         return [(1.0, classifier(features))]
+
+
+def settings_of(owner: str, settings: type, given: Any) -> Any:
+    """Make the settings of a method or backbone of the dict that the config holds under its name.
+
+    Raises:
+        UserError: no such setting, or a value that cannot be.
+    """
+    known = [field.name for field in fields(settings)]
+    if not isinstance(given, Mapping):
+        example = f"one by one, such as {owner}.{known[0]}=" if known else "nowhere"
+        raise UserError(f"{owner}={given!r} is not valid; give its settings {example}")
+    for key in given:
+        if key not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise UserError(f"{owner}.{key} is no setting of {owner}; {has}")
+    return settings(**given)
 
 
 def initial_prompt(*shape: int) -> nn.Parameter:

@@ -3,8 +3,6 @@
 from torch import nn
 
 from clip.modules.prompts.base import (
-    IMAGE,
-    TEXT,
     CasePrompts,
     Frame,
     PromptMethod,
@@ -23,7 +21,7 @@ class CoOpSettings(SetSettings):
 class ContextPrompts(PromptMethod):
     """Context vectors in front of the tokens, carried on through all layers (Zhou et al., 2022).
 
-    Both towers have them, and the sample's own text is read in place of class names.
+    Each tower has them, and the sample's own text is read in place of class names.
     ``frame.depth`` means nothing to it.
     """
 
@@ -34,10 +32,10 @@ class ContextPrompts(PromptMethod):
         self.context = nn.ParameterDict(
             {
                 tower: initial_prompt(settings.sets, frame.length, d)
-                for tower, d in frame.widths.items()
+                for tower, d in frame.towers.items()
             }
         )
 
     def cases(self) -> CasePrompts:
         """Give each tower its context at layer 0, (3, P, D)."""
-        return {tower: [for_all_cases(self.context[tower])] for tower in (IMAGE, TEXT)}
+        return {tower: [for_all_cases(prompts)] for tower, prompts in self.context.items()}

@@ -51,6 +51,8 @@ CHOICES = {  # setting -> what it may be
     "dynamic_generator": READERS,
     "common_projection": MAPS,
 }
+# The draw is of the released towers; what is pooled must not depend on the padding.
+NOT_SINGLE_STREAM = {"dynamic_queries": "trained", "dynamic_generator": "attention"}
 NUMBERS = ("reduction", "dynamic_depth", "common_depth", "common_reduction")
 THIRDS = 3
 
@@ -167,7 +169,7 @@ class DeepCorrelatedPrompts(PromptMethod):
         )  # fmt: skip
 
     def cases(self) -> CasePrompts:
-        """Make the correlated and common prompts of the three cases: (3, P, D) a layer."""
+        """Make the correlated and common prompts of the three cases: (3, P, D) a layer and set."""
         makers = {CORRELATED: self._correlated, COMMON: self._common}
         made = {kind: makers[kind]() for kind in self.depths if kind in makers}
         out: CasePrompts = {IMAGE: [], TEXT: []}
@@ -199,14 +201,19 @@ class DeepCorrelatedPrompts(PromptMethod):
         }
 
     def for_samples(
-        self, tower: str, cases: CasePrompts, tokens: Tensor, missing_type: Tensor
+        self,
+        name: str,
+        cases: CasePrompts,
+        tokens: Tensor,
+        missing_type: Tensor,
+        visible: Tensor | None = None,
     ) -> list[Tensor]:
         """Add the samples' dynamic prompts; see ``PromptMethod.for_samples``."""
-        layers = super().for_samples(tower, cases, tokens, missing_type)
+        layers = super().for_samples(name, cases, tokens, missing_type, visible)
         if DYNAMIC in self.depths:
             place = self.third * list(self.depths).index(DYNAMIC)  # behind the deeper kinds
-            own = self.dynamic[tower](tokens, missing_type).chunk(self.depths[DYNAMIC], dim=1)
-            for layer, prompts in enumerate(own):
+            own = self.dynamic[name](tokens, missing_type, visible)
+            for layer, prompts in enumerate(own.chunk(self.depths[DYNAMIC], dim=1)):
                 rest = layers[layer]
                 parts = rest[:, :place], prompts.to(rest.dtype), rest[:, place:]
                 layers[layer] = torch.cat(parts, dim=1)
@@ -223,3 +230,9 @@ def check_shape(frame: Frame, settings: DCPSettings) -> None:
     frame.check_depth("prompt_depth", frame.depth)
     frame.check_depth("dcp.dynamic_depth", settings.dynamic_depth)
     frame.check_depth("dcp.common_depth", settings.common_depth)
+    for name, needed in NOT_SINGLE_STREAM.items():
+        if frame.single_stream and getattr(settings, name) != needed:
+            raise UserError(
+                f"dcp.{name}={getattr(settings, name)} is for backbones of two towers; "
+                f"give {needed}"
+            )

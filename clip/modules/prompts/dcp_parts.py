@@ -87,9 +87,12 @@ class DynamicPrompts(nn.Module):
             parts = nn.LayerNorm(width), bottleneck(width, width), nn.LayerNorm(width)
             self.refine.extend(parts)
 
-    def forward(self, tokens: Tensor, missing_type: Tensor) -> Tensor:
-        """Turn X_0 (B, L, D) and the missing cases (B,) into (B, P, D)."""
-        return self.refine(self.attention(self.queries[missing_type], tokens))
+    def forward(
+        self, tokens: Tensor, missing_type: Tensor, visible: Tensor | None = None
+    ) -> Tensor:
+        """Turn X_0 (B, L, D), of which (B, L) may be seen, and the cases (B,) into (B, P, D)."""
+        seen = None if visible is None else visible[:, None]
+        return self.refine(self.attention(self.queries[missing_type], tokens, visible=seen))
 
 
 class PooledPrompts(nn.Module):
@@ -107,8 +110,8 @@ class PooledPrompts(nn.Module):
         self.pool, self.length, self.layers = pool, length, layers
         self.projection = nn.Linear(width, layers * width)
 
-    def forward(self, tokens: Tensor, missing_type: Tensor) -> Tensor:
-        """Turn X_0 (B, L, D), whatever is missing, into (B, layers P, D), layer by layer."""
+    def forward(self, tokens: Tensor, *_: Tensor | None) -> Tensor:
+        """Turn X_0 (B, L, D), all of it read, into (B, layers P, D), layer by layer."""
         pooled = self.pool(rearrange(tokens, "b l d -> b d l"), self.length)
         made = self.projection(rearrange(pooled, "b d p -> b p d"))
         return rearrange(made, "b p (n d) -> b (n p) d", n=self.layers)

@@ -47,8 +47,8 @@ class DePTSettings:
 class DecoupledPrompts(PromptMethod):
     """A second linear head on scaled and shifted channels of the features (Zhang et al., 2024).
 
-    Losses and scores of the two heads are mixed as λ·CAT + (1-λ)·head. Of a missing modality,
-    whose half of the features is zero, the adjusted features hold the shift.
+    Losses and scores of the two heads are mixed as λ·CAT + (1-λ)·head. Of a missing modality whose
+    half of the features is zero, the adjusted features hold the shift.
 
     Raises:
         UserError: what the base raises.
@@ -61,7 +61,7 @@ class DecoupledPrompts(PromptMethod):
         base = bases()[settings.base]
         self.base, self.weight = base(frame, base.Settings()), settings.weight
         self.thaw = self.base.thaw
-        channels = 2 * frame.sizes.embed_dim
+        channels = frame.sizes.feature_width
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
         self.classifier = nn.Linear(channels, frame.num_classes)
@@ -72,13 +72,11 @@ class DecoupledPrompts(PromptMethod):
         """Give the base's prompts."""
         return self.base.cases()
 
-    def for_samples(
-        self, tower: str, cases: CasePrompts, tokens: Tensor, missing_type: Tensor
-    ) -> list[Layer]:
+    def for_samples(self, *asked: Any) -> list[Layer]:
         """Give the base's prompts; see ``PromptMethod.for_samples``."""
-        return self.base.for_samples(tower, cases, tokens, missing_type)
+        return self.base.for_samples(*asked)
 
-    def heads(self, features: Tensor, classifier: nn.Linear) -> list[tuple[float, Tensor]]:
+    def heads(self, features: Tensor, classifier: nn.Module) -> list[tuple[float, Tensor]]:
         """Add the channel-adjusted head; see ``PromptMethod.heads``."""
         adjusted = self.classifier(features * self.scale + self.shift)
         return [(self.weight, adjusted), (1 - self.weight, classifier(features))]

@@ -4,10 +4,10 @@ from clip.modules.prompts.none import NoPrompts
 
 
 class FineTuning(NoPrompts):
-    """No prompts; every parameter of CLIP trains with the classifier.
+    """No prompts; every parameter of the backbone trains with the classifier.
 
     The prompts' learning rate of 1e-2 is far too high for it, it destroys what CLIP has learned:
     start from ``learning_rate=1e-5`` and keep the classifier's by ``lr_mult=1000``.
     """
 
-    thaw = ("clip",)
+    thaw = ("backbone",)

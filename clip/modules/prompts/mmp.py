@@ -1,39 +1,89 @@
-"""Missing-aware prompts (MMP), as the paper re-implements them on CLIP's two towers."""
+"""Missing-aware prompts (MMP), as published on ViLT and as the paper has them on CLIP."""
 
-from torch import nn
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from clip.missing import CASES
+import torch
+from torch import Tensor, nn
+
+from clip.errors import UserError
+from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.modules.layers import Added
 from clip.modules.prompts.base import (
-    IMAGE,
-    TEXT,
     CasePrompts,
     Frame,
+    Layer,
     NoSettings,
     PromptMethod,
     initial_prompt,
 )
 
+ROWS = {COMPLETE: 0, MISSING_TEXT: 2, MISSING_IMAGE: 1}  # the one that starts as ones, by case
+
+
+def one_row(parts: int, depth: int, cases: int, length: int, width: int) -> nn.Parameter:
+    """Make zeros but for a row of ones in each part, another row a case (YiLunLee's release).
+
+    Raises:
+        UserError: a part has fewer rows than there are cases.
+    """
+    if length < parts * cases:
+        raise UserError(
+            f"prompt_length={length} is too short: each missing case starts with a row of its own; "
+            f"give at least {parts * cases}"
+        )
+    prompts = torch.zeros(depth, cases, length, width)
+    for case, row in ROWS.items():
+        prompts[:, case, row :: length // parts] = 1
+    return nn.Parameter(prompts)
+
+
+@dataclass(frozen=True)
+class Form:
+    """Where the two published forms part.
+
+    Attributes:
+        initial: (parts, depth, cases, P, D) -> the prompts at the start.
+        enter: (3, P, D) -> what enters a layer.
+    """
+
+    initial: Callable[..., nn.Parameter]
+    enter: Callable[[Tensor], Layer]
+
+
+# On two towers; in a single stream.
+REPLACED = Form(lambda _, *shape: initial_prompt(*shape), lambda prompts: prompts)
+KEPT = Form(one_row, Added)
+
 
 class MissingAwarePrompts(PromptMethod):
     """Independent prompts for each missing case, tower and layer (Lee et al., 2023).
 
-    They stand in front of the tokens and are replaced in each of the first ``depth`` layers; those
-    of the last of these are carried on.
+    They stand in front of the tokens in each of the first ``depth`` layers. On two towers each
+    layer's replace those of the layer before, and the last ones are carried on; in a single stream
+    all of them stay.
+
+    Attributes:
+        parts: of a layer's prompts that start alike.
 
     Raises:
         UserError: the towers are not so deep.
     """
 
+    parts = 1
+
     def __init__(self, frame: Frame, settings: NoSettings):
         super().__init__(frame, settings)
         frame.check_depth("prompt_depth", frame.depth)
+        self.form = KEPT if frame.single_stream else REPLACED
+        shape = self.parts, frame.depth, len(CASES), frame.length
         self.layers = nn.ParameterDict(
-            {
-                tower: initial_prompt(frame.depth, len(CASES), frame.length, width)
-                for tower, width in frame.widths.items()
-            }
+            {tower: self.form.initial(*shape, width) for tower, width in frame.towers.items()}
         )
 
     def cases(self) -> CasePrompts:
         """Give (3, P, D) a layer."""
-        return {tower: list(self.layers[tower]) for tower in (IMAGE, TEXT)}
+        return {
+            tower: [self.form.enter(prompts) for prompts in layers]
+            for tower, layers in self.layers.items()
+        }

@@ -16,6 +16,8 @@ class MissingAwarePrefixes(MissingAwarePrompts):
         UserError: the length is odd, or the towers are not so deep.
     """
 
+    parts = 2
+
     def __init__(self, frame: Frame, settings: NoSettings):
         if frame.length % 2:
             raise UserError(
@@ -28,5 +30,5 @@ class MissingAwarePrefixes(MissingAwarePrompts):
         """Give keys and values, (3, P / 2, D) each, a layer."""
         return {
             tower: [Prefix(*layer.chunk(2, dim=1)) for layer in layers]
-            for tower, layers in super().cases().items()
+            for tower, layers in self.layers.items()
         }

@@ -4,11 +4,11 @@ from clip.modules.prompts.base import IMAGE, TEXT, CasePrompts, PromptMethod
 
 
 class NoPrompts(PromptMethod):
-    """No prompt anywhere: the towers are plain CLIP (paper, section 4.2, "Baseline").
+    """No prompt anywhere: the backbone is plain (paper, section 4.2, "Baseline").
 
     Prompt length and depth mean nothing to it.
     """
 
     def cases(self) -> CasePrompts:
-        """Give no prompts to either tower."""
+        """Give no prompts of either modality."""
         return {IMAGE: [], TEXT: []}

@@ -1,0 +1,21 @@
+"""What a checkpoint of released code holds, under our names."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Released:
+    """A state dict of released code.
+
+    Attributes:
+        backbone: its backbone's tensors as ``build_model`` takes them; thawed parts have trained.
+        own: what a checkpoint of ours holds.
+        identity: the settings that a checkpoint of ours records.
+    """
+
+    backbone: dict[str, Tensor]
+    own: dict[str, Tensor]
+    identity: dict[str, Any]

@@ -93,19 +93,18 @@ def of_case(sets: Tensor, case: int) -> Tensor:
 
 def coop_prompts(coop: PromptMethod, case: int, tokens: Tokens) -> Sample:
     """Take the context of layer 0."""
-    return {tower: [of_case(coop.context[tower], case)] for tower in TOWERS}
+    return {tower: [of_case(context, case)] for tower, context in coop.context.items()}
 
 
 def mmp_prompts(mmp: PromptMethod, case: int, tokens: Tokens) -> Sample:
     """Take the case's prompts of every layer."""
-    return {tower: [layer[case] for layer in mmp.layers[tower]] for tower in TOWERS}
+    return {tower: [layer[case] for layer in layers] for tower, layers in mmp.layers.items()}
 
 
 def mmp_prefixes(mmp: PromptMethod, case: int, tokens: Tokens) -> Sample:
     """Take the first half as keys, the second as values."""
     rows = mmp_prompts(mmp, case, tokens)
-    half = len(rows["text"][0]) // 2
-    return {tower: [(row[:half], row[half:]) for row in rows[tower]] for tower in TOWERS}
+    return {tower: [row.chunk(2) for row in of_tower] for tower, of_tower in rows.items()}
 
 
 def maple_prompts(maple: PromptMethod, case: int, tokens: Tokens) -> Sample:

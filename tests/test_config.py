@@ -12,8 +12,10 @@ from clip import config as config_module
 from clip.config import ex
 from clip.config_rules import RULES, validate
 from clip.errors import UserError
+from clip.modules.model import MODELS
 from clip.modules.prompts import PROMPT_TYPES
 
+OWNERS = PROMPT_TYPES | MODELS  # whose settings are nested under their names
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -50,15 +52,15 @@ def test_every_key_has_a_comment_a_rule_and_a_reader(defaults):
     optim = re.search(r"class OptimSettings.*?@classmethod", code, re.S)[0]
     for key in defaults.keys() - {"test_type", "test_ratio"}:
         assert re.search(rf"^    {key} = .*(  # \w|\{{  # )", source, re.M), f"{key}: no comment"
-        assert key in RULES or f"{key}.*" in RULES or key in PROMPT_TYPES | MODELS, f"{key}: no rule"
+        assert key in RULES or f"{key}.*" in RULES or key in OWNERS, f"{key}: no rule"
         assert f'["{key}"]' in code or f"    {key}: " in optim or f'"{key}"' in code, (
             f"{key}: unread"
         )
 
 
-def test_the_config_names_every_setting_of_every_method(defaults):
+def test_the_config_names_every_setting_of_every_method_and_backbone(defaults):
     source = inspect.getsource(config_module)
-    for name, method in PROMPT_TYPES.items():
+    for name, method in OWNERS.items():
         assert defaults.get(name, {}) == asdict(method.Settings()), name
         for key in defaults.get(name, {}):
             assert re.search(rf'"{key}": .*(  # \w)', source), f"{name}.{key}: no comment"

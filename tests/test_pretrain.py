@@ -6,6 +6,7 @@ from clip import assembly
 from clip.config import ex
 from clip.config_rules import validate
 from clip.errors import UserError
+from clip.modules.clip_weights import load_clip
 from clip.pretrain import read_pairs, samples_of
 from tests.conftest import SIZES
 
@@ -34,7 +35,7 @@ def test_pairs_of_several_sources_are_joined_and_chosen_by_label(opened, clip_fo
 
     def tokenizer(given):
         texts.extend(given)
-        return assembly.load_clip(str(clip_folder)).tokenizer(texts)
+        return load_clip(str(clip_folder)).tokenizer(texts)
 
     pixels, ids = read_pairs([(films, [3, 1]), (memes, harmless)], tokenizer, 16).tensors
     assert texts == [films.text(3), films.text(1), *(memes.text(i) for i in harmless)]

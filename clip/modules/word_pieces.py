@@ -53,7 +53,8 @@ class WordPieces:
             )
         try:
             tokenizer = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
-            vocab = tokenizer.get_vocab()
+            # Without what transformers adds of its own accord.
+            vocab = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
         except Exception as error:  # noqa: BLE001  the reader of tokenizer.json raises many kinds
             reason = str(error).splitlines()[0][:100]
             raise UserError(f"{folder / name} is no vocabulary of BERT ({reason})") from None

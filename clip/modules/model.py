@@ -144,22 +144,37 @@ class PromptedCLIP(nn.Module):
         cases = self.prompts.cases()
         # An empty selection still runs: its gradients are zeros, not None, so that AdamW treats a
         # batch without this modality as the published loop does.
-        seen = self._encode_image(image[image_rows], cases, missing_type[image_rows])
-        read = self._encode_text(tokens[text_rows], cases, missing_type[text_rows], longest)
+        seen = self.encode_image(image[image_rows], cases, missing_type[image_rows])
+        read = self.encode_text(tokens[text_rows], cases, missing_type[text_rows], longest)
         halves = []
         for rows, feature in ((image_rows, seen), (text_rows, read)):
             empty = feature.new_zeros(len(missing_type), feature.shape[1])
             halves.append(empty.index_copy(0, rows, feature))
         return torch.cat(halves, dim=1)
 
-    def _encode_image(self, image: Tensor, cases: CasePrompts, missing_type: Tensor) -> Tensor:
+    def encode_image(self, image: Tensor, cases: CasePrompts, missing_type: Tensor) -> Tensor:
+        """Turn images that are there, (B, 3, H, W), into features (B, E).
+
+        Args:
+            image: normalised.
+            cases: of ``prompts.cases()``.
+            missing_type: (B,), whether their texts are missing.
+        """
         tokens = self.image_encoder.embed(image)
         prompts = self.prompts.for_samples(IMAGE, cases, tokens, missing_type)
         return self.image_encoder.encode(tokens, prompts)
 
-    def _encode_text(
+    def encode_text(
         self, ids: Tensor, cases: CasePrompts, missing_type: Tensor, longest: int
     ) -> Tensor:
+        """Turn texts that are there, (B, 77), into features (B, E).
+
+        Args:
+            ids: of tokens.
+            cases: of ``prompts.cases()``.
+            missing_type: (B,), whether their images are missing.
+            longest: as in ``Present``.
+        """
         tokens = self.text_encoder.embed(ids)
         prompts = self.prompts.for_samples(TEXT, cases, tokens, missing_type)  # sees all 77
         return self.text_encoder.encode(tokens[:, :longest], prompts, end_of_text(ids))

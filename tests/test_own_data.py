@@ -179,6 +179,20 @@ def test_predict_over_the_test_split_scores_as_the_test(headline, settings, tmp_
     assert 0 < score < 1
 
 
+def test_validation_rows_of_one_class_are_refused_and_seen_in_a_check(settings, tmp_path, capsys):
+    """No AUROC exists of them: whichever checkpoint came first would be called the best."""
+    rows = [row | {"label": "star" if row["label"] == "star" else "round"} for row in
+            shapes(tmp_path, COUNTS)]  # fmt: skip
+    rows = [row for row in rows if row["split"] != "dev" or row["label"] == "star"]
+    place = ["with", "task_finetune_manifest", *settings[1:],
+             f"data_root={convert(tmp_path, rows)}", f"log_dir={tmp_path}/log"]  # fmt: skip
+    with pytest.raises(SystemExit, match="the validation rows, all of one class, have no AUROC"):
+        call(*place)
+    assert not (tmp_path / "log").exists()
+    call("check", *place)
+    assert "\nno val row: round\n" in capsys.readouterr().out
+
+
 def test_a_report_names_the_classes(common, tmp_path):
     (tmp_path / "shapes.yaml").write_text(EXPERIMENT)
     call("reproduce", "with", *common[1:], f"experiment={tmp_path}/shapes.yaml",

@@ -161,8 +161,8 @@ RULES: dict[str, Rule] = {
         lambda value: _whole(value) and 0 <= value <= LARGEST_PORT,
         f"a whole number from 0 to {LARGEST_PORT}",
     ),
-    "export.target": NAMED,
     "export.formats": several(TEXT),
+    "export.*": NAMED,
     "experiment": (
         lambda value: (
             value is None or several(TEXT)[0]([value] if isinstance(value, str) else value)

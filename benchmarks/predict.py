@@ -39,7 +39,7 @@ def make_predictor() -> Predictor:
     names = [f"class {i}" for i in range(CLASSES)]
     transform = ClipTransform(VIT_B_16.image_size)
     return Predictor(random_model(), tokenizer, transform, TASKS["mmimdb"], names, CPU,
-                     CPU_SAMPLES)  # fmt: skip
+                     CPU_SAMPLES, {})  # fmt: skip
 
 
 def write_table(folder: Path, missing: str) -> Path:

@@ -2,12 +2,14 @@
 
 import functools
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
+from torch import Tensor
 
 from clip import assembly, evaluation, report, runs
 from clip.config_rules import PRECISIONS, validate
@@ -17,7 +19,7 @@ from clip.errors import UserError
 from clip.meter import Meter
 from clip.micro_batch import accumulation
 from clip.modules.checkpoint import check_identity
-from clip.modules.objectives import find_task
+from clip.modules.objectives import Task, find_task
 from clip.pretrain import PretrainSettings, train_clip
 
 Config = dict[str, Any]
@@ -56,6 +58,7 @@ def train(config: Config, given: Given) -> Config:
     accumulated = accumulation(config["batch_size"], per_pass, world)
     print(f"{config['batch_size']} samples a step: {accumulated} passes of {per_pass}")
     data.setup("fit")
+    check_headline(module.task, data.datasets["val"].sample_labels())
     module.protocol = assembly.protocol(config, data.table_hashes)
     if resume:
         runs.check_resume(resume, module.identity, module.protocol)
@@ -87,6 +90,19 @@ def train(config: Config, given: Given) -> Config:
     print(f"evaluate it: python run.py with task_finetune_{config['task']} "
           f"data_root={config['data_root']} load_path={folder} test_only=True")  # fmt: skip
     return result
+
+
+def check_headline(task: Task, label: Tensor) -> None:
+    """Refuse validation labels that can choose no checkpoint, as one class alone for an AUROC.
+
+    Raises:
+        UserError: the headline has no value on them.
+    """
+    if math.isnan(task.floor(label)[task.headline]):
+        raise UserError(
+            f"the validation rows, all of one class, have no {task.headline} to choose a "
+            "checkpoint by; give them rows of the other class too"
+        )
 
 
 def validation_share(wanted: float, batches: float) -> float:

@@ -165,10 +165,10 @@ def _classes(surveys: list[Survey], names: Sequence[str]) -> Iterator[str]:
         yield f"the {ENDS} most and the {ENDS} least frequent of {len(names)} classes:"
     rows = [(names[i], *(s.classes[i] for s in surveys)) for i in order]
     yield from _table(("class", *(s.split for s in surveys)), rows)
-    first = surveys[0].classes
-    if unseen := [name for name, seen in zip(names, first, strict=False) if not seen]:
-        shown = ", ".join(unseen[:ENDS]) + ", ..." * (len(unseen) > ENDS)
-        yield f"no {surveys[0].split} row: {shown}"
+    for each in surveys:
+        if unseen := [name for name, seen in zip(names, each.classes, strict=False) if not seen]:
+            shown = ", ".join(unseen[:ENDS]) + ", ..." * (len(unseen) > ENDS)
+            yield f"no {each.split} row: {shown}"
 
 
 def _spread(values: np.ndarray) -> tuple[Any, Any, Any]:

@@ -6,6 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 import run
 from clip.datasets import DATASETS
@@ -141,6 +142,55 @@ def test_multilabel_and_binary_manifests_train_and_test(settings, tmp_path):
         call(*place, "test_only=True", f"load_path={tmp_path / headline}")
         (path,) = (tmp_path / headline).glob("*_test_*/version_0/metrics.json")
         assert 0 <= json.loads(path.read_text())[f"test/{headline}"] <= 1
+
+
+SCORES = {  # headline -> (labels, names of the classes, their probabilities, predicted) -> score
+    "accuracy": lambda labels, names, p, predicted: accuracy_score(labels, predicted),
+    "AUROC": lambda labels, names, p, _: roc_auc_score([x == names[1] for x in labels], p[:, 1]),
+    "F1_Macro": lambda labels, names, p, _: f1_score(
+        [[name in x for name in names] for x in labels], p > 0.5, average="macro", zero_division=0
+    ),
+}
+
+
+@pytest.mark.parametrize("headline", SCORES)
+def test_predict_over_the_test_split_scores_as_the_test(headline, settings, tmp_path, capsys):
+    """A manifest with cells that are really empty; what the model is told lacks is the same."""
+    rows = shapes(tmp_path, COUNTS, several=headline == "F1_Macro")
+    if headline == "AUROC":
+        rows = [row | {"label": "star" if row["label"] == "star" else "round"} for row in rows]
+    root, run_dir = convert(tmp_path, rows), tmp_path / "runs"
+    place = ["with", "task_finetune_manifest", *settings[1:], f"data_root={root}",
+             f"log_dir={run_dir}"]  # fmt: skip
+    call(*place, "max_epoch=2", "val_check_interval=1.0", "exp_name=r", "learning_rate=0.05")
+    (run_folder,) = run_dir.glob("r_*_train_*")
+    call(*place, "test_only=True", f"load_path={run_folder}", "test_ratio=0.0", "exp_name=t")
+    test = [row for row in rows if row["split"] == "test"]
+    write_manifest(tmp_path / "test.csv", test)
+    call("predict", "with", f"load_path={run_folder}", f"input={tmp_path}/test.csv",
+         f"output={tmp_path}/out.csv", "num_gpus=0", "per_gpu_batchsize=5")  # fmt: skip
+    assert "14 rows: 10 complete, 2 without text, 2 without image" in capsys.readouterr().out
+    found = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
+    names = list(found.columns[2:-2])
+    score = SCORES[headline]([row["label"] for row in test], names, found[names].to_numpy(),
+                             found["predicted"])  # fmt: skip
+    (path,) = run_dir.glob("t_*/version_0/metrics.json")
+    assert score == pytest.approx(json.loads(path.read_text())[f"test/{headline}"], abs=1e-6)
+    assert 0 < score < 1
+
+
+def test_validation_rows_of_one_class_are_refused_and_seen_in_a_check(settings, tmp_path, capsys):
+    """No AUROC exists of them: whichever checkpoint came first would be called the best."""
+    rows = [row | {"label": "star" if row["label"] == "star" else "round"} for row in
+            shapes(tmp_path, COUNTS)]  # fmt: skip
+    rows = [row for row in rows if row["split"] != "dev" or row["label"] == "star"]
+    place = ["with", "task_finetune_manifest", *settings[1:],
+             f"data_root={convert(tmp_path, rows)}", f"log_dir={tmp_path}/log"]  # fmt: skip
+    with pytest.raises(SystemExit, match="the validation rows, all of one class, have no AUROC"):
+        call(*place)
+    assert not (tmp_path / "log").exists()
+    call("check", *place)
+    assert "\nno val row: round\n" in capsys.readouterr().out
 
 
 def test_a_report_names_the_classes(common, tmp_path):

@@ -208,9 +208,9 @@ def test_the_examples_of_the_page(run_folder, posters, tmp_path, monkeypatch, ca
     shutil.copy(posters[0] / posters[1][0][0], tmp_path / "poster.jpg")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "docs/predict.md", "exec"), {})
-    assert len(commands) == 3
+    assert len(commands) == 4
     for words in commands:
-        if words[0] == "predict":  # the page for a browser has tests of its own
+        if words[0] == "predict":  # the page for a browser and the export have tests of their own
             call(*words, "num_gpus=0")
     assert "12 rows: 0 complete, 12 without text, 0 without image" in capsys.readouterr().out
     assert len(pd.read_csv("predictions.csv")) == 12

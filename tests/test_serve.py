@@ -213,3 +213,21 @@ def test_the_last_choice_counts_and_a_file_that_cannot_be_read_is_named(browser,
     (tmp_path / "poster.png").unlink()
     browser.js("choose(at('file').files[0])")
     assert browser.js("at('error').textContent") == "poster.png cannot be read"
+
+
+DROP = """(() => {
+  const held = new DataTransfer();
+  HELD;
+  const made = (kind) => new DragEvent(kind, {dataTransfer: held, bubbles: true, cancelable: true});
+  return ["dragover", "drop"].map((kind) => at("drop").dispatchEvent(made(kind)));
+})()"""
+
+
+def test_a_dropped_file_is_read_and_named_and_dropped_words_are_the_browsers(browser, poster):
+    image = f"Uint8Array.from(atob('{encoded(poster)}'), (letter) => letter.charCodeAt(0))"
+    file = f"held.items.add(new File([{image}], 'mine.png', {{type: 'image/png'}}))"
+    assert browser.js(DROP.replace("HELD", "held.setData('text/plain', 'a plot')")) == [True, True]
+    assert browser.js("at('preview').hidden")
+    assert browser.js(DROP.replace("HELD", file)) == [False, False]  # else the page would go
+    browser.wait("document.querySelector('tbody td[data-state=text] i')")
+    assert browser.js("at('file').files[0].name") == "mine.png"

@@ -98,7 +98,7 @@ class Attention(nn.Module):
             causal = False  # the mask says it
         q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=self.heads) for x in (q, k, v))
         mask = None if visible is None else rearrange(visible, "b l s -> b 1 l s")
-        if len(query):
+        if query.shape[0]:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         else:
             mixed = q @ k.mT @ v  # not every GPU kernel takes a batch of none
@@ -178,7 +178,7 @@ class ResidualAttentionBlock(nn.Module):
         Returns:
             (B, D).
         """
-        rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(x.shape[0], device=x.device)
         if causal:
             place = torch.arange(x.shape[1], device=x.device)
             visible = (place <= position[:, None])[:, None]  # (B, 1, L)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from clip.errors import UserError
 from clip.missing import CASES
 from clip.modules.prompts import PromptMethod
 from clip.modules.prompts.base import NoSettings, Sizes
@@ -66,12 +67,14 @@ class PromptedModel(nn.Module):
         Settings: frozen dataclass; the config holds its fields under the backbone's name.
         THAWABLE: parts that a method may train -> how their parameters' names begin.
         TRAINS: how the names of further parameters begin that train with every method.
+        UNREAD: missing case -> tower that is not run in it.
         Sizes: class that reads the backbone's sizes from its tensors by ``of``.
     """
 
     Settings: ClassVar[type] = NoSettings
     THAWABLE: ClassVar[dict[str, tuple[str, ...]]]
     TRAINS: ClassVar[tuple[str, ...]] = ()
+    UNREAD: ClassVar[dict[int, str]] = {}
     Sizes: ClassVar[type[Sizes]]
 
     def __init__(
@@ -135,6 +138,24 @@ class PromptedModel(nn.Module):
             (B, F).
         """
         raise NotImplementedError
+
+    def features_of(
+        self, missing_type: Tensor, image: Tensor | None, tokens: Tensor | None
+    ) -> Tensor:
+        """Encode a batch that all lacks the same, without a look at what that is.
+
+        Args:
+            missing_type: (B,), one and the same case.
+            image: as in ``features``; None if that is missing.
+            tokens: as in ``features``; None if that is missing.
+
+        Returns:
+            (B, F).
+
+        Raises:
+            UserError: this backbone has no such form.
+        """
+        raise UserError(f"{type(self).__name__} cannot be exported; export is for backbone=clip")
 
     def trainable_names(self) -> list[str]:
         """Name every parameter that trains, as its owners declare them."""

@@ -54,6 +54,7 @@ class PromptedCLIP(PromptedModel):
         "backbone": ("image_encoder.", "text_encoder."),
     }
     Sizes = ClipSizes
+    UNREAD = {MISSING_TEXT: "text_encoder", MISSING_IMAGE: "image_encoder"}
 
     @classmethod
     def towers(cls, sizes: ClipSizes, activation: str) -> dict[str, nn.Module]:
@@ -94,22 +95,36 @@ class PromptedCLIP(PromptedModel):
         cases = self.prompts.cases()
         # An empty selection still runs: its gradients are zeros, not None, so that AdamW treats a
         # batch without this modality as the published loop does.
-        seen = self._encode_image(image[image_rows], cases, missing_type[image_rows])
-        read = self._encode_text(tokens[text_rows], cases, missing_type[text_rows], longest)
+        seen = self.encode_image(image[image_rows], cases, missing_type[image_rows])
+        read = self.encode_text(tokens[text_rows], cases, missing_type[text_rows], longest)
         halves = []
         for rows, feature in ((image_rows, seen), (text_rows, read)):
             empty = feature.new_zeros(len(missing_type), feature.shape[1])
             halves.append(empty.index_copy(0, rows, feature))
         return torch.cat(halves, dim=1)
 
-    def _encode_image(self, image: Tensor, cases: CasePrompts, missing_type: Tensor) -> Tensor:
+    def features_of(
+        self, missing_type: Tensor, image: Tensor | None, tokens: Tensor | None
+    ) -> Tensor:
+        """Encode a batch that all lacks the same; see ``PromptedModel.features_of``."""
+        cases, half = self.prompts.cases(), self.classifier.in_features // 2
+        absent = self.classifier.weight.new_zeros(missing_type.shape[0], half)
+        seen = absent if image is None else self.encode_image(image, cases, missing_type)
+        if tokens is None:
+            return torch.cat([seen, absent], dim=1)
+        read = self.encode_text(tokens, cases, missing_type, tokens.shape[1])
+        return torch.cat([seen, read], dim=1)
+
+    def encode_image(self, image: Tensor, cases: CasePrompts, missing_type: Tensor) -> Tensor:
+        """Turn images that are there, (B, 3, H, W), into features (B, E)."""
         tokens = self.image_encoder.embed(image)
         prompts = self.prompts.for_samples(IMAGE, cases, tokens, missing_type)
         return self.image_encoder.encode(tokens, prompts)
 
-    def _encode_text(
+    def encode_text(
         self, ids: Tensor, cases: CasePrompts, missing_type: Tensor, longest: int
     ) -> Tensor:
+        """Turn texts that are there, (B, 77), into features (B, E)."""
         tokens = self.text_encoder.embed(ids)
         prompts = self.prompts.for_samples(TEXT, cases, tokens, missing_type)  # sees all 77
         return self.text_encoder.encode(tokens[:, :longest], prompts, end_of_text(ids))

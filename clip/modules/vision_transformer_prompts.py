@@ -98,12 +98,12 @@ class VisionTransformer(nn.Module):
     def embed(self, image: Tensor) -> Tensor:
         """Turn (B, 3, H, W) into X_0 (B, 1 + patches, D): class token first, after ``ln_pre``."""
         patches = rearrange(self.conv1(image), "b d h w -> b (h w) d")
-        head = self.class_embedding.to(patches.dtype).expand(len(image), 1, -1)
+        head = self.class_embedding.to(patches.dtype).expand(image.shape[0], 1, -1)
         return self.ln_pre(torch.cat([head, patches], dim=1) + self.positional_embedding)
 
     def encode(self, tokens: Tensor, prompts: Prompts) -> Tensor:
         """Turn X_0 (B, L, D) and its prompts into the class token's feature (B, E)."""
-        class_token = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+        class_token = torch.zeros(tokens.shape[0], dtype=torch.long, device=tokens.device)
         return self.ln_post(self.transformer(tokens, prompts, class_token)) @ self.proj
 
 

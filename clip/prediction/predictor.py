@@ -1,6 +1,6 @@
 """A trained model that answers for images and texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -35,6 +35,7 @@ class Predictor:
         class_names: a name a class.
         device: of ``runs.devices``.
         batch_size: samples of one forward pass, unless ``predict`` is told otherwise.
+        identity: what the checkpoint says of its model.
 
     Attributes:
         class_names: as given; "class …" is put before one that is named as another column.
@@ -49,13 +50,14 @@ class Predictor:
         class_names: Sequence[str],
         device: dict[str, Any],
         batch_size: int,
+        identity: Mapping[str, Any],
     ):
         self.device = "cuda" if device["accelerator"] == "gpu" else "cpu"
         self.dtype = runs.DTYPES[device["precision"]]
         self.model = model.to(self.device).eval()
         self.tokenizer, self.transform, self.task = tokenizer, transform, task
         self.class_names = columns(class_names)
-        self.batch_size = batch_size
+        self.batch_size, self.identity = batch_size, identity
 
     @classmethod
     def from_config(cls, config: dict[str, Any], given: set[str]) -> "Predictor":
@@ -80,6 +82,7 @@ class Predictor:
             _class_names(built),
             device,
             assembly.micro_batch_of(config, built, device),
+            built.identity,
         )
 
     def predict(

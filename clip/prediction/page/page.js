@@ -142,6 +142,13 @@ function draw() {
   at("status").textContent = `From ${WORDS[asked]}: ${found.predicted || "no class above 50 %"}`;
 }
 
+function take(file) { // as if it had been chosen, so that the field says its name
+  const one = new DataTransfer();
+  one.items.add(file);
+  at("file").files = one.files;
+  choose(file);
+}
+
 at("file").addEventListener("change", () => choose(at("file").files[0] ?? null));
 at("clear").addEventListener("click", () => {
   at("file").value = "";
@@ -154,8 +161,9 @@ at("text").addEventListener("input", () => {
 for (const id of ["use-image", "use-text"]) at(id).addEventListener("change", draw);
 for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return; // words, for the text
     event.preventDefault(); // a file dropped beside the frame must not replace the page
     at("drop").classList.toggle("over", name === "dragover");
-    if (name === "drop" && event.dataTransfer.files.length) choose(event.dataTransfer.files[0]);
+    if (name === "drop" && event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
   });
 }

@@ -17,6 +17,7 @@ logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARN
 from clip.arguments import check_arguments, flat  # noqa: E402  sacred warns when it is imported
 from clip.config import ex  # noqa: E402
 from clip.errors import UserError  # noqa: E402
+from clip.files import NO_LEAVE, NO_ROOM, in_words  # noqa: E402
 
 
 def guarded(command: str, config: dict[str, Any], run: Any, module: str = "commands") -> None:
@@ -40,10 +41,9 @@ def guarded(command: str, config: dict[str, Any], run: Any, module: str = "comma
         last = str(error).strip().splitlines()[-1].removeprefix("clip.errors.UserError: ")
         raise SystemExit(f"error: {last}") from None
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (*NO_ROOM, *NO_LEAVE):
             raise
-        place = f"{error.filename}: {error.strerror}"
-        raise SystemExit(f"error: {place}; check the paths among the settings") from None
+        raise SystemExit(f"error: {in_words(error)}") from None
 
 
 @ex.main

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 from clip.datamodules.samplers import EpochSampler, ShareSampler
 from clip.datasets import DATASETS, ArrowDataset
+from clip.datasets.fingerprint import fingerprint
 from clip.datasets.states import real_of_files
 from clip.errors import UserError
 from clip.missing import (
@@ -80,6 +82,12 @@ def collate(count: Callable, samples: list[dict]) -> dict:
     return batch | {"present": count(batch["tokens"], batch["missing_type"])}
 
 
+def leave_signals(worker: int) -> None:
+    """Let a signal to all processes not end a loader worker: the training decides when to stop."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class MissingModalityDataModule(pl.LightningDataModule):
     """Loaders of one data set; a batch is the dict of ``ArrowDataset``, stacked, and "present".
 
@@ -126,6 +134,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
                            "tokenize": tokenize, "image_size": image_size}  # fmt: skip
         self.datasets: dict[str, ArrowDataset] = {}
         self.table_hashes: dict[str, str] = {}
+        self.fingerprints: dict[str, str] = {}
 
     @classmethod
     def from_config(
@@ -167,6 +176,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         dataset.set_missing(table)
         self.datasets[split] = dataset
         self.table_hashes[split] = table_hash(table)
+        self.fingerprints[split] = fingerprint(*dataset.paths)
         print(describe(table[dataset.rows], settings, dataset.real[dataset.rows]))
 
     def table(self, split: str, dataset: ArrowDataset) -> tuple[MissingSettings, np.ndarray]:
@@ -222,14 +232,27 @@ class MissingModalityDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_signals,
+            # Their seeds, from a generator of their own: the global one is the model's alone.
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training batches of this process."""
         train, trainer = self.datasets["train"], self.trainer
-        return self.loader(
-            train, EpochSampler(train, self.seed, trainer.world_size, trainer.global_rank)
-        )
+        sampler = EpochSampler(train, self.seed, trainer.world_size, trainer.global_rank)
+        # Set only in a run that was stopped within an epoch, to the batches it had done.
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        batches = -(-len(sampler) // self.batch_size)
+        sampler.go_on(trainer.current_epoch, done % batches * self.batch_size)
+        return self.loader(train, sampler)
+
+    def about(self, split: str, samples: list[int]) -> dict[str, list]:
+        """Tell which rows samples come from, and what their image_id is if the file has it."""
+        dataset = self.datasets[split]
+        rows = dataset.rows[samples].tolist()
+        ids = dataset.row_ids()
+        return {"rows": rows} | ({"image_ids": [ids[row] for row in rows]} if ids else {})
 
     def val_dataloader(self) -> DataLoader:
         """Validation batches of this process."""

@@ -1,6 +1,7 @@
 """Which samples a process sees, and in which order."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from torch.utils.data import DistributedSampler, Sampler
 
@@ -22,6 +23,15 @@ class EpochSampler(DistributedSampler):
 
     def __init__(self, dataset: ArrowDataset, seed: int, world_size: int = 1, rank: int = 0):
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
+        self.seen: tuple[int, int] = 0, 0  # samples of an epoch that need not come again
+
+    def go_on(self, epoch: int, samples: int) -> None:
+        """Leave out the first samples of one epoch; its length stays, since progress counts all."""
+        self.seen = epoch, samples
+
+    def __iter__(self) -> Iterator[int]:
+        epoch, samples = self.seen
+        return islice(super().__iter__(), samples if epoch == self.epoch else 0, None)
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch."""

@@ -111,8 +111,11 @@ class Interruption(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: State
     ) -> None:
-        """Keep the states until training starts."""
-        self.restored = checkpoint.get("position", {}).get("states", [])
+        """Lead the loader to the place, and keep the states until training starts."""
+        position = checkpoint.get("position", {})
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        trainer.datamodule.begin_at(epoch, position.get("batches", 0))
+        self.restored = position.get("states", [])
 
 
 def snapshot(module: pl.LightningModule) -> State:

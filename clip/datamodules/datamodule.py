@@ -135,6 +135,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         self.datasets: dict[str, ArrowDataset] = {}
         self.table_hashes: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}
+        self.begin_at(0, 0)
 
     @classmethod
     def from_config(
@@ -240,12 +241,17 @@ class MissingModalityDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled training batches of this process."""
         train, trainer = self.datasets["train"], self.trainer
-        sampler = EpochSampler(train, self.seed, trainer.world_size, trainer.global_rank)
-        # Set only in a run that was stopped within an epoch, to the batches it had done.
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        batches = -(-len(sampler) // self.batch_size)
-        sampler.go_on(trainer.current_epoch, done % batches * self.batch_size)
-        return self.loader(train, sampler)
+        where = trainer.world_size, trainer.global_rank, self.epoch, self.batches * self.batch_size
+        return self.loader(train, EpochSampler(train, self.seed, *where))
+
+    def begin_at(self, epoch: int, batches: int) -> None:
+        """Go on within a training, before its loader is made.
+
+        Args:
+            epoch: the one to go on in.
+            batches: of it that each process has done.
+        """
+        self.epoch, self.batches = epoch, batches
 
     def about(self, split: str, samples: list[int]) -> dict[str, list]:
         """Tell which rows samples come from, and what their image_id is if the file has it."""

@@ -9,7 +9,7 @@ from clip.datasets import ArrowDataset
 
 
 class EpochSampler(DistributedSampler):
-    """Shuffles anew in each epoch; Lightning tells it the epoch, also after a resume.
+    """Shuffles anew in each epoch; Lightning tells it the epoch.
 
     The global random state has no part in it, so a run that goes on after a fault sees the samples,
     and the states that ``simulate`` draws for them, in the order of an unbroken run.
@@ -19,22 +19,34 @@ class EpochSampler(DistributedSampler):
         seed: of the run.
         world_size: processes that share the samples.
         rank: number of this process.
+        start: epoch in which the run goes on.
+        seen: samples of that epoch that this process had before.
     """
 
-    def __init__(self, dataset: ArrowDataset, seed: int, world_size: int = 1, rank: int = 0):
+    def __init__(
+        self,
+        dataset: ArrowDataset,
+        seed: int,
+        world_size: int = 1,
+        rank: int = 0,
+        start: int = 0,
+        seen: int = 0,
+    ):
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
-        self.seen: tuple[int, int] = 0, 0  # samples of an epoch that need not come again
-
-    def go_on(self, epoch: int, samples: int) -> None:
-        """Leave out the first samples of one epoch; its length stays, since progress counts all."""
-        self.seen = epoch, samples
+        self.start, self.seen = start, seen
+        self.set_epoch(start)
 
     def __iter__(self) -> Iterator[int]:
-        epoch, samples = self.seen
-        return islice(super().__iter__(), samples if epoch == self.epoch else 0, None)
+        """Leave out what was seen; the length stays, since Lightning's progress counts it."""
+        return islice(super().__iter__(), self.seen if self.epoch == self.start else 0, None)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch."""
+        """Begin an epoch.
+
+        Lightning asks for the first batches before it knows in which epoch a resumed run is, and
+        loader workers begin at once.
+        """
+        epoch = max(epoch, self.start)
         super().set_epoch(epoch)
         self.dataset.set_epoch(epoch)
 

@@ -20,12 +20,13 @@ from torchmetrics import Metric, MetricCollection
 from clip.runs import LAST, NAME
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+IMPATIENT = 3  # presses of ctrl-C
 SHELL = 128  # a shell tells a signal by this much more
 State = dict[str, Any]
 
 
 class Interruption(Callback):
-    """Stops a training on a signal, at the next optimiser step; again, and it stops at once.
+    """Stops a training on a signal, at the next optimiser step; at the third ctrl-C at once.
 
     Args:
         folder: of the run.
@@ -35,6 +36,7 @@ class Interruption(Callback):
     def __init__(self, folder: Path, per_pass: int):
         self.folder, self.per_pass = folder, per_pass
         self.received: int | None = None
+        self.presses = 0
         self.restored: list[State] = []
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -51,9 +53,11 @@ class Interruption(Callback):
                           else signal.SIG_DFL)  # fmt: skip
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        # torchrun passes on what a terminal or SLURM has sent to all, and may do so twice.
+        self.presses += number == signal.SIGINT
+        if self.presses == IMPATIENT:
             raise SystemExit(SHELL + number)
-        self.received = number
+        self.received = self.received or number
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: State, batch_idx: int
@@ -77,7 +81,9 @@ class Interruption(Callback):
 
     def _save(self, trainer: pl.Trainer) -> None:
         name = NAME.format(epoch=trainer.current_epoch, step=trainer.global_step)
-        trainer.save_checkpoint(self.folder / "checkpoints" / f"{name}-{LAST}.pt")
+        trainer.save_checkpoint(
+            self.folder / "checkpoints" / f"{name}-{LAST}.pt", weights_only=False
+        )
 
     def _leave(self, trainer: pl.Trainer) -> None:
         number = self.received or signal.SIGTERM

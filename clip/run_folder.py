@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from clip.files import whole
@@ -42,8 +43,9 @@ class WholeLog(CSVLogger):
     """Lightning's log with ``WholeWriter``, and without its empty hparams.yaml."""
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> WholeWriter:
-        """The rows; of the first process only, as Lightning has it."""
+        """The rows; the other processes of a run get one that does nothing."""
         if self._experiment is None:
             self._experiment = WholeWriter(self.log_dir)
         return self._experiment

@@ -258,7 +258,7 @@ def make_trainer(
     if run and callbacks:
         watch.append(LearningRateMonitor("step"))
     several = device["devices"] * settings.get("num_nodes", 1) > 1
-    return pl.Trainer(
+    trainer = pl.Trainer(
         # Every trainable parameter takes part in every step, and the only buffers are constants:
         # processes with more batches than others must not wait for them.
         strategy=DDPStrategy(forward_sync_buffers=False) if several else "auto",
@@ -273,3 +273,7 @@ def make_trainer(
         **device,
         **settings,
     )
+    # With max_steps, Lightning takes a checkpoint from the end of an epoch for one from within it,
+    # and a resumed run would end that epoch, of which it saw nothing, again.
+    trainer.fit_loop._iteration_based_training = lambda: False
+    return trainer

@@ -38,7 +38,7 @@ def named(path: Path, partial: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename in (None, str(partial)):
+        if error.errno and error.filename in (None, str(partial)):
             error.filename, error.filename2 = str(path), None
         raise
 
@@ -59,8 +59,7 @@ def write_text(path: Path, text: str) -> Path:
 def in_words(error: OSError) -> str:
     """Say in one line what the system refused, of which file, and what helps."""
     if error.errno in NO_ROOM:
-        helps = ("make room there and call it again; what was whole before is still there, and a "
-                 "training goes on with resume_from=")  # fmt: skip
+        helps = "make room there and call it again; every file that was whole is still there"
     elif error.errno in NO_LEAVE:
         helps = "give a place that can be written, or the right to write there"
     else:

@@ -46,6 +46,11 @@ class Interruption(Callback):
         if trainer.global_rank < len(self.restored):
             restore(module, self.restored[trainer.global_rank])
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write down the log of the epochs that the last checkpoint lets nobody do again."""
+        for logger in trainer.loggers:
+            logger.save()
+
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Stop listening: nothing can be lost any more."""
         for number in SIGNALS:

@@ -20,7 +20,7 @@ FILMS = {"train": 48, "dev": 16, "test": 16}
 EXPERIMENT = """\
 title: Two methods
 source: none
-base: {task: mmimdb, max_epoch: 6, val_check_interval: 1.0, learning_rate: 0.02}
+base: {task: mmimdb, max_epoch: 4, val_check_interval: 1.0, learning_rate: 0.02}
 grid:
   method:
     none: {prompt_type: none}
@@ -39,13 +39,16 @@ class Job:
 
     Attributes:
         words: (what all jobs share, the job's own folder) -> its command line.
-        compared: patterns of files that must be equal in the end; in the last version if there are several.
+        compared: patterns of files that must be equal in the end, in the last version if there are
+            several.
+        kills: wanted.
         goes_on: whether a checkpoint in the folder is handed over after a kill.
         processes: that torchrun starts; 1 without it.
     """
 
     words: Words
     compared: tuple[str, ...]
+    kills: int
     goes_on: bool = False
     processes: int = 1
 
@@ -90,7 +93,7 @@ def convert(shared: Path, own: Path, raw: str = "raw") -> list[str]:
 def train(shared: Path, own: Path) -> list[str]:
     """Give the words of a training."""
     return [str(ROOT / "run.py"), "with", "task_finetune_mmimdb", *settings(shared, own),
-            "max_epoch=16", "val_check_interval=0.5", "learning_rate=0.02"]  # fmt: skip
+            "max_epoch=8", "val_check_interval=0.5", "learning_rate=0.02"]  # fmt: skip
 
 
 def sweep(shared: Path, own: Path) -> list[str]:
@@ -119,10 +122,8 @@ def _checkpoint(path: Path) -> str:
     content = torch.load(path, weights_only=True)
     digest = hashlib.sha256(repr((content["epoch"], content["global_step"])).encode())
     optimizers = [state["state"] for state in content.get("optimizer_states", [])]
-    for part in (
-        content["state_dict"],
-        *(moments for one in optimizers for moments in one.values()),
-    ):
+    moments = (each for state in optimizers for each in state.values())
+    for part in (content["state_dict"], *moments):
         for name, tensor in sorted(part.items()):
             digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
@@ -169,10 +170,9 @@ def broken(own: Path) -> list[str]:
 
 RUN = ("checkpoints/*-best.pt", "checkpoints/*-last.pt", "metrics.json")
 JOBS: dict[str, Job] = {
-    "make_arrow": Job(convert, ("*.arrow",)),
-    "train": Job(train, RUN, goes_on=True),
-    "train, 2 processes": Job(train, RUN, goes_on=True, processes=2),
-    "sweep": Job(sweep, ("sweep.csv", "predictions.arrow")),
-    "reproduce": Job(reproduce, ("two/*.csv", "two/table.md", "runs/*/val.arrow",
-                                 "runs/*/test.arrow")),
-}  # fmt: skip
+    "make_arrow": Job(convert, ("*.arrow",), 80),
+    "train": Job(train, RUN, 40, goes_on=True),
+    "train, 2 processes": Job(train, RUN, 26, goes_on=True, processes=2),
+    "sweep": Job(sweep, ("sweep.csv", "predictions.arrow"), 28),
+    "reproduce": Job(reproduce, ("two/*.csv", "two/table.md", "runs/*/*.arrow"), 28),
+}

@@ -1,6 +1,6 @@
 """Kills jobs at random moments, lets them go on, and compares their end with an unbroken run.
 
-    python -m benchmarks.faults [--kills 44]
+    python -m benchmarks.faults
 
 Each job is first done unbroken. Then it is started, killed with all its processes (SIGKILL) after a
 random share of the unbroken run's time, looked at for files that are not whole, started again, and
@@ -8,7 +8,7 @@ so on, a few kills a chain, the last start to the end. It goes on with the chain
 results/faults.json, so that it can be stopped too.
 """
 
-import argparse
+import functools
 import json
 import os
 import shutil
@@ -27,6 +27,8 @@ from benchmarks.startup import ROOT
 
 CHAIN = 6  # kills of one job before it may end
 PATIENCE = 600  # seconds
+NOTHING = {"chains": 0, "kills": 0, "kills_with_a_checkpoint": 0, "broken_files": [],
+           "chains_equal": 0, "faults": []}  # fmt: skip
 Result = dict[str, Any]
 
 
@@ -99,8 +101,8 @@ def summed(name: str, entry: Result, one: Result, whole: Result) -> Result:
     if not equal:
         ours = one["outcome"] or {}
         names = [key for key in whole.keys() | ours.keys() if whole.get(key) != ours.get(key)]
-        entry["faults"] += [{"chain": entry["chains"], "files": sorted(names)}
-                            | {"failed": one.get("failed", [])}]  # fmt: skip
+        fault = {"chain": entry["chains"], "files": sorted(names), "said": one.get("failed", [])}
+        entry |= {"faults": [*entry["faults"], fault]}
     entry |= {
         "chains": entry["chains"] + 1,
         "kills": entry["kills"] + one["kills"],
@@ -121,33 +123,27 @@ def earlier() -> Result:
 
 def main() -> None:
     """Kill until each job has its number, and write results/faults.json after each chain."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=44, help="of each job (default: %(default)s)")
-    wanted = parser.parse_args().kills
     results = earlier()
     with tempfile.TemporaryDirectory() as temporary:
         shared = Path(temporary)
         prepare(shared)
-        for raw in (Job(lambda shared, own: convert(shared, own, "small"), ()),):
-            assert start(raw, shared, shared / "data").wait(PATIENCE) == 0
+        films = Job(functools.partial(convert, raw="small"), (), 0)
+        assert start(films, shared, shared / "data").wait(PATIENCE) == 0
         wholes = {}
         for name in JOBS:
             wholes[name] = unbroken(name, shared, shared / "whole")
             if name == "train":
                 shutil.copytree(shared / "whole", shared / "trained")
-        rounds = [name for name in JOBS for _ in range(wanted)]
-        for name in rounds:
-            seconds, whole = wholes[name]
-            entry = results.setdefault(name, {"chains": 0, "kills": 0, "broken_files": [],
-                                              "kills_with_a_checkpoint": 0, "chains_equal": 0,
-                                              "faults": []})  # fmt: skip
-            if entry["kills"] >= wanted:
-                continue
-            random = Random(f"{name}/{entry['chains']}")
-            most = min(CHAIN, wanted - entry["kills"])
-            one = chain(JOBS[name], shared, shared / "own", random, seconds, most)
-            results[name] = summed(name, entry, one, whole) | {"seconds_unbroken": seconds}
-            machine.write("faults", results)
+            results.setdefault(name, NOTHING | {"seconds_unbroken": wholes[name][0]})
+        # In turn, so that the table is of all jobs however far it came.
+        while todo := [name for name in JOBS if results[name]["kills"] < JOBS[name].kills]:
+            for name in todo:
+                seconds, whole = wholes[name]
+                random = Random(f"{name}/{results[name]['chains']}")
+                most = min(CHAIN, JOBS[name].kills - results[name]["kills"])
+                one = chain(JOBS[name], shared, shared / "own", random, seconds, most)
+                results[name] = summed(name, results[name], one, whole)
+                machine.write("faults", results)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,6 @@ class LossGuard:
         if not self.folder:
             return ""
         if trainer.is_global_zero:
-            text = json.dumps({"nonfinite_loss": self.action, "batches": self.found}, indent=2)
-            write_text(self.folder / FILE, text + "\n")
+            batches = ",\n".join(map(json.dumps, self.found))
+            write_text(self.folder / FILE, f"[\n{batches}\n]\n")
         return f"the samples of that batch are in {self.folder / FILE}; "

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,8 @@ class Job:
             several.
         kills: wanted.
         goes_on: whether a checkpoint in the folder is handed over after a kill.
-        processes: that torchrun starts; 1 without it.
+        processes: that compute together, as torchrun starts them.
+        forked: whether it begins with its imports done; else it is started as a user does.
     """
 
     words: Words
@@ -51,13 +51,11 @@ class Job:
     kills: int
     goes_on: bool = False
     processes: int = 1
+    forked: bool = True
 
     def command(self, shared: Path, own: Path) -> list[str]:
-        """Give the command line, that of a first start or one after a kill."""
-        torchrun = ["-m", "torch.distributed.run", "--standalone",
-                    f"--nproc-per-node={self.processes}"]  # fmt: skip
-        words = [sys.executable, *(torchrun if self.processes > 1 else []),
-                 *self.words(shared, own)]  # fmt: skip
+        """Give the words behind "python", those of a first start or one after a kill."""
+        words = self.words(shared, own)
         left = any(own.rglob("epoch-*-last.pt"))
         return [*words, f"resume_from={own}"] if self.goes_on and left else words
 
@@ -170,9 +168,9 @@ def broken(own: Path) -> list[str]:
 
 RUN = ("checkpoints/*-best.pt", "checkpoints/*-last.pt", "metrics.json")
 JOBS: dict[str, Job] = {
-    "make_arrow": Job(convert, ("*.arrow",), 80),
-    "train": Job(train, RUN, 40, goes_on=True),
-    "train, 2 processes": Job(train, RUN, 26, goes_on=True, processes=2),
-    "sweep": Job(sweep, ("sweep.csv", "predictions.arrow"), 28),
-    "reproduce": Job(reproduce, ("two/*.csv", "two/table.md", "runs/*/*.arrow"), 28),
+    "make_arrow": Job(convert, ("*.arrow",), 70, forked=False),
+    "train": Job(train, RUN, 50, goes_on=True),
+    "train, 2 processes": Job(train, RUN, 30, goes_on=True, processes=2),
+    "sweep": Job(sweep, ("sweep.csv", "predictions.arrow"), 44),
+    "reproduce": Job(reproduce, ("two/*.csv", "two/table.md", "runs/*/*.arrow"), 12, forked=False),
 }

@@ -2,9 +2,10 @@
 
     python -m benchmarks.faults
 
-Each job is first done unbroken. Then it is started, killed with all its processes (SIGKILL) after a
-random share of the unbroken run's time, looked at for files that are not whole, started again, and
-so on, a few kills a chain, the last start to the end. It goes on with the chains that are in
+Each job is first done unbroken. Then it is started, killed with all its processes (SIGKILL) at a
+moment drawn evenly from the unbroken run's time, looked at for files that are not whole, started
+again, and so on, a few kills a chain, the last start to the end. Trainings and sweeps begin with
+their imports done, so that the kills fall into the work. It goes on with the chains that are in
 results/faults.json, so that it can be stopped too.
 """
 
@@ -13,7 +14,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
+import socket
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -21,12 +23,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from pytorch_lightning.utilities import rank_zero_only
+
+import run
 from benchmarks import machine
 from benchmarks.fault_jobs import JOBS, Job, broken, convert, prepare
 from benchmarks.startup import ROOT
+from clip import commands, experiments  # noqa: F401  for the jobs that are forked
 
 CHAIN = 6  # kills of one job before it may end
 PATIENCE = 600  # seconds
+PAUSE = 0.005
 NOTHING = {"chains": 0, "kills": 0, "kills_with_a_checkpoint": 0, "broken_files": [],
            "chains_equal": 0, "faults": []}  # fmt: skip
 Result = dict[str, Any]
@@ -44,23 +51,70 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def start(job: Job, shared: Path, own: Path) -> subprocess.Popen:
-    """Start a job; what it says goes to a file beside its folder."""
-    with own.with_suffix(".log").open("w") as log:
-        return subprocess.Popen(job.command(shared, own), cwd=ROOT, stdout=log, stderr=log,
-                                env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+def start(job: Job, shared: Path, own: Path) -> list[int]:
+    """Start a job; what it says goes to a file beside its folder.
+
+    Returns:
+        The numbers of its processes.
+    """
+    words, log = job.command(shared, own), own.with_suffix(".log")
+    port = str(_free_port())
+    return [_start(words, log, job, rank, port) for rank in range(job.processes)]
 
 
-def killed(process: subprocess.Popen, seconds: float) -> bool:
-    """Kill a process and all below it after some time, unless it has ended."""
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(seconds)
-        return False
-    for pid in descendants(process.pid):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-    return True
+def _start(words: list[str], log: Path, job: Job, rank: int, port: str) -> int:
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        os.setsid()
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(ROOT)
+        os.environ["OMP_NUM_THREADS"] = "1"
+        if not job.forked:
+            os.execv(sys.executable, [sys.executable, *words])
+        if job.processes > 1:  # what torchrun says to those it starts
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0",
+                           "WORLD_SIZE": str(job.processes), "MASTER_ADDR": "127.0.0.1",
+                           "LOCAL_WORLD_SIZE": str(job.processes), "MASTER_PORT": port,
+                           "TORCHELASTIC_RUN_ID": "faults"}  # fmt: skip
+            rank_zero_only.rank = rank  # Lightning reads it when it is imported
+        sys.argv = words
+        run.command_line(words)
+        code = 0
+    except SystemExit as error:
+        print(error, file=sys.stderr, flush=True)
+        code = error.code if isinstance(error.code, int) else 1
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def ended(pids: list[int], seconds: float = PATIENCE) -> list[int] | None:
+    """Wait for processes; their exit codes, or None if they did not end in time."""
+    codes: dict[int, int] = {}
+    until = time.monotonic() + seconds
+    while len(codes) < len(pids):
+        for pid in pids:
+            if pid not in codes and (status := os.waitpid(pid, os.WNOHANG))[0]:
+                codes[pid] = os.waitstatus_to_exitcode(status[1])
+        if time.monotonic() > until:
+            for pid in (each for one in pids if one not in codes for each in descendants(one)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for pid in set(pids) - codes.keys():
+                os.waitpid(pid, 0)
+            return None
+        time.sleep(PAUSE)
+    return [codes[pid] for pid in pids]
 
 
 def chain(job: Job, shared: Path, own: Path, random: Random, seconds: float, kills: int) -> Result:
@@ -72,15 +126,17 @@ def chain(job: Job, shared: Path, own: Path, random: Random, seconds: float, kil
     found: Result = {"kills": 0, "later": 0, "broken": [], "outcome": None}
     shutil.rmtree(own, ignore_errors=True)
     while found["kills"] < kills:
-        if not killed(start(job, shared, own), random.uniform(0, seconds)):
+        codes = ended(start(job, shared, own), random.uniform(0, seconds))
+        if codes is not None:
             break
         found["later"] += any(own.rglob("epoch-*-last.pt"))
         found["kills"] += 1
         found["broken"] += broken(own)
     else:
-        if start(job, shared, own).wait(PATIENCE):
-            text = own.with_suffix(".log").read_text(errors="replace")
-            return found | {"failed": text.splitlines()[-3:]}
+        codes = ended(start(job, shared, own))
+    if codes is None or any(codes):
+        text = own.with_suffix(".log").read_text(errors="replace")
+        return found | {"failed": text.splitlines()[-3:]}
     found["broken"] += broken(own)
     return found | {"outcome": job.outcome(own)}
 
@@ -89,8 +145,7 @@ def unbroken(name: str, shared: Path, own: Path) -> tuple[float, Result]:
     """Do a job without a fault: its seconds and its outcome."""
     shutil.rmtree(own, ignore_errors=True)
     began = time.perf_counter()
-    process = start(JOBS[name], shared, own)
-    if process.wait(PATIENCE):
+    if ended(start(JOBS[name], shared, own)) != [0] * JOBS[name].processes:
         raise SystemExit(own.with_suffix(".log").read_text(errors="replace"))
     return time.perf_counter() - began, JOBS[name].outcome(own)
 
@@ -127,8 +182,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         shared = Path(temporary)
         prepare(shared)
-        films = Job(functools.partial(convert, raw="small"), (), 0)
-        assert start(films, shared, shared / "data").wait(PATIENCE) == 0
+        films = Job(functools.partial(convert, raw="small"), (), 0, forked=False)
+        assert ended(start(films, shared, shared / "data")) == [0]
         wholes = {}
         for name in JOBS:
             wholes[name] = unbroken(name, shared, shared / "whole")

@@ -29,7 +29,8 @@ def whole(path: Path) -> Iterator[Path]:
             _to_disk(partial)
             os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what failed before is the news
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,8 @@ def together(*paths: Path) -> Iterator[dict[Path, Path]]:
                     part.replace(path)
         finally:
             for part in parts.values():
-                part.unlink(missing_ok=True)
+                with suppress(OSError):  # what failed before is the news
+                    part.unlink(missing_ok=True)
 
 
 @contextmanager

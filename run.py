@@ -12,6 +12,7 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 again
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # num_workers says so
 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # run.json lies there
 warnings.filterwarnings("ignore", message=".*decompression bomb.*")  # refused in one line
+warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its sampler is
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 
 from clip.arguments import check_arguments, flat  # noqa: E402  sacred warns when it is imported

@@ -20,6 +20,8 @@ from clip.config import ex  # noqa: E402
 from clip.errors import UserError  # noqa: E402
 from clip.files import NO_LEAVE, NO_ROOM, in_words  # noqa: E402
 
+INTERRUPTED = 130  # as a shell tells a SIGINT
+
 
 def guarded(command: str, config: dict[str, Any], run: Any, module: str = "commands") -> None:
     """Call a command with checked settings; a mistake of the user ends it in one line."""
@@ -107,7 +109,11 @@ def command_line(argv: list[str]) -> None:
         check_arguments(argv[1:], ex)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
-    ex.run_commandline(argv)
+    try:
+        ex.run_commandline(argv)
+    except KeyboardInterrupt:  # a training takes ctrl-C itself
+        print("error: interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
 
 
 if __name__ == "__main__":

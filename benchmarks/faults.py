@@ -126,8 +126,10 @@ def chain(job: Job, shared: Path, own: Path, random: Random, seconds: float, kil
     found: Result = {"kills": 0, "later": 0, "broken": [], "outcome": None}
     shutil.rmtree(own, ignore_errors=True)
     while found["kills"] < kills:
+        began = time.monotonic()
         codes = ended(start(job, shared, own), random.uniform(0, seconds))
         if codes is not None:
+            found["seconds"] = None if found["kills"] else time.monotonic() - began
             break
         found["later"] += any(own.rglob("epoch-*-last.pt"))
         found["kills"] += 1
@@ -198,6 +200,8 @@ def main() -> None:
                 most = min(CHAIN, JOBS[name].kills - results[name]["kills"])
                 one = chain(JOBS[name], shared, shared / "own", random, seconds, most)
                 results[name] = summed(name, results[name], one, whole)
+                # On a machine with other work, how long it takes unbroken changes.
+                wholes[name] = one.get("seconds") or seconds, whole
                 machine.write("faults", results)
 
 

@@ -43,6 +43,7 @@ class Job:
         kills: wanted.
         goes_on: whether a checkpoint in the folder is handed over after a kill.
         processes: that compute together, as torchrun starts them.
+        keeps: whether what was done before a kill need not be done again.
         forked: whether it begins with its imports done; else it is started as a user does.
     """
 
@@ -52,6 +53,7 @@ class Job:
     goes_on: bool = False
     processes: int = 1
     forked: bool = True
+    keeps: bool = False
 
     def command(self, shared: Path, own: Path) -> list[str]:
         """Give the words behind "python", those of a first start or one after a kill."""
@@ -169,8 +171,10 @@ def broken(own: Path) -> list[str]:
 RUN = ("checkpoints/*-best.pt", "checkpoints/*-last.pt", "metrics.json")
 JOBS: dict[str, Job] = {
     "make_arrow": Job(convert, ("*.arrow",), 70, forked=False),
-    "train": Job(train, RUN, 50, goes_on=True),
-    "train, 2 processes": Job(train, RUN, 30, goes_on=True, processes=2),
+    "train": Job(train, RUN, 50, goes_on=True, keeps=True),
+    "train, 2 processes": Job(train, RUN, 30, goes_on=True, keeps=True, processes=2),
     "sweep": Job(sweep, ("sweep.csv", "predictions.arrow"), 44),
-    "reproduce": Job(reproduce, ("two/*.csv", "two/table.md", "runs/*/*.arrow"), 12, forked=False),
+    "reproduce": Job(
+        reproduce, ("two/*.csv", "two/table.md", "runs/*/*.arrow"), 12, forked=False, keeps=True
+    ),
 }

@@ -3,7 +3,7 @@
     python -m benchmarks.faults
 
 Each job is first done unbroken. Then it is started, killed with all its processes (SIGKILL) at a
-moment drawn evenly from the unbroken run's time, looked at for files that are not whole, started
+moment drawn evenly from the time it may take, looked at for files that are not whole, started
 again, and so on, a few kills a chain, the last start to the end. Trainings and sweeps begin with
 their imports done, so that the kills fall into the work. It goes on with the chains that are in
 results/faults.json, so that it can be stopped too.
@@ -127,7 +127,9 @@ def chain(job: Job, shared: Path, own: Path, random: Random, seconds: float, kil
     shutil.rmtree(own, ignore_errors=True)
     while found["kills"] < kills:
         began = time.monotonic()
-        codes = ended(start(job, shared, own), random.uniform(0, seconds))
+        # Where what was done before a kill counts, the next start has less to do.
+        most = seconds / (1 + found["kills"]) if job.keeps else seconds
+        codes = ended(start(job, shared, own), random.uniform(0, most))
         if codes is not None:
             found["seconds"] = None if found["kills"] else time.monotonic() - began
             break

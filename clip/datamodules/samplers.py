@@ -34,6 +34,7 @@ class EpochSampler(DistributedSampler):
     ):
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
         self.start, self.seen = start, seen
+        # Lightning asks for the first batches before it tells the epoch, and workers begin at once.
         self.set_epoch(start)
 
     def __iter__(self) -> Iterator[int]:
@@ -41,12 +42,7 @@ class EpochSampler(DistributedSampler):
         return islice(super().__iter__(), self.seen if self.epoch == self.start else 0, None)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch.
-
-        Lightning asks for the first batches before it knows in which epoch a resumed run is, and
-        loader workers begin at once.
-        """
-        epoch = max(epoch, self.start)
+        """Begin an epoch."""
         super().set_epoch(epoch)
         self.dataset.set_epoch(epoch)
 

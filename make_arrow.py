@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from clip.files import in_words
 from clip.pixels import square
 from vilt.utils.raw import RawDataError
 from vilt.utils.reader import Reader
@@ -151,10 +152,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(make_arrow(args))
     except FileExistsError as error:
         sys.exit(f"error: {error.filename} is a file; give a folder")
-    except (RawDataError, OSError) as error:
+    except RawDataError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {in_words(error)}")
     except KeyboardInterrupt:
-        sys.exit("error: interrupted")
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

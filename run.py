@@ -12,11 +12,15 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 again
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # num_workers says so
 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # run.json lies there
 warnings.filterwarnings("ignore", message=".*decompression bomb.*")  # refused in one line
+warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its sampler is
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 
 from clip.arguments import check_arguments, flat  # noqa: E402  sacred warns when it is imported
 from clip.config import ex  # noqa: E402
 from clip.errors import UserError  # noqa: E402
+from clip.files import NO_LEAVE, NO_ROOM, in_words  # noqa: E402
+
+INTERRUPTED = 130  # as a shell tells a SIGINT
 
 
 def guarded(command: str, config: dict[str, Any], run: Any, module: str = "commands") -> None:
@@ -40,10 +44,9 @@ def guarded(command: str, config: dict[str, Any], run: Any, module: str = "comma
         last = str(error).strip().splitlines()[-1].removeprefix("clip.errors.UserError: ")
         raise SystemExit(f"error: {last}") from None
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (*NO_ROOM, *NO_LEAVE):
             raise
-        place = f"{error.filename}: {error.strerror}"
-        raise SystemExit(f"error: {place}; check the paths among the settings") from None
+        raise SystemExit(f"error: {in_words(error)}") from None
 
 
 @ex.main
@@ -112,7 +115,11 @@ def command_line(argv: list[str]) -> None:
         check_arguments(argv[1:], ex)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
-    ex.run_commandline(argv)
+    try:
+        ex.run_commandline(argv)
+    except KeyboardInterrupt:  # a training takes ctrl-C itself
+        print("error: interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
 
 
 if __name__ == "__main__":

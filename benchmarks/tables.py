@@ -130,6 +130,27 @@ def gpu(results: dict[str, Any]) -> str:
     return flat({name: [results[name]] for name in shown} | {"steps": results["steps"]})
 
 
+def faults(results: dict[str, Any]) -> str:
+    """Lay out what became of jobs that were killed at random moments."""
+    rows = [
+        (name, f"{r['seconds_unbroken']:.1f}", r["kills"], r["kills_with_a_checkpoint"],
+         len(r["broken_files"]), r["chains"], r["chains_equal"], r["chains"] - r["chains_equal"])
+        for name, r in results.items()
+    ]  # fmt: skip
+    kills, chains, equal = (sum(r[key] for r in results.values())
+                            for key in ("kills", "chains", "chains_equal"))  # fmt: skip
+    return "\n\n".join((
+        "Each job is killed (SIGKILL, all its processes) at a moment drawn evenly from the time "
+        "that it takes unbroken, then\nstarted again and killed again, up to six times a chain, "
+        "and at last left to end. Equal: its tables, predictions,\nweights, optimiser states and "
+        "scores are those of the unbroken run, bitwise. Trainings and sweeps start with their\n"
+        "imports done, so that the kills fall into the work.",
+        table(("job", "unbroken, s", "kills", "with a checkpoint there", "half files", "chains",
+               "equal", "lost"), rows),
+        f"In all {kills} kills; {equal} of {chains} chains ended as the unbroken run.",
+    ))  # fmt: skip
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "step": ("The step", step),
     "profile": ("Where the time goes", profiles),
@@ -139,6 +160,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "predict": ("Predictions", flat),
     "startup": ("The start", startup),
     "costs": ("What each method costs", costs),
+    "faults": ("Killed jobs", faults),
 }
 
 

@@ -14,6 +14,7 @@ from clip.errors import UserError
 from clip.modules.checkpoint import IF_BOTH_SAY, check_identity, load_own
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.frozen import FrozenBackbone
+from clip.modules.loss_guard import LossGuard
 from clip.modules.model import MODELS, build_model, read_backbone_settings
 from clip.modules.objectives import FROM_FILES, TASKS, Task, find_task
 from clip.modules.optim import OptimSettings
@@ -74,7 +75,8 @@ def from_config(
         check_compiler(device)
         model.compile_towers()
     optim, prepare = OptimSettings.from_config(config), data.transform.prepare
-    return MissingAwarePromptModule(model, built.task, optim, prepare, built.identity), data
+    guard = LossGuard(config["nonfinite_loss"])
+    return MissingAwarePromptModule(model, built.task, optim, prepare, built.identity, guard), data
 
 
 def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) -> Built:
@@ -204,14 +206,21 @@ def check_compiler(device: dict[str, Any]) -> None:
         raise UserError(f"compile=True needs the C++ compiler {name}; install it or set CXX")
 
 
-def protocol(config: dict[str, Any], tables: dict[str, str]) -> dict[str, Any]:
+def protocol(config: dict[str, Any], data: MissingModalityDataModule) -> dict[str, Any]:
     """Give what makes a run the same experiment after an interruption.
 
     Args:
         config: checked settings.
-        tables: split -> SHA-256 of its missing table.
+        data: whose splits are open.
     """
-    return {key: config[key] for key in PROTOCOL_KEYS} | {"missing_tables": dict(tables)}
+    files = {f"arrow_files.{split}": text for split, text in data.fingerprints.items()}
+    kept = {key: config[key] for key in PROTOCOL_KEYS}
+    return kept | {"missing_tables": dict(data.table_hashes)} | files
+
+
+def data_record(data: MissingModalityDataModule) -> dict[str, Any]:
+    """Describe what a run reads: its masks and what its arrow files hold."""
+    return {"missing_tables": data.table_hashes, "arrow_files": data.fingerprints}
 
 
 def run_record(module: MissingAwarePromptModule, config: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,13 @@ import pandas as pd
 import pytorch_lightning as pl
 from torch import Tensor
 
-from clip import assembly, evaluation, report, runs
+from clip import assembly, evaluation, report, run_folder, runs
 from clip.config_rules import PRECISIONS, validate
 from clip.datasets import ArrowDataset
 from clip.demo import whole_job
 from clip.errors import UserError
+from clip.files import write_text
+from clip.interruption import Interruption
 from clip.meter import Meter
 from clip.micro_batch import accumulation
 from clip.modules.checkpoint import check_identity
@@ -39,7 +41,7 @@ def start(config: Config, kind: str, record: Config) -> list[Any]:
     split = "train" if kind == "train" else "test"
     case = f"{config['missing_type'][split]}{config['missing_ratio'][split]:g}"
     name = f"{config['exp_name']}_{config['prompt_type']}_{kind}_{case}_seed{config['seed']}"
-    loggers = runs.loggers(config["log_dir"], name)
+    loggers = run_folder.loggers(config["log_dir"], name)
     folder = Path(loggers[0].log_dir)
     runs.write_json(folder / "run.json", {"command": sys.argv} | record)
     print(f"run folder: {folder}")
@@ -59,12 +61,13 @@ def train(config: Config, given: Given) -> Config:
     print(f"{config['batch_size']} samples a step: {accumulated} passes of {per_pass}")
     data.setup("fit")
     check_headline(module.task, data.datasets["val"].sample_labels())
-    module.protocol = assembly.protocol(config, data.table_hashes)
+    module.protocol = assembly.protocol(config, data)
     if resume:
-        runs.check_resume(resume, module.identity, module.protocol)
-    record = assembly.run_record(module, config) | {"missing_tables": data.table_hashes}
+        shape = {"per_gpu_batchsize": per_pass, "processes": world}
+        runs.check_resume(resume, module.identity, module.protocol, shape)
+    record = assembly.run_record(module, config) | assembly.data_record(data)
     loggers = start(config, "train", record)
-    folder = Path(loggers[0].log_dir) if loggers else None
+    folder = module.guard.folder = Path(loggers[0].log_dir) if loggers else None
     headline = f"val/{module.task.headline}"
     meter = Meter()
     callbacks = runs.checkpoint_callbacks(folder, headline, resume) if folder else []
@@ -72,7 +75,7 @@ def train(config: Config, given: Given) -> Config:
     trainer = runs.make_trainer(
         loggers,
         device,
-        [*callbacks, meter] if folder else [],
+        [*callbacks, meter, Interruption(folder, per_pass)] if folder else [],
         num_nodes=config["num_nodes"],
         max_epochs=config["max_epoch"],
         max_steps=config["max_steps"] or -1,
@@ -122,7 +125,7 @@ def evaluate(config: Config, given: Given) -> Config:
     device = devices(config)
     module, data = assembly.from_config(config, given, device)
     data.setup("test")
-    record = assembly.run_record(module, config) | {"missing_tables": data.table_hashes}
+    record = assembly.run_record(module, config) | assembly.data_record(data)
     loggers = start(config, "test", record)
     trainer = runs.make_trainer(
         loggers, device, num_nodes=config["num_nodes"], fast_dev_run=config["fast_dev_run"]
@@ -155,7 +158,7 @@ def sweep(config: Config, given: Given) -> pd.DataFrame:
     seeds = config["sweep_seeds"] or [config["missing_seed"]]
     grid = (config["sweep_types"], config["sweep_ratios"], seeds)
     results = evaluation.sweep(predictions, task, draw, *grid)
-    results.to_csv(folder / "sweep.csv", index=False)
+    write_text(folder / "sweep.csv", results.to_csv(index=False))
     report.draw_sweep(results, task.headline, folder / "sweep.png", config["exp_name"])
     print(report.as_text(results, task.headline))
     print(f"written: {folder}/sweep.csv, sweep.png, predictions.arrow")

@@ -90,6 +90,7 @@ def base_config():
     max_epoch = 20  # passes over the training samples
     max_steps = None  # optimiser steps; None: as many as max_epoch gives
     val_check_interval = 0.2  # share of an epoch between validations
+    nonfinite_loss = "stop"  # at a loss that is no number; or skip: go on without its samples
 
     num_gpus = 1  # per node; a machine without any runs on its CPU
     num_nodes = 1  # machines

@@ -11,6 +11,7 @@ from clip.errors import UserError
 from clip.micro_batch import AUTO
 from clip.missing import DRAWS, MISSING_TYPES
 from clip.modules.layers import ACTIVATIONS
+from clip.modules.loss_guard import ACTIONS
 from clip.modules.model import MODELS, read_backbone_settings
 from clip.modules.objectives import TASKS
 from clip.modules.optim import OPTIMIZERS, SCHEDULE_LENGTHS
@@ -140,6 +141,7 @@ RULES: dict[str, Rule] = {
     "max_epoch": whole(1),
     "max_steps": optional(whole(1)),
     "val_check_interval": number(0, 1, above=True),
+    "nonfinite_loss": choice(*ACTIONS),
     "num_gpus": whole(0),
     "num_nodes": whole(1),
     "precision": (lambda value: str(value) in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),

@@ -17,6 +17,7 @@ from clip import report
 from clip.arguments import command_of
 from clip.demo_data import SIZES, write_raw
 from clip.errors import UserError
+from clip.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = {"baseline": "none", "DCP": "dcp"}  # name in the figure -> prompt_type
@@ -77,7 +78,7 @@ def announced(call: Callable[..., Any], command: str, **settings: Any) -> Any:
 def conclude(results: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Print the table of all methods and draw the figure."""
     csv, figure = folder / "demo.csv", folder / "demo.png"
-    results.to_csv(csv, index=False)
+    write_text(csv, results.to_csv(index=False))
     title = "Generated films, a small CLIP; fine-tuned at 70 % missing both"
     report.draw_sweep(results, HEADLINE, figure, title)
     print(f"\n{report.as_text(results, HEADLINE)}\n\nwritten: {csv} and {figure}")

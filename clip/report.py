@@ -6,6 +6,8 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 
+from clip.files import whole
+
 matplotlib.use("Agg")  # no screen is needed
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 
@@ -84,6 +86,6 @@ def draw_sweep(results: pd.DataFrame, headline: str, path: Path, title: str = ""
     axes[0, 0].set_ylabel(f"{headline} (%)")
     if several:
         figure.suptitle(title, fontsize=11)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with whole(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:], dpi=150)
     plt.close(figure)

@@ -4,9 +4,9 @@ import json
 import math
 import os
 import pickle
+import re
 import shutil
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import (
     ModelCheckpoint,
     TQDMProgressBar,
 )
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
@@ -30,8 +30,9 @@ from clip.modules.releases import read_released
 
 REFRESH = 10  # batches between two updates of the progress bar
 BEST, LAST = "best", "last"
+NAME = "epoch-{epoch:02d}-step-{step:06d}"  # of a checkpoint
+PLACE = re.compile(r"epoch-(\d+)-step-(\d+)-")
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
-TENSORBOARDS = ("tensorboard", "tensorboardX")  # packages that Lightning can log to
 
 
 class Checkpoint(ModelCheckpoint):
@@ -50,7 +51,9 @@ class Checkpoint(ModelCheckpoint):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Copy what the interrupted run had kept into this run's folder, and go on from there."""
-        kept = self.resumed.parent / Path(state["best_model_path"]).name
+        kept = self.resumed  # the last; it may be newer than the one that its own state names
+        if self.monitor:
+            kept = self.resumed.parent / Path(state["best_model_path"]).name
         if not kept.is_file():
             return  # a checkpoint that was taken out of its folder: this run's best starts anew
         own = Path(self.dirpath) / kept.name
@@ -72,9 +75,14 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *_: Any, **__: Any) -> None:
-        """Save a checkpoint whole or not at all."""
-        with whole(Path(path)) as partial:
-            torch.save(checkpoint, partial)
+        """Save a checkpoint whole or not at all; a disk that is full shows as an OSError."""
+        with whole(Path(path)) as partial, partial.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch hides what the system said
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
 
 def checkpoint_callbacks(folder: Path, monitor: str, resumed: Path | None = None) -> list[Callback]:
@@ -87,33 +95,53 @@ def checkpoint_callbacks(folder: Path, monitor: str, resumed: Path | None = None
     """
     common = {"dirpath": folder / "checkpoints", "auto_insert_metric_name": False,
               "resumed": resumed}  # fmt: skip
-    best = Checkpoint(filename=f"epoch-{{epoch:02d}}-step-{{step:06d}}-{BEST}", monitor=monitor,
-                      mode="max", save_weights_only=True, **common)  # fmt: skip
-    last = Checkpoint(filename=f"epoch-{{epoch:02d}}-step-{{step:06d}}-{LAST}",
-                      save_on_train_epoch_end=True, **common)  # fmt: skip
+    best = Checkpoint(filename=f"{NAME}-{BEST}", monitor=monitor, mode="max",
+                      save_weights_only=True, **common)  # fmt: skip
+    last = Checkpoint(filename=f"{NAME}-{LAST}", save_on_train_epoch_end=True, **common)
     return [best, last]
 
 
 def find_checkpoint(path: str, kind: str) -> Path:
-    """Resolve a checkpoint file, or the newest of a kind in a run's folder.
+    """Resolve a checkpoint file, or the furthest of a kind in the newest version of a run.
+
+    Names decide, not times: a clock that was set back changes nothing.
 
     Args:
         path: a file, the folder of a run, or the folder of all versions of a run.
         kind: ``BEST`` or ``LAST``; where a run has no best yet its last is taken.
 
     Raises:
-        UserError: nothing there.
+        UserError: nothing there, or checkpoints of several runs.
     """
     given = Path(path)
     if given.is_file():
         return given
     for ending in dict.fromkeys((kind, LAST)):
         found = list(given.glob(f"**/epoch-*-{ending}*.pt"))
+        runs = sorted({str(_version(file).parent) for file in found})
+        if len(runs) > 1:
+            raise UserError(
+                f"{path} holds checkpoints of {len(runs)} runs, such as {runs[0]} and {runs[1]}; "
+                "give the folder of one"
+            )
         if found:
-            return max(found, key=lambda file: file.stat().st_mtime)
+            return max(found, key=_order)
     raise UserError(
         f"{path} is no checkpoint and holds no epoch-*.pt; give a file or a run's folder"
     )
+
+
+def _version(file: Path) -> Path:
+    """Give the version folder that a checkpoint lies in, or the folder itself."""
+    inside = (each for each in file.parents if each.name.startswith("version_"))
+    return next(inside, file.parent)
+
+
+def _order(file: Path) -> tuple[int, ...]:
+    """Give version, epoch and step; a file that somebody renamed comes first."""
+    version = _version(file).name.removeprefix("version_")
+    place = PLACE.match(file.name)
+    return int(version) if version.isdigit() else -1, *map(int, place.groups() if place else ())
 
 
 def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
@@ -146,8 +174,16 @@ def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({str(error).splitlines()[0][:100]})") from None
 
 
-def check_resume(path: Path, identity: dict[str, Any], protocol: dict[str, Any]) -> None:
+def check_resume(
+    path: Path, identity: dict[str, Any], protocol: dict[str, Any], shape: dict[str, int]
+) -> None:
     """Refuse to go on with a checkpoint of another model, data, masks or optimiser settings.
+
+    Args:
+        path: the checkpoint.
+        identity: of the model.
+        protocol: of ``assembly.protocol``.
+        shape: "per_gpu_batchsize" and "processes", which must agree within an epoch only.
 
     Raises:
         UserError: names the first difference with both values, or that there is nothing to resume.
@@ -157,15 +193,9 @@ def check_resume(path: Path, identity: dict[str, Any], protocol: dict[str, Any])
         raise UserError(f"{path} has no optimiser to go on with; give the run's epoch-*-{LAST}.pt")
     check_identity(identity, checkpoint["identity"], path)
     check_identity(protocol, checkpoint["protocol"], path)
-
-
-def loggers(log_dir: str, name: str) -> list[Logger]:
-    """Make a new version folder for a run, with a CSV log and, if installed, TensorBoard's."""
-    csv = CSVLogger(log_dir, name=name)
-    out: list[Logger] = [csv]
-    if any(find_spec(name) for name in TENSORBOARDS):
-        out.append(TensorBoardLogger(log_dir, name=name, version=csv.version))
-    return out
+    position = checkpoint.get("position", {})
+    if position.get("batches"):
+        check_identity(shape, position, f"{path}, stopped within an epoch,")
 
 
 @rank_zero_only
@@ -229,7 +259,7 @@ def make_trainer(
     if run and callbacks:
         watch.append(LearningRateMonitor("step"))
     several = device["devices"] * settings.get("num_nodes", 1) > 1
-    return pl.Trainer(
+    trainer = pl.Trainer(
         # Every trainable parameter takes part in every step, and the only buffers are constants:
         # processes with more batches than others must not wait for them.
         strategy=DDPStrategy(forward_sync_buffers=False) if several else "auto",
@@ -244,3 +274,7 @@ def make_trainer(
         **device,
         **settings,
     )
+    # With max_steps, Lightning takes a checkpoint from the end of an epoch for one from within it,
+    # and a resumed run would end that epoch, of which it saw nothing, again.
+    trainer.fit_loop._iteration_based_training = lambda: False
+    return trainer

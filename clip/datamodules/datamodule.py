@@ -1,6 +1,7 @@
 """Arrow files and missing tables to batches, for any data set of the table ``DATASETS``."""
 
 import os
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from clip.datamodules.samplers import EpochSampler, ShareSampler
 from clip.datasets import DATASETS, ArrowDataset
+from clip.datasets.fingerprint import fingerprint
 from clip.datasets.states import real_of_files
 from clip.errors import UserError
 from clip.missing import (
@@ -74,6 +76,12 @@ class MissingPlan:
                                self.both_ratio, self.seed, real.tobytes())  # fmt: skip
 
 
+def leave_signals(worker: int) -> None:
+    """Let a signal to all processes not end a loader worker: the training decides when to stop."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class MissingModalityDataModule(pl.LightningDataModule):
     """Loaders of one data set; a batch is the dict of ``ArrowDataset``, stacked, and more.
 
@@ -118,6 +126,8 @@ class MissingModalityDataModule(pl.LightningDataModule):
                            "tokenize": tokenize}  # fmt: skip
         self.datasets: dict[str, ArrowDataset] = {}
         self.table_hashes: dict[str, str] = {}
+        self.fingerprints: dict[str, str] = {}
+        self.begin_at(0, 0)
 
     @classmethod
     def from_config(
@@ -157,6 +167,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         dataset.set_missing(table)
         self.datasets[split] = dataset
         self.table_hashes[split] = table_hash(table)
+        self.fingerprints[split] = fingerprint(*dataset.paths)
         print(describe(table[dataset.rows], settings, dataset.real[dataset.rows]))
 
     def table(self, split: str, dataset: ArrowDataset) -> tuple[MissingSettings, np.ndarray]:
@@ -212,14 +223,32 @@ class MissingModalityDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_signals,
+            # Their seeds, from a generator of their own: the global one is the model's alone.
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training batches of this process."""
         train, trainer = self.datasets["train"], self.trainer
-        return self.loader(
-            train, EpochSampler(train, self.seed, trainer.world_size, trainer.global_rank)
-        )
+        where = trainer.world_size, trainer.global_rank, self.epoch, self.batches * self.batch_size
+        return self.loader(train, EpochSampler(train, self.seed, *where))
+
+    def begin_at(self, epoch: int, batches: int) -> None:
+        """Go on within a training, before its loader is made.
+
+        Args:
+            epoch: the one to go on in.
+            batches: of it that each process has done.
+        """
+        self.epoch, self.batches = epoch, batches
+
+    def about(self, split: str, samples: list[int]) -> dict[str, list]:
+        """Tell which rows samples come from, and what their image_id is if the file has it."""
+        dataset = self.datasets[split]
+        rows = dataset.rows[samples].tolist()
+        ids = dataset.row_ids()
+        return {"rows": rows} | ({"image_ids": [ids[row] for row in rows]} if ids else {})
 
     def val_dataloader(self) -> DataLoader:
         """Validation batches of this process."""

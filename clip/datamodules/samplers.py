@@ -1,6 +1,7 @@
 """Which samples a process sees, and in which order."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from torch.utils.data import DistributedSampler, Sampler
 
@@ -8,7 +9,7 @@ from clip.datasets import ArrowDataset
 
 
 class EpochSampler(DistributedSampler):
-    """Shuffles anew in each epoch; Lightning tells it the epoch, also after a resume.
+    """Shuffles anew in each epoch; Lightning tells it the epoch.
 
     The global random state has no part in it, so a run that goes on after a fault sees the samples,
     and the states that ``simulate`` draws for them, in the order of an unbroken run.
@@ -18,10 +19,27 @@ class EpochSampler(DistributedSampler):
         seed: of the run.
         world_size: processes that share the samples.
         rank: number of this process.
+        start: epoch in which the run goes on.
+        seen: samples of that epoch that this process had before.
     """
 
-    def __init__(self, dataset: ArrowDataset, seed: int, world_size: int = 1, rank: int = 0):
+    def __init__(
+        self,
+        dataset: ArrowDataset,
+        seed: int,
+        world_size: int = 1,
+        rank: int = 0,
+        start: int = 0,
+        seen: int = 0,
+    ):
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
+        self.start, self.seen = start, seen
+        # Lightning asks for the first batches before it tells the epoch, and workers begin at once.
+        self.set_epoch(start)
+
+    def __iter__(self) -> Iterator[int]:
+        """Leave out what was seen; the length stays, since Lightning's progress counts it."""
+        return islice(super().__iter__(), self.seen if self.epoch == self.start else 0, None)
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch."""

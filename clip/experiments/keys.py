@@ -15,6 +15,7 @@ import numpy as np
 from clip import assembly
 from clip.arguments import flat
 from clip.datasets import DATASETS
+from clip.datasets.fingerprint import fingerprint
 from clip.missing import SPLITS, MissingSettings, table_hash
 from clip.modules.clip_files import sha256_of
 from clip.modules.model import MODELS
@@ -23,7 +24,6 @@ from clip.modules.weights import WEIGHTS
 
 PACKAGE = Path(__file__).resolve().parents[1]
 KEY_LENGTH = 16
-END = 2**20  # bytes at either end of an arrow file; the last hold the place of every record
 # Where and how fast a run is done, and what other commands read. Masks, weights and data are in
 # the key by their content, whatever they are called here.
 NO_NUMBERS = {
@@ -98,19 +98,9 @@ def _weights(backbone: str, vit: str) -> str:
 
 
 @functools.cache
-def _data(task: str, data_root: str) -> dict[str, list[str]]:
-    """Recognise arrow files by their size and both ends; whole, they would take minutes."""
+def _data(task: str, data_root: str) -> dict[str, str]:
     find = DATASETS[task].find
-    return {split: [_ends(path) for path in find(Path(data_root), split)] for split in SPLITS}
-
-
-def _ends(path: Path) -> str:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(END))
-        file.seek(max(0, size - END))
-        digest.update(file.read())
-    return f"{size}-{digest.hexdigest()}"
+    return {split: fingerprint(*find(Path(data_root), split)) for split in SPLITS}
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """The reproduce command: do what is not done yet of some experiments, then write their tables."""
 
+import signal
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from clip.experiments.plan import Planned, check_only, departures, overrides, ov
 from clip.experiments.reading import available, load_experiment
 from clip.experiments.records import read_records
 
+TERMINATED = 143  # as a shell tells a SIGTERM
 PAUSE = 0.2  # seconds between two looks at the runs
 
 
@@ -90,6 +93,8 @@ def work(todo: list[Planned], start: Start, jobs: int) -> list[Planned]:
     waiting, failed = list(todo), []
     running: dict[str, tuple[Planned, Job, TextIO, float]] = {}
     progress = Progress(len(todo), jobs)
+    # No run is left behind that nobody waits for: they are told too, and keep their point.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         while waiting or running:
             while len(running) < jobs and (taken := _next(waiting)):

@@ -9,7 +9,8 @@ from clip.errors import UserError
 from clip.modules.prompted_model import PromptedModel
 
 SHOWN = 12  # entries of a list in a message
-IF_BOTH_SAY = ("class_names", "task_type")  # files and checkpoints made elsewhere do not
+# Files and checkpoints made elsewhere, or before this was written down, do not.
+IF_BOTH_SAY = ("class_names", "task_type", "arrow_files.train", "arrow_files.val")
 
 
 def check_identity(ours: dict, theirs: dict, source: object) -> None:

@@ -9,6 +9,7 @@ from torchmetrics import MeanMetric
 
 from clip.errors import UserError
 from clip.modules.checkpoint import check_identity, check_own
+from clip.modules.loss_guard import LossGuard
 from clip.modules.objectives import Task
 from clip.modules.optim import OptimSettings, make_optimizer
 from clip.modules.prompted_model import PromptedModel, mix
@@ -25,14 +26,14 @@ class MissingAwarePromptModule(pl.LightningModule):
         optim: optimiser and schedule.
         prepare: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
         identity: what a checkpoint must agree with to be loaded; saved in it under "identity".
+        guard: of training losses; None for one that stops.
 
     Attributes:
         protocol: what a run must agree with to go on from a checkpoint; saved in it.
+        guard: watches for training losses that are no numbers.
     """
 
-    strict_loading = (
-        False  # checkpoints leave the frozen backbone out; on_load_checkpoint is strict
-    )
+    strict_loading = False  # checkpoints leave the backbone out; on_load_checkpoint is strict
 
     def __init__(
         self,
@@ -41,10 +42,12 @@ class MissingAwarePromptModule(pl.LightningModule):
         optim: OptimSettings,
         prepare: Callable[[Tensor], Tensor],
         identity: dict,
+        guard: LossGuard | None = None,
     ):
         super().__init__()
         self.model, self.task, self.optim, self.identity = model, task, optim, identity
         self.prepare, self.protocol = prepare, {}
+        self.guard = guard or LossGuard()
         # A ModuleDict may not have a key "train", which is a method of every module.
         self.metrics = nn.ModuleList(task.collection(f"{split}/") for split in SPLITS)
         self.losses = nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in SPLITS)
@@ -54,16 +57,25 @@ class MissingAwarePromptModule(pl.LightningModule):
         heads, label = self.model.heads(self.prepare(batch["image"]), *rest), batch["label"]
         logits = mix(heads)
         loss = mix([(weight, self.task.loss(one, label)) for weight, one in heads])
-        metrics = self.metrics[SPLITS.index(split)]
-        metrics.update(self.task.probabilities(logits.detach().float()), label.long())
+        metrics, accepted = self.metrics[SPLITS.index(split)], True
         if split == "train":
             self.log("train/loss_step", loss, prog_bar=True)
-        # Lightning's own mean over processes rounds the number of samples down, and torchmetrics
-        # leaves weights out where NaN may pass: each sample counts as a value of its own.
-        self.losses[SPLITS.index(split)].update(loss.detach().expand(len(label)))
+            accepted = self.guard.accepts(loss, batch)
+        if accepted:
+            metrics.update(self.task.probabilities(logits.detach().float()), label.long())
+            # Lightning's own mean over processes rounds the number of samples down, and
+            # torchmetrics leaves weights out where NaN may pass: each sample counts as a value.
+            self.losses[SPLITS.index(split)].update(loss.detach().expand(len(label)))
         self.log(f"{split}/loss", self.losses[SPLITS.index(split)], on_step=False, on_epoch=True)
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(label))
-        return loss
+        return loss if accepted else self._nothing()
+
+    def _nothing(self) -> Tensor:
+        """Give a loss of zero to which all that trains contributes zero gradients.
+
+        The one that was computed would not do: nought times infinity is no number.
+        """
+        return sum((0 * p).sum() for p in self.model.parameters() if p.requires_grad)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Give the loss of a micro-batch.
@@ -81,6 +93,10 @@ class MissingAwarePromptModule(pl.LightningModule):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a test batch."""
         self._step(batch, "test")
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Stop before a step that a loss spoils, or record what it leaves out."""
+        self.guard.check(self)
 
     def on_train_epoch_end(self) -> None:
         """Stop a run that has diverged."""

@@ -5,7 +5,6 @@ vocab.json, merges.txt. ``transformers`` reads what we write, and we read what i
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clip.errors import UserError
+from clip.files import whole, write_text
 from clip.modules.clip_beside import CONFIGS, find_activation, find_tokenizer
 from clip.modules.clip_checks import whole_clip
 from clip.modules.clip_files import read_tensors, sha256_of
@@ -134,11 +134,10 @@ def save_clip(
             "vocab_size": sizes.vocabulary, "max_position_embeddings": sizes.context,
             "bos_token_id": start, "eos_token_id": end, "pad_token_id": 0},
     }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     tokenizer.save(folder)
-    partial = folder / "model.safetensors.partial"
-    save_file(to_hugging_face(state), partial, metadata={"format": "pt"})
-    os.replace(partial, folder / "model.safetensors")
+    with whole(folder / "model.safetensors") as partial:
+        save_file(to_hugging_face(state), partial, metadata={"format": "pt"})
 
 
 def _tower_config(width: int, layers: int) -> dict[str, int]:

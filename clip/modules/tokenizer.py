@@ -21,6 +21,7 @@ from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from clip.errors import UserError
+from clip.files import write_text
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
@@ -128,9 +129,9 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write vocab.json and merges.txt."""
         lines = [MERGES_HEADER, *(" ".join(merge) for merge in self.merges)]
-        (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(folder / "merges.txt", "\n".join(lines) + "\n")
         text = json.dumps(self.vocab, ensure_ascii=False)
-        (folder / "vocab.json").write_text(text, encoding="utf-8")
+        write_text(folder / "vocab.json", text)
 
 
 def train_tokenizer(texts: Iterable[str], size: int, context: int = 77) -> Tokenizer:

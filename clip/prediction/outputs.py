@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clip.errors import UserError
+from clip.files import named
 
 Write = Callable[[pd.DataFrame], None]
 
@@ -56,9 +57,10 @@ def written(path: Path) -> Iterator[Write]:
     """Open a file for batches; it appears whole, or not at all where nothing was written."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with WRITERS[path.suffix.lower()](partial) as write:
+        with named(path, partial), WRITERS[path.suffix.lower()](partial) as write:
             yield write
         if partial.exists() and partial.stat().st_size:
             os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

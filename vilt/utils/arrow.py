@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
+from vilt.utils.parts import named, together
 from vilt.utils.raw import Item, Noted, RawDataError, Row, Skipped, Tally, Unread
 from vilt.utils.reader import Reader
 
@@ -79,21 +79,6 @@ def _batches(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]
         yield pa.RecordBatch.from_pylist(pending, schema)
 
 
-@contextmanager
-def _together(*paths: Path) -> Iterator[dict[Path, Path]]:
-    """Gives each file a part to write to; all get their names at the end, or none does."""
-    parts = {path: path.with_name(f"{path.name}.{os.getpid()}.part") for path in paths}
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield parts
-        for path, part in parts.items():
-            part.replace(path)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
-
-
 def write_arrow(path: Path, schema: pa.Schema, items: Iterable[Item]) -> Counts:
     """Streams rows into an arrow IPC file that gets its name only when it is complete.
 
@@ -108,13 +93,13 @@ def write_arrow(path: Path, schema: pa.Schema, items: Iterable[Item]) -> Counts:
     Raises:
         RawDataError: If no row is left to write.
     """
-    with _together(path) as parts:
+    with together(path) as parts:
         return _fill(parts[path], path, schema, items)
 
 
 def _fill(part: Path, path: Path, schema: pa.Schema, items: Iterable[Item]) -> Counts:
     counts = Counts()
-    with part.open("wb") as sink:
+    with named(path), part.open("wb") as sink:
         with pa.ipc.new_file(sink, schema) as writer:
             for batch in _batches(_sift(items, counts), schema):
                 writer.write_batch(batch)
@@ -147,7 +132,7 @@ def convert(
     """
     table = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
     paths = {split: target / f"{prefix}{split}.arrow" for split in splits}
-    with reader, _together(*paths.values()) as parts:
+    with reader, together(*paths.values()) as parts:
         for split, (total, rows) in splits.items():
             path = paths[split]
             with tqdm(total=total, desc=path.name, unit="row", disable=None) as bar:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from clip.archives import refuse_bombs
 from clip.errors import UserError
 from clip.missing import CASES, MissingSettings, draw, table_hash
 
@@ -109,8 +110,11 @@ def load(path: str | Path, settings: MissingSettings) -> np.ndarray:
     """
     path, asked = Path(path), written(settings)
     try:
+        refuse_bombs(path)
         with np.load(path, allow_pickle=False) as file:
             table, saved = file["table"], dict(json.loads(str(file["settings"])))
+    except UserError:
+        raise
     except UNREADABLE as error:
         raise UserError(
             f"{path} is no whole missing table ({type(error).__name__}): delete it to have it"

@@ -26,7 +26,7 @@ from random import Random
 from typing import Any
 
 STILL = 20  # seconds without an answer that count as a hang
-LIMIT = 6 * 2**30  # bytes that a process may have, so that a blow-up does not bring the machine down
+LIMIT = 6 * 2**30  # bytes that a process may have, so that a blow-up spares the machine
 MIB = 2**20
 SHOWN = 10
 
@@ -46,8 +46,6 @@ def inputs(name: str, good: dict[Path, bytes], marker: Path) -> Any:
     """List the classics as (path, bytes), and give a function of the number for all others."""
     from benchmarks.fuzz_inputs import attacks, mutated
 
-    classics = [(path, each) for path, data in good.items() for each in (attacks, path, data)]
-    del classics
     counted = 0
     for path, data in good.items():
         for content in attacks(path.name, data, marker):
@@ -185,7 +183,8 @@ def main() -> None:
         attack(args.readers[0], args.child, args.first, None)
     with tempfile.TemporaryDirectory() as temporary:
         if args.input is not None:
-            return attack(args.readers[0], Path(temporary), 0, args.input)
+            attack(args.readers[0], Path(temporary), 0, args.input)
+            return
         from benchmarks import machine
         from benchmarks.fuzz_readers import READERS
 

@@ -18,12 +18,13 @@ from random import Random
 from typing import Any
 
 BOMB = 2**28  # bytes that a packed entry of about 1 MB unfolds to
-WORDS = ["", " ", "\0", "a\0b", "../../secret.png", "/etc/passwd", "C:\\x", "a:b.jpg", "x" * 70_000,
-         "\ufeff", "\ud83d", "NaN", "|", "a|b", "é" * 300, "img/\n", "٣", "1" * 5000, "~", "."]  # fmt: skip
+WORDS = ["", " ", "\0", "a\0b", "../../secret.png", "/etc/passwd", "C:\\x", "a:b.jpg", "NaN",
+         "x" * 70_000, "\ufeff", "\ud83d", "|", "a|b", "é" * 300, "img/\n", "٣",
+         "1" * 5000]  # fmt: skip
 NUMBERS = [0, -1, 1, 255, 2**31, 2**63, 10**400, 1e308, float("inf"), float("nan"), 0.5, -0.0]
 INTS = [0, 1, -1, 127, 2**15, 2**31 - 1, -(2**31), 2**32 - 1, 2**40, 2**62]
 BYTES = [b"\0", b"\0" * 300, b"\xef\xbb\xbf", b"\xff\xfe", b"\xff", b"\xed\xa0\xbd", b'"', b",",
-         b"\n", b"\r", b"[" * 3000, b"{" * 900, b"9" * 5000, b"A" * 40_000, b"%n", b"\\ud83d"]  # fmt: skip
+         b"\n", b"\r", b"[" * 3000, b"{" * 900, b"9" * 5000, b"A" * 40_000, b"\\ud83d"]  # fmt: skip
 
 
 def mutated(name: str, data: bytes, others: list[bytes], rng: Random) -> bytes:
@@ -79,7 +80,7 @@ def _insert(data: bytes, _: list[bytes], rng: Random) -> bytes:
 
 
 def _number(data: bytes, _: list[bytes], rng: Random) -> bytes:
-    form = rng.choice("<i >i <q >q <h >h".split())
+    form = rng.choice(("<i", ">i", "<q", ">q", "<h", ">h"))
     size = struct.calcsize(form)
     if len(data) < size:
         return data
@@ -276,7 +277,9 @@ def _packed(data: bytes, marker: Path) -> Iterator[bytes]:
         yield archived(entries | {wanted: payload})
         yield archived(entries | {wanted: array.getvalue()})
     huge = b"\x93NUMPY\x01\x00v\x00"
-    huge += b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999,), }".ljust(117) + b"\n"
+    huge += (
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999,), }".ljust(117) + b"\n"
+    )
     for wanted in list(entries)[:3]:
         yield archived(entries | {wanted: huge + b"\0" * 64})
         yield archived(entries | {wanted: entries[wanted] + b"\0" * BOMB})

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from benchmarks.startup import small_clip
 from clip import data_check, missing_files, missing_import, runs
@@ -31,7 +31,7 @@ from clip.modules.checkpoint import load_own
 from clip.modules.clip_beside import find_activation, find_tokenizer
 from clip.modules.clip_checks import whole_clip
 from clip.modules.clip_files import read_tensors
-from clip.modules.clip_layouts import ClipSizes, to_hugging_face
+from clip.modules.clip_layouts import ClipSizes
 from clip.modules.clip_weights import load_clip
 from clip.modules.objectives import TASKS
 from clip.modules.published import our_names
@@ -45,6 +45,7 @@ from vilt.utils.raw import BadImage, RawDataError
 
 REFUSALS = (UserError, RawDataError, BadImage)
 SPLITS = ("train", "dev", "test")
+TABLES = (".csv", ".jsonl", ".parquet")
 FORMATS = {".png": "PNG", ".jpeg": "JPEG", ".gif": "GIF", ".bmp": "BMP", ".ppm": "PPM",
            ".tiff": "TIFF", ".webp": "WEBP", ".jp2": "JPEG2000", ".avif": "AVIF"}  # fmt: skip
 CPU = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
@@ -100,7 +101,7 @@ def food101(folder: Path) -> Reader:
     base, names = folder / "raw", [f"pie_{i}.jpg" for i in range(3)]
     for name, place in zip(names, ("train", "train", "test"), strict=True):
         put(base / f"images/{place}/pie/{name}", picture(".jpeg"))
-    put(base / "split.json", dict(zip(("train", "val", "test"), map(list, zip(names)), strict=True)))
+    put(base / "split.json", {"train": names[:1], "val": names[1:2], "test": names[2:]})
     put(base / "class_idx.json", {"pie": 0, "soup": 1})
     put(base / "text.json", {name: "a pie" for name in names})
     titles = put(base / "texts/train_titles.csv", b"".join(b'%s,"a pie",pie\n' % name.encode()
@@ -128,7 +129,7 @@ def memes(folder: Path) -> Reader:
 def manifest(folder: Path) -> Reader:
     """A manifest of each kind."""
     put(folder / "a.png", picture())
-    files = [write_table(folder / f"m{suffix}", LABELS) for suffix in (".csv", ".jsonl", ".parquet")]
+    files = [write_table(folder / f"m{suffix}", LABELS) for suffix in TABLES]
     return Reader(files, lambda path: write_manifest.make_arrow(path, folder / "out"))
 
 
@@ -164,11 +165,11 @@ def _arrows(folder: Path) -> list[Path]:
     columns = {"image": pa.array(images, pa.binary()), "text": [["a"], ["b", ""], [""]],
                "image_id": ["1", "2", "3"], "split": ["train"] * 3}  # fmt: skip
     out = []
-    for name, label, kind in (("one", [0, 1, 2], "multiclass"),
-                              ("many", [[1, 0, 1], [0, 0, 0], [1, 1, 1]], "multilabel")):  # fmt: skip
+    kinds = {"multiclass": [0, 1, 2], "multilabel": [[1, 0, 1], [0, 0, 0], [1, 1, 1]]}
+    for kind, label in kinds.items():
         table = pa.table(columns | {"label": label})
         schema = arrow.with_classes(table.schema, ["x", "y", "z"], kind)
-        out.append(folder / f"{name}.arrow")
+        out.append(folder / f"{kind}.arrow")
         with pa.ipc.new_file(out[-1], schema) as writer:
             writer.write_table(table.cast(schema))
     return out
@@ -241,7 +242,13 @@ def weights(folder: Path) -> Reader:
     for name, tensor in state.items():
         holder.register_buffer(name.replace(".", "_"), tensor)
     torch.jit.script(holder).save(str(files[2]))
-    return Reader(files, lambda path: whole_clip(read_tensors(path)))
+
+    def read(path: Path) -> None:
+        tensors = read_tensors(path)
+        if path != files[2]:  # its names have no dots
+            whole_clip(tensors)
+
+    return Reader(files, read)
 
 
 def beside(folder: Path) -> Reader:
@@ -286,7 +293,7 @@ def sources(folder: Path) -> Reader:
     """A table of things to predict, of each kind."""
     put(folder / "a.png", picture())
     rows = [{key: row[key] for key in ("image", "text")} for row in LABELS]
-    files = [write_table(folder / f"t{suffix}", rows) for suffix in (".csv", ".jsonl", ".parquet")]
+    files = [write_table(folder / f"t{suffix}", rows) for suffix in TABLES]
     transform = ClipTransform(16)
 
     def read(path: Path) -> None:
@@ -307,8 +314,6 @@ class _Loud(Server):
     fault: BaseException | None = None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        import sys
-
         error = sys.exc_info()[1]
         self.fault = None if isinstance(error, ConnectionError) else error
 
@@ -352,7 +357,7 @@ def _asked(address: tuple[str, int], data: bytes) -> bytes:
             said = b""
             while block := connection.recv(65_536):
                 said += block
-        except ConnectionError:
+        except OSError:  # it was refused before all was sent
             return b""
     return said
 
@@ -361,12 +366,6 @@ def experiments(folder: Path) -> Reader:
     """An experiment in YAML."""
     files = [Path(shutil.copy(path, folder)) for path in sorted(FOLDER.glob("*.yaml"))[:4]]
     return Reader(files, load_experiment)
-
-
-def safetensors_again(path: Path, state: dict[str, torch.Tensor]) -> Path:
-    """Write weights in Hugging Face's layout."""
-    save_file(to_hugging_face(state), path)
-    return path
 
 
 READERS: dict[str, Callable[[Path], Reader]] = {

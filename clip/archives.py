@@ -10,7 +10,9 @@ from typing import Any
 
 from clip.errors import UserError
 
-TIES = 2  # tensors of one file may share their numbers; a file's tensors hold at most twice its size
+TIES = (
+    2  # tensors of one file may share their numbers; a file's tensors hold at most twice its size
+)
 
 
 def unpacked_sizes(path: Path) -> dict[str, tuple[int, bool]]:

@@ -54,7 +54,7 @@ def number(least: float, most: float = math.inf, above: bool = False) -> Rule:
 
 def choice(*options: Any) -> Rule:
     """Accept one of some values."""
-    return lambda value: any(value == one for one in options), f"one of {', '.join(map(str, options))}"
+    return lambda value: value in options, f"one of {', '.join(map(str, options))}"
 
 
 def optional(rule: Rule) -> Rule:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import struct
+import tokenize
 import uuid
 import zipfile
 import zlib
@@ -35,6 +36,7 @@ UNREADABLE = (
     struct.error,
     zipfile.BadZipFile,
     zlib.error,
+    tokenize.TokenError,
 )
 
 

@@ -10,7 +10,6 @@ from clip.datasets.shards import open_table
 from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 
-
 BINARY = (pa.binary(), pa.large_binary())
 STRINGS = (pa.string(), pa.large_string())
 

@@ -177,6 +177,8 @@ class _Reader:
         names = set(runs[0].at) if runs else set()
         if not names:
             raise self.wrong("there are no runs with a coordinate")
+        if strange := [name for name in names if not isinstance(name, str)]:
+            raise self.wrong(f"the coordinate {strange[0]!r} is no text")
         if taken := sorted(names & set(TAKEN)):
             raise self.wrong(f"the coordinate {taken[0]} has the name of a column; choose another")
         seen = set()
@@ -209,7 +211,7 @@ class _Reader:
         for i, entry in enumerate(content):
             place = f"published[{i}]."
             if set(entry) != {*axes, "value"}:
-                raise self.wrong(f"{place} has {sorted(entry)}; give {[*axes, 'value']}")
+                raise self.wrong(f"{place} has {[*entry]}; give {[*axes, 'value']}")
             self.take({"value": entry["value"]}, place, "value")
             for name in axes:
                 if entry[name] not in known[name]:

@@ -33,7 +33,7 @@ SHOWN = 10
 
 def attacked(name: str, folder: Path) -> Any:
     """Yield for each input what became of it: outcome, seconds, MiB, and words."""
-    from benchmarks.fuzz_readers import READERS
+    from benchmarks.hostile.readers import READERS
 
     reader = READERS[name](folder)
     good = {path: path.read_bytes() for path in reader.targets}
@@ -44,7 +44,8 @@ def attacked(name: str, folder: Path) -> Any:
 
 def inputs(name: str, good: dict[Path, bytes], marker: Path) -> Any:
     """List the classics as (path, bytes), and give a function of the number for all others."""
-    from benchmarks.fuzz_inputs import attacks, mutated
+    from benchmarks.hostile.attacks import attacks
+    from benchmarks.hostile.inputs import mutated
 
     counted = 0
     for path, data in good.items():
@@ -73,7 +74,7 @@ def forget_peak() -> None:
 
 def attack(name: str, folder: Path, first: int, only: int | None) -> None:
     """Read inputs for ever, and print a line of JSON for each."""
-    from benchmarks.fuzz_readers import REFUSALS
+    from benchmarks.hostile.readers import REFUSALS
 
     warnings.simplefilter("ignore")
     out = os.fdopen(os.dup(1), "w")
@@ -186,7 +187,7 @@ def main() -> None:
             attack(args.readers[0], Path(temporary), 0, args.input)
             return
         from benchmarks import machine
-        from benchmarks.fuzz_readers import READERS
+        from benchmarks.hostile.readers import READERS
 
         rows = []
         for name in args.readers or READERS:

@@ -106,8 +106,9 @@ class ArrowDataset(Dataset):
         try:
             labels = torch.tensor(numbers(self.table.column("label")))
             several = labels.ndim == 2
-            bad = ((labels != 0) & (labels != 1)).any(1) if several else (
-                (labels < 0) | (labels >= self.num_classes))  # fmt: skip
+            inside = (labels >= 0) & (labels < (2 if several else self.num_classes))
+            bad = ~(inside & (labels == labels.long()))  # NaN is never allowed
+            bad = bad.any(1) if several else bad
             if several and labels.shape[1] != self.num_classes:
                 raise UserError(
                     f"{self.place}: labels of {labels.shape[1]} classes, the task has "

@@ -1,23 +1,20 @@
 """Hostile versions of good files: a seeded mutator that knows what a file is made of.
 
 Each kind of file has mutations of its own, which keep its outer form and lie inside it; those of
-plain bytes go over all. ``attacks`` are the classics, which chance would not find.
+plain bytes go over all.
 """
 
 import copy
 import io
 import json
-import os
-import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
-BOMB = 2**28  # bytes that a packed entry of about 1 MB unfolds to
 WORDS = ["", " ", "\0", "a\0b", "../../secret.png", "/etc/passwd", "C:\\x", "a:b.jpg", "NaN",
          "x" * 70_000, "\ufeff", "\ud83d", "|", "a|b", "é" * 300, "img/\n", "٣",
          "1" * 5000]  # fmt: skip
@@ -235,60 +232,3 @@ KINDS: dict[str, Callable[[bytes, Random], bytes]] = {
     ".safetensors": _safetensors, ".arrow": _numbers, ".parquet": _numbers, ".png": _png,
     ".jpeg": _jpeg, ".gif": _gif, ".bmp": _bmp, ".ppm": _ppm, ".tiff": _numbers, ".webp": _numbers,
 }  # fmt: skip
-
-
-class Payload:
-    """A pickled object that makes a file where it is loaded without a guard."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (str(self.marker),)
-
-
-def attacks(name: str, data: bytes, marker: Path) -> Iterator[bytes]:
-    """Yield the classics for a file: pickles in disguise, bombs, nothing at all.
-
-    Args:
-        name: of the file.
-        data: a good one.
-        marker: what a payload that runs leaves behind.
-    """
-    yield b""
-    yield b"\0" * 4096
-    yield from (pickle.dumps(Payload(marker), protocol) for protocol in (0, 2, 4))
-    yield from _packed(data, marker) if zipfile.is_zipfile(io.BytesIO(data)) else ()
-    yield b"[" * 500_000
-    yield b"\xff\xfe" + data
-    yield data * 50 if len(data) < 2**20 else data
-
-
-def _packed(data: bytes, marker: Path) -> Iterator[bytes]:
-    """Put a payload, and then a bomb, in the place of each entry of an archive."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
-    payload = pickle.dumps(Payload(marker), 2)
-    array = io.BytesIO()
-    array.write(b"\x93NUMPY\x01\x00v\x00")
-    array.write(b"{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(117) + b"\n")
-    array.write(payload)
-    for wanted in list(entries)[:8]:
-        yield archived(entries | {wanted: payload})
-        yield archived(entries | {wanted: array.getvalue()})
-    huge = b"\x93NUMPY\x01\x00v\x00"
-    huge += (
-        b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999,), }".ljust(117) + b"\n"
-    )
-    for wanted in list(entries)[:3]:
-        yield archived(entries | {wanted: huge + b"\0" * 64})
-        yield archived(entries | {wanted: entries[wanted] + b"\0" * BOMB})
-
-
-def archived(entries: dict[str, bytes]) -> bytes:
-    """Pack an archive as small as zip can."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return out.getvalue()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clip import micro_batch, runs
+from clip.config_rules import RULES
 from clip.datamodules import MissingModalityDataModule
 from clip.datasets import DATASETS
 from clip.errors import UserError
@@ -94,9 +95,7 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
     path = runs.find_checkpoint(config["load_path"], runs.BEST) if config["load_path"] else None
     checkpoint = runs.read_checkpoint(path, config["seed"]) if path else None
     if checkpoint:
-        _adopt(config, checkpoint["identity"], given, adopt)
-    if config["task"] not in TASKS:
-        raise UserError(f"{path} is of the task {config['task']!r}; known: {', '.join(TASKS)}")
+        _adopt(config, checkpoint["identity"], given, adopt, path)
     prompt_type = config["prompt_type"]
     settings = read_settings(prompt_type, config.get(prompt_type, {}))
     written = checkpoint["identity"] if checkpoint else {}
@@ -155,10 +154,17 @@ def micro_batch_of(config: dict[str, Any], built: Built, device: dict[str, Any])
 
 
 def _adopt(
-    config: dict[str, Any], identity: dict[str, Any], given: set[str], more: Iterable[str]
+    config: dict[str, Any],
+    identity: dict[str, Any],
+    given: set[str],
+    more: Iterable[str],
+    path: Path,
 ) -> None:
-    """Take from a checkpoint what the user did not say about the model."""
-    for key in {"vit", "activation", *MODEL_KEYS, *more} & identity.keys() - given:
+    """Take from a checkpoint what the user did not say about the model, as strictly as from him."""
+    for key in sorted({"vit", "activation", *MODEL_KEYS, *more} & identity.keys() - given):
+        accepts, allowed = RULES[key]
+        if not accepts(identity[key]):
+            raise UserError(f"{path} was made with {key}={identity[key]!r:.60}; known: {allowed}")
         config[key] = identity[key]
     for key, value in identity.items():
         owner, dot, own = key.partition(".")

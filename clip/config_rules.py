@@ -22,6 +22,7 @@ PER_SPLIT = ("missing_type", "missing_ratio", "missing_table")  # one value serv
 LAUNCHERS = ("local", "slurm")
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
 
+LONGEST_PROMPT = 10_000  # a checkpoint of a stranger must not ask for all memory
 LARGEST_PORT = 65535
 LONGEST_NAME = 100  # the folder's name adds to it, and file systems end at 255
 Rule = tuple[Callable[[Any], bool], str]
@@ -35,9 +36,13 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def whole(least: int) -> Rule:
+def whole(least: int, most: float = math.inf) -> Rule:
     """Accept whole numbers from ``least`` on."""
-    return lambda value: _whole(value) and value >= least, f"a whole number, at least {least}"
+    bound = f", at most {most}" * (most < math.inf)
+    return (
+        lambda value: _whole(value) and least <= value <= most,
+        f"a whole number, at least {least}{bound}",
+    )
 
 
 def number(least: float, most: float = math.inf, above: bool = False) -> Rule:
@@ -121,7 +126,7 @@ RULES: dict[str, Rule] = {
     "vit": TEXT,
     "activation": optional(choice(*ACTIVATIONS)),
     "prompt_type": choice(*PROMPT_TYPES),
-    "prompt_length": whole(1),
+    "prompt_length": whole(1, LONGEST_PROMPT),
     "prompt_depth": whole(1),
     "thaw": optional(each(TEXT)),
     "batch_size": whole(1),

@@ -1,6 +1,5 @@
 """A picture of a few samples of each split, with what they are labelled."""
 
-import os
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from clip.datasets import ArrowDataset
 from clip.errors import UserError
+from clip.files import whole
 from clip.missing import MISSING_IMAGE
 from clip.pixels import crop_extreme, to_rgb
 
@@ -40,13 +40,10 @@ def draw_sheet(datasets: Mapping[str, ArrowDataset], names: Sequence[str], path:
         chosen = np.linspace(0, len(dataset) - 1, min(SHOWN, len(dataset))).astype(int).tolist()
         for axis, index in zip(line, chosen, strict=False):
             _draw_sample(axis, dataset, index, f"{split} {dataset.rows[index]}", names)
-    partial = path.with_suffix(".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), whole(path) as partial:
         warnings.filterwarnings("ignore", message="Glyph")  # a box stands for such a letter
         figure.savefig(partial, format="png", dpi=100)
     plt.close(figure)
-    os.replace(partial, path)
     return path
 
 

@@ -80,6 +80,11 @@ def check(config: dict[str, Any], given: set[str]) -> Path:
     measure = _measure(config)
     surveys = [survey(split, dataset, task, measure.count) for split, dataset in datasets.items()]
     names = facts.get("class_names") or [f"class {i}" for i in range(task.num_classes)]
+    if len(names) > task.num_classes:
+        raise UserError(
+            f"data_root={config['data_root']} names {len(names)} classes, but "
+            f"task={config['task']} has {task.num_classes}; is this another data set?"
+        )
     lines = [*_rows(surveys), "", *_classes(surveys, names), "", *_lengths(surveys, measure),
              "", *_images(surveys), "", *_duplicates(surveys)]  # fmt: skip
     print("\n".join([f"{config['task']}: {facts.get('task_type', 'labels')}, "

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import struct
+import tokenize
 import uuid
 import zipfile
 import zlib
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from clip.archives import refuse_bombs
 from clip.errors import UserError
 from clip.missing import CASES, MissingSettings, draw, table_hash
 
@@ -34,6 +36,7 @@ UNREADABLE = (
     struct.error,
     zipfile.BadZipFile,
     zlib.error,
+    tokenize.TokenError,
 )
 
 
@@ -109,8 +112,11 @@ def load(path: str | Path, settings: MissingSettings) -> np.ndarray:
     """
     path, asked = Path(path), written(settings)
     try:
+        refuse_bombs(path)
         with np.load(path, allow_pickle=False) as file:
             table, saved = file["table"], dict(json.loads(str(file["settings"])))
+    except UserError:
+        raise
     except UNREADABLE as error:
         raise UserError(
             f"{path} is no whole missing table ({type(error).__name__}): delete it to have it"

@@ -5,15 +5,28 @@ from PIL import Image
 
 # What Pillow decodes by itself; others, such as EPS, would start programs of this machine.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS
 LONGEST_SIDE = 64  # times the short side; beyond it the resized image would fill the memory
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow mode to RGB; 16-bit and float grey values are brought down to 8 bits."""
+    """Convert any Pillow mode to RGB; 16-bit and float grey values are brought down to 8 bits.
+
+    What a file says of turning the image (EXIF) is not followed: CLIP never did, nor the released
+    code.
+
+    Raises:
+        Image.DecompressionBombError: over ``MOST_PIXELS``, which Pillow by itself only warns of;
+            nothing has been decoded.
+    """
+    if image.width * image.height > MOST_PIXELS:
+        raise Image.DecompressionBombError(f"over {MOST_PIXELS:,} pixels")
     if image.mode.startswith(("I", "F")):
-        grey = np.asarray(image, dtype=np.float32)
+        grey = np.array(image, dtype=np.float32)
         top = 65535 if grey.max(initial=0) > 255 else 255
-        image = Image.fromarray((grey.clip(0, top) * (255 / top)).astype(np.uint8))
+        grey.clip(0, top, out=grey)  # in place: the largest image takes a third of a gigabyte
+        grey *= 255 / top
+        image = Image.fromarray(grey.astype(np.uint8))
     return image.convert("RGB")
 
 

@@ -23,9 +23,11 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
+from clip.archives import refuse_bombs
 from clip.errors import UserError
 from clip.files import whole, write_text
-from clip.modules.checkpoint import check_identity
+from clip.modules.checkpoint import check_form, check_identity
+from clip.modules.clip_files import first_line
 from clip.modules.releases import read_released
 
 REFRESH = 10  # batches between two updates of the progress bar
@@ -158,20 +160,22 @@ def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
         UserError: damaged, or neither.
     """
     try:
+        refuse_bombs(path)
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
             checkpoint = {}  # ours name no classes, the released code's do
-        if isinstance(checkpoint, dict) and {"identity", "state_dict"} <= checkpoint.keys():
-            # Before there were others, backbones were CLIP.
-            return checkpoint | {"identity": {"backbone": "clip"} | checkpoint["identity"]}
-        return read_released(path, seed)
+        if not isinstance(checkpoint, dict) or not {"identity", "state_dict"} <= checkpoint.keys():
+            checkpoint = read_released(path, seed)
+        check_form(checkpoint, path)
+        # Before there were others, backbones were CLIP.
+        return checkpoint | {"identity": {"backbone": "clip"} | checkpoint["identity"]}
     except UserError:
         raise
     except pickle.UnpicklingError:
         raise UserError(f"{path} holds more than tensors and settings; it is not loaded") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0][:100]})") from None
+    except Exception as error:  # noqa: BLE001  a crafted or damaged file can raise anything
+        raise UserError(f"{path} cannot be read ({first_line(error)})") from None
 
 
 def check_resume(

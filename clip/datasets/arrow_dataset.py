@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from clip.columns import numbers
 from clip.datasets.shards import open_table
-from clip.datasets.states import real_states
+from clip.datasets.states import check_columns, real_states
 from clip.errors import UserError
 from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.pixels import FORMATS
@@ -84,6 +84,7 @@ class ArrowDataset(Dataset):
             needed = {"image", "label", self.text_column}
             if absent := sorted(needed - set(self._open.column_names)):
                 raise UserError(f"{self.place} lacks the columns {absent}; DATA.md lists them")
+            check_columns(self._open, self.text_column, self.place)
         return self._open
 
     def __getstate__(self) -> dict:
@@ -104,8 +105,9 @@ class ArrowDataset(Dataset):
         try:
             labels = torch.tensor(numbers(self.table.column("label")))
             several = labels.ndim == 2
-            bad = ((labels != 0) & (labels != 1)).any(1) if several else (
-                (labels < 0) | (labels >= self.num_classes))  # fmt: skip
+            inside = (labels >= 0) & (labels < (2 if several else self.num_classes))
+            bad = ~(inside & (labels == labels.long()))  # NaN is never allowed
+            bad = bad.any(1) if several else bad
             if several and labels.shape[1] != self.num_classes:
                 raise UserError(
                     f"{self.place}: labels of {labels.shape[1]} classes, the task has "
@@ -134,7 +136,7 @@ class ArrowDataset(Dataset):
             counts = pc.fill_null(pc.list_value_length(texts), 0).to_numpy()
             starts = np.cumsum(counts) - counts
             return np.repeat(rows, counts), np.arange(counts.sum()) - np.repeat(starts, counts)
-        lengths = ([len(text) for text in row or [""]] for row in texts.to_pylist())
+        lengths = ([len(text or "") for text in row or [""]] for row in texts.to_pylist())
         return rows, np.array([row.index(max(row)) if row else 0 for row in lengths], dtype=int)
 
     def __len__(self) -> int:

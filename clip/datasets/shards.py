@@ -2,13 +2,17 @@
 
 import json
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from clip.datasets.ipc import is_packed
 from clip.errors import UserError
 
+# What pyarrow raises on a damaged file, and `is_packed`.
+UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, struct.error)
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
 
@@ -40,10 +44,13 @@ def find_shards(folder: Path, name: str) -> list[Path]:
 def open_table(*paths: Path) -> pa.Table:
     """Memory-map arrow files and join their rows, in order, without a copy.
 
+    Offsets and letters are checked here, once; an image is not looked at.
+
     Raises:
-        UserError: one is absent, truncated or foreign, or has other columns than the first.
+        UserError: one is absent, truncated, foreign or compressed, or has other columns than the
+            first.
     """
-    tables = [_open_file(path).read_all() for path in paths]
+    tables = [_read(path) for path in paths]
     for path, table in zip(paths, tables, strict=True):
         if not table.schema.equals(tables[0].schema):
             raise UserError(
@@ -56,10 +63,27 @@ def open_table(*paths: Path) -> pa.Table:
 def _open_file(path: Path) -> pa.ipc.RecordBatchFileReader:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path)))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{path} is no whole arrow file ({error}); make it again: make_arrow.py"
-        ) from None
+    except UNREADABLE as error:
+        raise _not_whole(path, error) from None
+
+
+def _read(path: Path) -> pa.Table:
+    reader = _open_file(path)
+    try:
+        if is_packed(path):  # a few bytes could unpack to more than the memory
+            raise UserError(f"{path} is compressed, which no memory map can read; write it plain")
+        table = reader.read_all()
+        table.validate(full=True)  # a wrong offset would end the program when a row is read
+    except UNREADABLE as error:
+        raise _not_whole(path, error) from None
+    return table
+
+
+def _not_whole(path: Path, error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(f"{path} is no whole arrow file ({cause}); make it again: make_arrow.py")
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -7,7 +7,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clip.datasets.shards import open_table
+from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+
+BINARY = (pa.binary(), pa.large_binary())
+STRINGS = (pa.string(), pa.large_string())
+
+
+def check_columns(table: pa.Table, text_column: str, place: str) -> None:
+    """Refuse columns that hold something else than images and texts.
+
+    Raises:
+        UserError: names the column; or it comes twice.
+    """
+    for name in ("image", "label", text_column):
+        if table.column_names.count(name) > 1:
+            raise UserError(f"{place} has the column {name} twice; DATA.md lists what it needs")
+    image, texts = (table.schema.field(name).type for name in ("image", text_column))
+    if image not in BINARY:
+        raise UserError(f"{place} has images of the type {image}; they must be binary")
+    is_list = pa.types.is_list(texts) or pa.types.is_large_list(texts)
+    if not is_list or texts.value_type not in STRINGS:
+        raise UserError(f"{place} has {text_column} of the type {texts}; it must be list<string>")
 
 
 def real_states(table: pa.Table, text_column: str) -> np.ndarray:

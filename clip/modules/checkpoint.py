@@ -1,16 +1,36 @@
 """What a checkpoint must agree with before any of its tensors is used."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from clip.archives import refuse_larger
 from clip.errors import UserError
 from clip.modules.prompted_model import PromptedModel
 
 SHOWN = 12  # entries of a list in a message
 # Files and checkpoints made elsewhere, or before this was written down, do not.
 IF_BOTH_SAY = ("class_names", "task_type", "arrow_files.train", "arrow_files.val")
+
+
+def check_form(checkpoint: dict[str, Any], source: Path) -> None:
+    """Refuse what no program of ours wrote: an identity or tensors of another kind.
+
+    Raises:
+        UserError: names the part.
+    """
+    identity, state = checkpoint["identity"], checkpoint["state_dict"]
+    names = identity.get("class_names", []) if isinstance(identity, dict) else None
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in [*names, *identity]):
+        raise UserError(f"{source} has an identity that no run writes; get the file again")
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        and tensor.device.type == "cpu" for name, tensor in state.items()
+    ):  # fmt: skip
+        raise UserError(f"{source} has a state_dict of other things than tensors by name")
+    refuse_larger(source, state.values())
 
 
 def check_identity(ours: dict, theirs: dict, source: object) -> None:

@@ -88,7 +88,7 @@ def find_tokenizer(folder: Path, sizes: ClipSizes) -> Tokenizer:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)})") from None
     return config if isinstance(config, dict) else {}
 

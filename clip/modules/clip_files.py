@@ -9,6 +9,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from clip.archives import refuse_bombs, refuse_larger
 from clip.errors import UserError
 
 STORAGES = {
@@ -40,6 +42,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     read = next(read for recognises, read in FORMATS if recognises(path))
     try:
         content = read(path)
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} is not a file of tensors alone ({error}); get another") from None
     except Exception as error:  # noqa: BLE001  a crafted or damaged file can raise anything
@@ -50,6 +54,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     ):
         raise UserError(f"{path} holds no state dict, that is names with a tensor each")
+    refuse_larger(path, content.values())
     if content and all(name.startswith(PREFIX) for name in content):
         content = {name.removeprefix(PREFIX): tensor for name, tensor in content.items()}
     return content
@@ -74,7 +79,7 @@ class _ScriptReader(pickle.Unpickler):
     """
 
     def __init__(self, archive: zipfile.ZipFile, root: str):
-        super().__init__(archive.open(f"{root}/data.pkl"))
+        super().__init__(BytesIO(_stored(archive, f"{root}/data.pkl")))
         self.archive, self.root = archive, root
         self.holder = type("Holder", (), {})
 
@@ -95,8 +100,15 @@ class _ScriptReader(pickle.Unpickler):
 
     def persistent_load(self, pid: tuple) -> Tensor:
         _, dtype, key, _, _ = pid  # the device it was saved on does not matter
-        data = self.archive.read(f"{self.root}/data/{key}")
+        data = _stored(self.archive, f"{self.root}/data/{key}")
         return torch.frombuffer(bytearray(data), dtype=dtype)
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read an entry that is not packed, as torch writes all but code; a bomb is packed."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise UserError(f"{archive.filename} holds a packed entry {name[:60]}; get it again")
+    return archive.read(name)
 
 
 def _read_script(path: Path) -> dict[str, Tensor]:
@@ -128,6 +140,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _read_saved(path: Path) -> Any:
+    refuse_bombs(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # its advice, to load without a guard, is not ours

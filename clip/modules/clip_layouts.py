@@ -77,9 +77,11 @@ class ClipSizes:
             raise UserError(f"its tensors are not those of a CLIP: {error}") from None
         layers = []
         for root in ("visual.", ""):
-            blocks = re.compile(re.escape(rename(f"{root}transformer.resblocks.")) + r"(\d+)\.")
+            blocks = re.compile(re.escape(rename(f"{root}transformer.resblocks.")) + r"(\d{1,9})\.")
             # At least one, so that a file without blocks is told which ones it lacks.
             layers.append(1 + max((int(m[1]) for m in map(blocks.match, state) if m), default=0))
+        if max(layers) > len(state):
+            raise UserError(f"it names {max(layers)} blocks and has {len(state)} tensors in all")
         return cls(image_width, layers[0], patch, round((positions - 1) ** 0.5), text_width,
                    layers[1], context, vocabulary, projection.numel() // text_width)  # fmt: skip
 

@@ -127,8 +127,11 @@ class Task:
 
     def score(self, logits: Tensor, label: Tensor) -> dict[str, float]:
         """Compute all metrics of (N, C) logits at once."""
+        return self._rate(self.probabilities(logits.float()), label)
+
+    def _rate(self, probabilities: Tensor, label: Tensor) -> dict[str, float]:
         metrics = self.collection()
-        metrics.update(self.probabilities(logits.float()), label.long())
+        metrics.update(probabilities, label.long())
         return {name: float(value) for name, value in metrics.compute().items()}
 
     def floor(self, label: Tensor) -> dict[str, float]:
@@ -140,10 +143,12 @@ class Task:
         Args:
             label: (N,) or (N, C), of the split that is scored.
         """
-        hot = label if label.ndim > 1 else F.one_hot(label.long(), self.num_classes)
-        share = hot.double().mean(dim=0)
+        rows = label if label.ndim > 1 else label.long().bincount(minlength=self.num_classes)
+        share = (rows.double().sum(0) if label.ndim > 1 else rows.double()) / len(label)
         answers = (share.logit(eps=1e-6), torch.where(share > 0, 10.0, -10.0))
-        scores = [self.score(answer.expand(len(label), -1), label) for answer in answers]
+        # One row each, which all samples share: (N, C) numbers may be more than the memory.
+        constant = (self.probabilities(answer.float()[None]) for answer in answers)
+        scores = [self._rate(row.expand(len(label), -1), label) for row in constant]
         return {name: max(score[name] for score in scores) for name in scores[0]}
 
 

@@ -7,7 +7,6 @@ bytes, the same 256 ending a word, one token a merge, the start and the end of a
 import gzip
 import html
 import json
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -27,6 +26,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 MERGES_HEADER = "#version: 0.2"
 OPENAI_VOCABULARY = 49_408  # tokens of every CLIP that OpenAI published
+LONGEST_LIST = 2**24  # bytes; OpenAI's has a fifth, and a packed file may unfold to anything
 LONGEST_TEXT = 20_000  # characters; 77 tokens end long before, and cleaning costs time
 
 
@@ -69,7 +69,8 @@ def _read_fast(path: Path) -> Parts:
 def _read_openai(path: Path) -> Parts:
     # OpenAI's list goes on behind the merges that its vocabulary has room for.
     count = OPENAI_VOCABULARY - len(vocabulary([]))
-    lines = gzip.decompress(path.read_bytes()).decode().split("\n")[1 : 1 + count]
+    with gzip.open(path) as file:
+        lines = file.read(LONGEST_LIST).decode().split("\n")[1 : 1 + count]
     merges = [tuple(line.split()) for line in lines]
     return vocabulary(merges), merges
 
@@ -121,9 +122,10 @@ class Tokenizer:
             raise UserError(f"{folder}: no tokenizer; put the one of this CLIP there: {groups}")
         try:
             return cls(*TOKENIZER_FILES[names](*(folder / name for name in names)), context)
-        except (OSError, EOFError, ValueError, LookupError, TypeError, zlib.error) as error:
+        except Exception as error:  # noqa: BLE001  transformers' own code raises many kinds
             raise UserError(
-                f"{folder}: no tokenizer in {' and '.join(names)} ({error}); get them again"
+                f"{folder}: no tokenizer in {' and '.join(names)} ({str(error):.200}); get them "
+                "again"
             ) from None
 
     def save(self, folder: Path) -> None:

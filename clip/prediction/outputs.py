@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,12 +56,21 @@ def check_output(path: Path) -> None:
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Write]:
     """Open a file for batches; it appears whole, or not at all where nothing was written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with named(path, partial), WRITERS[path.suffix.lower()](partial) as write:
             yield write
         if partial.exists() and partial.stat().st_size:
-            os.replace(partial, path)
+            _name(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _name(partial: Path, path: Path) -> None:
+    """Give a file its name unless somebody else has taken it since ``check_output``."""
+    try:
+        os.link(partial, path)
+    except OSError:  # a disk without links knows no such step
+        check_output(path)
+        os.replace(partial, path)

@@ -1,6 +1,7 @@
 """What a user gives as image and text, read or refused: one sample of the three states."""
 
 import os
+import re
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
@@ -10,11 +11,11 @@ from torch import Tensor
 
 from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
-from clip.pixels import FORMATS
+from clip.pixels import FORMATS, MOST_PIXELS
 from clip.transforms import Transform
 
+HALF = re.compile(r"[\ud800-\udfff]")
 MISSING = ("complete", "text", "image")  # what a sample lacks, by its state
-MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # as when data sets are converted
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ def read_sample(image: Any, text: Any, place: str, transform: Transform) -> Samp
     place = place and f"{place}: "
     image, text = (None if _is_nan(value) else value for value in (image, text))
     if text is not None and not isinstance(text, str):
-        raise UserError(f"{place}the text is {text!r}; give a string, or None if it is missing")
+        raise UserError(f"{place}the text is {text!r:.60}; give a string, or None if it is missing")
     if text is not None and not text.strip():
         text = None
+    if text is not None and HALF.search(text):  # JSON can escape one half of a surrogate pair
+        raise UserError(f"{place}the text has half a character; remove it")
     if isinstance(image, str | bytes) and not image:
         image = None
     if image is None and text is None:
@@ -80,6 +83,8 @@ def _read_image(source: Any, place: str, transform: Transform) -> Tensor:
     try:
         if isinstance(source, Image.Image):
             return _transformed(source, name, transform)
+        if not isinstance(source, bytes) and not os.path.isfile(source):  # nor a pipe
+            raise UserError(f"{name}: no such file")
         file = BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=FORMATS) as image:
             return _transformed(image, name, transform)
@@ -87,8 +92,6 @@ def _read_image(source: Any, place: str, transform: Transform) -> Tensor:
         raise
     except Image.DecompressionBombError:
         raise _too_large(name) from None
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such file") from None
     except Exception as error:  # noqa: BLE001  Pillow's decoders raise many kinds
         kinds = ", ".join(FORMATS)
         raise UserError(
@@ -97,10 +100,7 @@ def _read_image(source: Any, place: str, transform: Transform) -> Tensor:
 
 
 def _transformed(image: Image.Image, name: str, transform: Transform) -> Tensor:
-    width, height = image.size  # from the header: nothing has been decoded
-    if width * height > MOST_PIXELS:
-        raise _too_large(name)
-    if not width * height:
+    if not image.width * image.height:  # from the header: nothing has been decoded
         raise UserError(f"{name} has no pixels; give another")
     return transform(image)
 

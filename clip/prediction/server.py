@@ -8,6 +8,7 @@ import base64
 import binascii
 import ipaddress
 import json
+import socket
 import sys
 import threading
 from http import HTTPStatus
@@ -66,12 +67,14 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], predictor: Predictor):
         host, port = address
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__(address, Handler)
         except (OSError, UnicodeError) as error:
             raise UserError(f"cannot listen at host={host} port={port} ({error})") from None
         self.predictor, self.lock = predictor, threading.Lock()
         self.open_to_others = not is_loopback(self.server_address[0])
+        self.names = {host, socket.gethostname(), socket.getfqdn(), "localhost"}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print a fault of ours; a browser that went away is none."""
@@ -82,7 +85,16 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         """Where a browser finds the page."""
         host, port = self.server_address[:2]
-        return f"http://{host}:{port}/"
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    def is_named(self, host: str) -> bool:
+        """Tell whether a browser was sent here by its user: by an address, or a name of ours.
+
+        A page of another site can have its own name lead here, but no number.
+        """
+        if not self.open_to_others:
+            return is_loopback(host)
+        return is_address(host) or host.lower() in {name.lower() for name in self.names}
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         """Answer {"image": base64 or null, "text": a string or null}.
@@ -131,12 +143,12 @@ class Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": str(error)})
 
     def _is_addressed(self) -> bool:
-        """Tell whether a browser was led here under a foreign name."""
+        """Tell whether the request names this server."""
         try:
             host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
         except ValueError:
             host = ""
-        return self.server.open_to_others or is_loopback(host)
+        return self.server.is_named(host)
 
     def _question(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "")
@@ -145,16 +157,16 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(
                 HTTPStatus.LENGTH_REQUIRED, "the request does not say how long it is"
             )
-        if int(length) > MOST_BODY:
-            self._drain(int(length))
-            raise _too_long()
-        body = self.rfile.read(int(length))
         # Another site's page may post here unasked, but not as JSON.
         kind = self.headers.get_content_type()
         if self.path != "/predict" or not self._is_addressed() or kind != "application/json":
+            self._drain(int(length))
             raise RefusedError(HTTPStatus.NOT_FOUND, "post JSON to /predict at this address")
+        if int(length) > MOST_BODY:
+            self._drain(int(length))
+            raise _too_long()
         try:
-            question = json.loads(body)
+            question = json.loads(self.rfile.read(int(length)))
         except (ValueError, RecursionError):
             question = None
         if not isinstance(question, dict):
@@ -201,6 +213,14 @@ def _image(encoded: Any) -> bytes:
 def _too_long() -> RefusedError:
     words = f"this is over {MOST_BYTES // MEGABYTE} MB; give a smaller image"
     return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
+
+
+def is_address(host: str) -> bool:
+    """Tell a number from a name."""
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from clip.prediction.samples import FORMATS
 
 COLUMNS = ("image", "text")
 PARQUET_ROWS = 256  # read at once
+MAC = "._"  # what macOS puts beside each file in archives and on other systems' disks
 
 
 class Row(NamedTuple):
@@ -34,12 +35,20 @@ class Row(NamedTuple):
     fault: str = ""
 
 
-def _check_columns(names: list[str] | None, path: Path) -> None:
-    if not set(COLUMNS) & set(names or ()):
+def _check_columns(names: Sequence[str] | None, path: Path) -> None:
+    names = names or ()
+    if not set(COLUMNS) & set(names):
         raise UserError(
             f"input={path} has neither a column image nor a column text; its columns are "
-            f"{', '.join(names or ()) or 'none'}"
+            f"{', '.join(names) or 'none'}"
         )
+    if repeated := [name for name in COLUMNS if names.count(name) > 1]:
+        raise UserError(f"input={path} has the column {repeated[0]} twice; leave one")
+
+
+def _row(number: int, found: dict[str, Any], fault: str = "") -> Row:
+    image, text = (found.get(name) for name in COLUMNS)
+    return Row(number, image.strip() if isinstance(image, str) else image, text, fault)
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -48,8 +57,11 @@ def _read_csv(path: Path) -> Iterator[Row]:
         reader = csv.DictReader(file, strict=True)  # else an open quote swallows the rest
         _check_columns(reader.fieldnames, path)
         for number, cells in enumerate(reader, 1):
-            fault = "more cells than the header names; put quotes around commas"
-            yield Row(number, cells.get("image"), cells.get("text"), fault if None in cells else "")
+            fault = ""
+            if None in cells or None in cells.values():
+                more = "more" if None in cells else "fewer"
+                fault = f"{more} cells than the header names; put quotes around commas"
+            yield _row(number, cells, fault)
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
@@ -57,9 +69,18 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
         for number, line in enumerate(filter(str.strip, file), 1):
             try:
                 found = json.loads(line)
-                yield Row(number, *(found.get(name) for name in COLUMNS))
-            except (ValueError, AttributeError, RecursionError):
-                yield Row(number, None, None, 'no JSON object such as {"image": …, "text": …}')
+            except (ValueError, RecursionError):
+                found = None
+            if not isinstance(found, dict):
+                yield _row(number, {}, 'no JSON object such as {"image": …, "text": …}')
+            else:
+                yield _row(number, found, _fault_of_keys(found))
+
+
+def _fault_of_keys(found: dict[str, Any]) -> str:
+    if set(COLUMNS) & set(found):
+        return ""
+    return f"neither a key image nor a key text; its keys are {', '.join(found)[:80] or 'none'}"
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -70,12 +91,13 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         for batch in file.iter_batches(PARQUET_ROWS, columns=[c for c in COLUMNS if c in names]):
             for found in batch.to_pylist():
                 number += 1
-                yield Row(number, *(found.get(name) for name in COLUMNS))
+                yield _row(number, found)
 
 
 def _read_folder(path: Path) -> Iterator[Row]:
     known = Image.registered_extensions()
-    files = (file for file in path.rglob("*") if known.get(file.suffix.lower()) in FORMATS)
+    files = (file for file in path.rglob("*") if known.get(file.suffix.lower()) in FORMATS
+             and not file.name.startswith(MAC))  # fmt: skip
     files = sorted(file for file in files if file.is_file())
     if not files:
         raise UserError(f"input={path} holds no images; give another folder, or a table")
@@ -108,8 +130,11 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise UserError(f"input={path} is of no known kind; give {', '.join(READERS)} or a folder")
     try:
         yield from read(path)
-    except (csv.Error, UnicodeDecodeError, pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"input={path} cannot be read ({str(error).splitlines()[0]})") from None
+    except UserError:
+        raise
+    except (csv.Error, ValueError, pa.ArrowException, OSError) as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"input={path} cannot be read ({cause})") from None
 
 
 def base_of(path: Path) -> Path:

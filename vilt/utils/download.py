@@ -15,7 +15,7 @@ from huggingface_hub.utils import build_hf_headers
 from tqdm import tqdm
 
 from vilt.utils import arrow, write_food101, write_hatememes, write_mmimdb
-from vilt.utils.raw import RawDataError, inside
+from vilt.utils.raw import RawDataError, joined
 
 REPO = "TreezzZ/MoRA-data"
 SPLITS = ("train", "val", "test")  # its name for what is called dev elsewhere is val
@@ -94,7 +94,7 @@ def _listing(datasets: Sequence[str]) -> tuple[str, dict[str, RepoFile]]:
 
 
 def _fetch(target: Path, place: str, file: RepoFile, commit: str) -> None:
-    path = inside(target, place)
+    path = joined(target, place)
     if path is None:
         raise RawDataError(f"{REPO} lists {file.path}, which leads out of {target}")
     if not path.exists() or path.stat().st_size != file.size:

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class Entry:
     """One row of a manifest.
 
     Args:
-        number: Of the row, from 1.
+        number: Of the row, from 1; a blank line is none.
         image: Path relative to the manifest, or "".
         text: The text, or "" where it is blank.
         labels: Names of its classes; None where the row says nothing.
@@ -55,13 +55,14 @@ def read_entries(path: Path) -> Iterator[Entry]:
         RawDataError: If the file is none of these, lacks a column, or a row is not valid; the
             message names the row.
     """
-    if path.suffix not in READERS:
+    kind = path.suffix.lower()
+    if kind not in READERS:
         raise RawDataError(f"{path} is no manifest: give a file that ends in {', '.join(READERS)}")
     if not path.is_file():
         raise RawDataError(f"{path} is absent; give the manifest's own path as --root")
-    seen: set[str] = set()
+    number, seen = 0, set[str]()
     try:
-        for number, record in READERS[path.suffix](path):
+        for number, record in enumerate(READERS[kind](path), start=1):
             if seen and (SPLIT in record) != (SPLIT in seen):
                 before = "have" if SPLIT in seen else "lack"
                 raise RawDataError(
@@ -69,52 +70,57 @@ def read_entries(path: Path) -> Iterator[Entry]:
                     f"{SPLIT}: give one in every row or in none"
                 )
             seen.update(record)
-            yield _entry(f"{path} row {number}", number, record, path.suffix == ".csv")
+            yield _entry(f"{path} row {number}", number, record, kind == ".csv")
     except RawDataError:
         raise
-    except (csv.Error, pa.ArrowException, ValueError) as error:
-        cause = str(error).splitlines()[0]
-        raise RawDataError(f"{path} is no valid {path.suffix[1:]} file ({cause})") from None
+    except (csv.Error, pa.ArrowException, OSError, ValueError) as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RawDataError(f"{path} is no valid {kind[1:]} file ({cause})") from None
+    if not number:
+        raise RawDataError(f"{path} has no rows; give at least one for each split")
     if absent := [column for column in COLUMNS if column not in seen]:
-        found = ", ".join(map(str, sorted(seen, key=str))) or "no row"
+        found = ", ".join(sorted(seen)) or "nothing"
         raise RawDataError(f"{path} has no column {', '.join(absent)}, but {found}; see DATA.md")
 
 
-def _read_csv(path: Path) -> Iterator[tuple[int, Record]]:
+def _read_csv(path: Path) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, strict=True)
+        _refuse_repeats(path, reader.fieldnames or ())
         for number, record in enumerate(reader, start=1):
-            if None in record:
+            if None in record or None in record.values():
+                more = "more" if None in record else "fewer"
                 raise RawDataError(
-                    f"{path} row {number} has more cells than the header: put a text that holds "
-                    "commas or line ends into double quotes"
+                    f"{path} row {number} has {more} cells than the header: put a text that holds "
+                    "commas or line ends into double quotes, and a comma for every empty cell"
                 )
-            yield number, record
+            yield record
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, Record]]:
+def _refuse_repeats(path: Path, names: Sequence[str]) -> None:
+    if repeated := [name for name in (*COLUMNS, SPLIT) if names.count(name) > 1]:
+        raise RawDataError(f"{path} has the column {repeated[0]} twice; leave one")
+
+
+def _read_jsonl(path: Path) -> Iterator[Record]:
     with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+        for number, line in enumerate(filter(str.strip, lines), start=1):
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise RawDataError(f"{path} row {number} is not valid JSON ({error})") from None
             if not isinstance(record, dict):
                 raise RawDataError(f"{path} row {number} is no JSON object")
-            yield number, record
+            yield record
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, Record]]:
+def _read_parquet(path: Path) -> Iterator[Record]:
     with pq.ParquetFile(path) as file:
+        _refuse_repeats(path, file.schema_arrow.names)
         wanted = [name for name in file.schema_arrow.names if name in (*COLUMNS, SPLIT)]
-        number = 0
         for batch in file.iter_batches(ROWS_READ, columns=wanted):
-            for record in batch.to_pylist():
-                number += 1
-                yield number, record
+            yield from batch.to_pylist()
 
 
 READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
@@ -123,8 +129,8 @@ READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
 def _entry(place: str, number: int, record: Record, in_csv: bool) -> Entry:
     image, text = (_string(place, key, record.get(key)) for key in ("image", "text"))
     label, split = record.get("label"), record.get(SPLIT)
-    if SPLIT in record and split not in SPLITS:
-        raise RawDataError(f"{place} has the split {split!r}; it is one of {', '.join(SPLITS)}")
+    if SPLIT in record and (not isinstance(split, str) or split not in SPLITS):
+        raise RawDataError(f"{place} has the split {split!r:.60}; it is one of {', '.join(SPLITS)}")
     if in_csv and isinstance(label, str) and SEPARATOR in label:
         label = [name for name in label.split(SEPARATOR) if name.strip()]
     several = isinstance(label, list)

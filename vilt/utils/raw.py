@@ -1,18 +1,22 @@
 """Reading raw data sets: JSON with clear errors, safe paths, decoded images, counted skips."""
 
 import json
+import os
+import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 NAMES_SHOWN = 3
+LONGEST_NAME = 100  # letters of a name in a report
+MOST_BYTES = 2**30  # of an image file: the largest image that is decoded is smaller unpacked
 # As clip.pixels has them, which this package does not know: Pillow decodes these by itself, while
 # others, such as EPS, would start programs of this machine.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -20,8 +24,16 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 Row = dict[str, Any]
 
 
+def one_line(text: str) -> str:
+    """Escapes line ends and what a terminal would obey: names in data come from anybody."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class RawDataError(ValueError):
-    """Data that cannot be used; the message names the path and the fix."""
+    """Data that cannot be used; the message, one line, names the path and the fix."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class BadImage(Exception):  # noqa: N818 - not an error of the run: the row is skipped and counted
@@ -76,7 +88,7 @@ class Tally:
         """Counts one entry."""
         self.counts[entry.reason] += 1
         if len(self.names[entry.reason]) < NAMES_SHOWN:
-            self.names[entry.reason].append(entry.name)
+            self.names[entry.reason].append(one_line(entry.name[:LONGEST_NAME]))
 
     def __str__(self) -> str:
         return "; ".join(
@@ -94,12 +106,29 @@ def require(root: Path, *names: str) -> None:
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file; absent or broken is a `RawDataError`."""
+    if not path.is_file():
+        raise RawDataError(f"{path} is absent or no file; see DATA.md for the raw layout")
+    return parse_json(path.read_bytes(), f"{path} is not valid JSON", "; fetch it again")
+
+
+def parse_json(data: bytes, problem: str, fix: str = "") -> Any:
+    """Reads JSON in UTF-8; anything that is none, or cannot be written as UTF-8 again, is refused.
+
+    Args:
+        data: The bytes.
+        problem: What the message of the `RawDataError` begins with.
+        fix: And what it ends with.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise RawDataError(f"{path} is absent; see DATA.md for the raw layout") from None
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise RawDataError(f"{path} is not valid JSON ({error}); fetch it again") from None
+        content = json.loads(data.decode("utf-8-sig"))
+        if b"\\u" in data:  # JSON can escape one half of a surrogate pair, which no file can hold
+            json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise RawDataError(f"{problem} (half a character, {half}){fix}") from None
+    except (ValueError, RecursionError) as error:
+        raise RawDataError(f"{problem} ({error}){fix}") from None
+    return content
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -120,12 +149,20 @@ def read_splits(path: Path, splits: Iterable[str]) -> dict[str, list[str]]:
     return {split: content[split] for split in splits}
 
 
-def inside(root: Path, name: str) -> Path | None:
-    """Joins root and a name from the data; None if the name leads out of root."""
-    parts = PureWindowsPath(name)  # splits at / and at \
-    if parts.anchor or ".." in parts.parts or "\0" in name:
+def joined(root: Path, name: str) -> Path | None:
+    """Joins root and a name from elsewhere; None if the name leads out of root."""
+    parts = re.split(r"[/\\]", name)
+    if Path(name).anchor or (name and not parts[0]) or ".." in parts or "\0" in name:
         return None
     return root / name
+
+
+def inside(root: Path, name: str) -> Path | None:
+    """Joins as `joined`, and follows links: None if what is there lies out of root."""
+    path = joined(root, name)
+    if path is None or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        return None
+    return path
 
 
 def stored(data: bytes, pixels: Pixels | None) -> bytes:
@@ -154,15 +191,25 @@ def ppm(pixels: np.ndarray) -> bytes:
     return b"P6 %d %d 255\n" % (width, height) + pixels.tobytes()
 
 
-def with_image(root: Path, file: str, columns: Row, pixels: Pixels | None = None) -> Row | Skipped:
-    """Puts the image before the columns; skips the row if it does not decode."""
+def find_image(root: Path, file: str) -> Path | Skipped:
+    """Gives the path of an image that is there, in root."""
     path = inside(root, file)
     if path is None:
         return Skipped("path leads out of the data folder", file)
-    try:
-        return {"image": stored(path.read_bytes(), pixels), **columns}
-    except FileNotFoundError:
+    if not os.path.isfile(path):  # nor a pipe, which would be waited for
         return Skipped("image is absent", file)
+    return path
+
+
+def with_image(root: Path, file: str, columns: Row, pixels: Pixels | None = None) -> Row | Skipped:
+    """Puts the image before the columns; skips the row if it does not decode."""
+    path = find_image(root, file)
+    if isinstance(path, Skipped):
+        return path
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise BadImage(f"image has over {MOST_BYTES} bytes")
+        return {"image": stored(path.read_bytes(), pixels), **columns}
     except OSError:
         return Skipped("image is unreadable", file)
     except BadImage as problem:

@@ -20,6 +20,7 @@ from vilt.utils.reader import Reader
 SCHEMA = arrow.schema(text=arrow.TEXTS, label=arrow.CLASS)
 PUBLISHED = {"train": 61142, "val": 6846, "test": 22716}  # names in split.json
 
+MOST_CLASSES = 10_000
 FOLDERS = {"train": "train", "val": "train", "test": "test"}
 TITLES = ("texts/train_titles.csv", "texts/test_titles.csv")
 
@@ -30,9 +31,9 @@ def make_arrow(root: Path, target: Path, reader: Reader | None = None) -> str:
     """Writes food101_{train,val,test}.arrow and returns the closing table."""
     require(root, "split.json", "class_idx.json", "images/train", "images/test")
     names = read_splits(root / "split.json", PUBLISHED)
-    classes = read_object(root / "class_idx.json")
+    classes = _read_classes(root / "class_idx.json")
     for name in (name for split in PUBLISHED for name in names[split]):
-        if not isinstance(classes.get(food_class(name)), int):
+        if food_class(name) not in classes:
             raise RawDataError(
                 f"{root / 'class_idx.json'} has no index for class {food_class(name)!r} of {name}"
             )
@@ -43,6 +44,17 @@ def make_arrow(root: Path, target: Path, reader: Reader | None = None) -> str:
     }
     schema = _named(classes)
     return arrow.convert(target, "food101_", schema, splits, PUBLISHED, reader or Reader())
+
+
+def _read_classes(path: Path) -> dict[str, int]:
+    classes = read_object(path)
+    for name, number in classes.items():
+        if type(number) is not int or not 0 <= number < MOST_CLASSES:
+            raise RawDataError(
+                f"{path} gives the class {name!r:.60} the number {number!r:.60}; give whole "
+                "numbers from 0 on"
+            )
+    return classes
 
 
 def _named(classes: Mapping[str, int]) -> pa.Schema:

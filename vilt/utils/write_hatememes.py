@@ -1,12 +1,11 @@
 """Hateful Memes: {train,dev,test}.jsonl and img/ to arrow rows."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vilt.utils import arrow
-from vilt.utils.raw import RawDataError, Unread, require
+from vilt.utils.raw import RawDataError, Unread, parse_json, require
 from vilt.utils.reader import Reader
 
 SCHEMA = arrow.schema(text=arrow.TEXTS, label=arrow.CLASS)
@@ -42,10 +41,7 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _read_meme(line: bytes, path: Path, number: int) -> dict[str, Any]:
     where = f"{path} line {number}"
-    try:
-        meme = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
-        raise RawDataError(f"{where} is not valid JSON ({error})") from None
+    meme = parse_json(line, f"{where} is not valid JSON")
     if not isinstance(meme, dict) or not all(
         isinstance(meme.get(key), str) for key in ("img", "text")
     ):
@@ -53,7 +49,7 @@ def _read_meme(line: bytes, path: Path, number: int) -> dict[str, Any]:
     if "label" not in meme:
         raise RawDataError(f"{where} has no label: {_labelled_fix(path)}")
     if type(meme["label"]) is not int or meme["label"] not in (0, 1):
-        raise RawDataError(f"{where} has the label {meme['label']!r}, neither 0 nor 1")
+        raise RawDataError(f"{where} has the label {meme['label']!r:.60}, neither 0 nor 1")
     return meme
 
 

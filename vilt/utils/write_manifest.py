@@ -2,8 +2,9 @@
 
 import hashlib
 import posixpath
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -13,12 +14,13 @@ import pyarrow.compute as pc
 
 from vilt.utils import arrow
 from vilt.utils.manifest import SPLIT, SPLITS, Entry, read_entries
-from vilt.utils.raw import Noted, RawDataError, Skipped, Unread
+from vilt.utils.raw import Noted, RawDataError, Skipped, Unread, find_image
 from vilt.utils.reader import Reader
 
 FILES = tuple(dict.fromkeys(SPLITS.values()))
 SHARES = (0.8, 0.1, 0.1)
 MOST_CLASSES = 10_000  # beyond it the labels are rather ids or sentences
+WHOLE = re.compile(r"-?[0-9]{1,18}(\.0)?")
 SHOWN = 50  # classes in the closing table
 
 
@@ -53,11 +55,13 @@ class Found:
     Args:
         task_type: binary, multiclass or multilabel.
         names: Of the classes, in the order of their numbers.
+        index: What a label may say → number of its class.
         rows: Of each split.
     """
 
     task_type: str
     names: tuple[str, ...]
+    index: Mapping[str, int]
     rows: Counter[str]
 
 
@@ -101,47 +105,61 @@ def scan(root: Path, draw: Split, drawn: bool = False) -> Found:
         if drawn and entry.split:
             raise RawDataError(f"{root} has a column {SPLIT!r}: leave --shares and --seed out")
         rows[entry.split or draw.of(entry)] += 1
-        names.update(entry.labels or ())
+        if _unusable(root.parent, entry):  # its class may have no other row
+            continue
+        names.update(entry.labels)
         several |= entry.several
         if len(names) > MOST_CLASSES:
             raise RawDataError(f"{root} has over {MOST_CLASSES:,} classes: are these labels?")
-    if len(names) < 2:
-        raise RawDataError(f"{root} has the classes {sorted(names)}; at least two are needed")
+    ordered, index = _numbered(names)
+    if len(ordered) < 2:
+        raise RawDataError(
+            f"{root} has the classes {[*ordered]} in rows that can be used; at least two are needed"
+        )
     if empty := [split for split in FILES if not rows[split]]:
         raise RawDataError(
             f"{root} has no row for {', '.join(empty)}: name it in the column {SPLIT!r}, or give "
             "other --shares or another --seed"
         )
-    kind = "multilabel" if several else "binary" if len(names) == 2 else "multiclass"
-    return Found(kind, _ordered(names), rows)
+    kind = "multilabel" if several else "binary" if len(ordered) == 2 else "multiclass"
+    return Found(kind, ordered, index, rows)
 
 
-def _ordered(names: set[str]) -> tuple[str, ...]:
-    """Numbers by size, other names by letters."""
-    numbers = all(name.removeprefix("-").isdecimal() for name in names)
-    return tuple(sorted(names, key=(lambda name: (int(name), name)) if numbers else None))
+def _numbered(labels: set[str]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Orders classes, numbers by size and all else by letters; gives names, and label → number.
+
+    Beside an empty cell pandas writes the number 1 as 1.0: where all are whole, it is 1.
+    """
+    whole = all(map(WHOLE.fullmatch, labels))
+    names = {label: label.removesuffix(".0") if whole else label for label in labels}
+    by_size = (lambda name: (int(name), name)) if whole else None
+    ordered = tuple(sorted(set(names.values()), key=by_size))
+    numbers = {name: number for number, name in enumerate(ordered)}
+    return ordered, {label: numbers[name] for label, name in names.items()}
+
+
+def _unusable(folder: Path, entry: Entry) -> Skipped | None:
+    """Says why a row is left out, as far as can be told without its image."""
+    if entry.labels is None:
+        return Skipped("no label", entry.name)
+    if not entry.image:
+        return None if entry.text else Skipped("no image and no text", entry.name)
+    found = find_image(folder, entry.image)
+    return found if isinstance(found, Skipped) else None
 
 
 def _items(root: Path, split: str, draw: Split, found: Found) -> Iterator[Unread | Skipped]:
-    index = {name: number for number, name in enumerate(found.names)}
     for entry in read_entries(root):
         if (entry.split or draw.of(entry)) != split:
             continue
-        if entry.labels is None:
-            yield Skipped("no label", entry.name)
-        elif not entry.image and not entry.text:
-            yield Skipped("no image and no text", entry.name)
-        else:
-            yield _unread(root.parent, split, entry, index, found.task_type)
+        yield _unusable(root.parent, entry) or _unread(root.parent, split, entry, found)
 
 
-def _unread(
-    folder: Path, split: str, entry: Entry, index: dict[str, int], task_type: str
-) -> Unread:
-    numbers = [index[name] for name in entry.labels]
+def _unread(folder: Path, split: str, entry: Entry, found: Found) -> Unread:
+    numbers = [found.index[label] for label in entry.labels]
     label = numbers[0] if numbers else None
-    if task_type == "multilabel":
-        label = [int(number in numbers) for number in range(len(index))]
+    if found.task_type == "multilabel":
+        label = [int(number in numbers) for number in range(len(found.names))]
     columns = {"text": [entry.text], "label": label, "image_id": str(entry.number)}
     notes = [Noted(f"no {part}", entry.name) for part in ("image", "text")
              if not getattr(entry, part)]  # fmt: skip

@@ -1,5 +1,6 @@
 """MM-IMDb: split.json, images/<id>.jpeg and labels/<id>.json to arrow rows."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def make_arrow(root: Path, target: Path, reader: Reader | None = None) -> str:
 def _items(root: Path, split: str, names: list[str]) -> Iterator[Unread | Skipped]:
     for name in names:
         path = inside(root / "labels", f"{name}.json")
-        if path is None or not path.exists():
+        if path is None or not os.path.isfile(path):
             yield Skipped("label file is absent", name)
             continue
         plots, genres = _plots_and_genres(path)

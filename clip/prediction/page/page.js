@@ -6,10 +6,11 @@ const WAIT = 400; // milliseconds after the last key
 const WORDS = { complete: "image and text", text: "the image alone", image: "the text alone" };
 
 const at = (id) => document.getElementById(id);
-const image = { last: null, encoded: null }; // what was chosen last, and what was read
+const image = { last: null, encoded: null, problem: "" }; // what was chosen last, what was read
 let answer = null;
 let asking = false;
 let changed = false;
+let turn = 0; // grows with every change: an answer to an older question is not shown
 let timer = null;
 
 function showError(words) {
@@ -32,28 +33,41 @@ function encode(file) {
   });
 }
 
-async function choose(file) {
-  showError("");
-  if (file && file.size > MOST_BYTES) {
-    showError(`${file.name} has over 10 MB; make it smaller.`);
-    return;
+function refusal(file) {
+  if (file && file.size > MOST_BYTES) return `${file.name} has over 10 MB; make it smaller.`;
+  if (file && file.type && !file.type.startsWith("image/")) {
+    return `${file.name} is no image; give an image, or paste its text.`;
   }
+  return "";
+}
+
+async function choose(file) {
+  turn++;
   image.last = file;
   let encoded = null;
+  let problem = refusal(file);
   try {
-    encoded = file && (await encode(file));
+    encoded = file && !problem ? await encode(file) : null;
   } catch (error) {
-    return showError(error.message);
+    problem = error.message;
   }
   if (image.last !== file) return; // another was chosen, or it was removed, meanwhile
   image.encoded = encoded;
+  image.problem = problem;
+  turn++;
+  show(problem ? null : file);
+  if (problem) takeAway("");
+  showError(problem);
+  ask();
+}
+
+function show(file) {
   const preview = at("preview");
   if (preview.src) URL.revokeObjectURL(preview.src);
   if (file) preview.src = URL.createObjectURL(file);
   else preview.removeAttribute("src");
   preview.hidden = !file;
   at("hint").hidden = Boolean(file);
-  ask();
 }
 
 async function ask() {
@@ -68,8 +82,10 @@ async function ask() {
 }
 
 async function askOnce() {
+  const mine = turn;
   const text = at("text").value.trim() ? at("text").value : null;
-  showError("");
+  showError(image.problem);
+  if (image.problem) return takeAway(""); // not from the text alone, as if no image was given
   if (!image.encoded && !text) return takeAway("Give an image, a text, or both.");
   at("status").textContent = "The model is at work…";
   try {
@@ -79,10 +95,12 @@ async function askOnce() {
       body: JSON.stringify({ image: image.encoded, text }),
     });
     const said = await reply.json();
+    if (turn !== mine) return;
     if (!reply.ok) throw new Error(said.error);
     answer = said;
     draw();
   } catch (error) {
+    if (turn !== mine) return;
     takeAway("");
     const gone = error instanceof TypeError || error instanceof SyntaxError;
     showError(gone ? "The server does not answer; look at its terminal." : error.message);
@@ -155,6 +173,7 @@ at("clear").addEventListener("click", () => {
   choose(null);
 });
 at("text").addEventListener("input", () => {
+  turn++;
   clearTimeout(timer);
   timer = setTimeout(ask, WAIT);
 });

@@ -207,7 +207,9 @@ def devices(num_gpus: int, precision: str) -> dict[str, Any]:
     present = torch.cuda.device_count()
     if num_gpus and present:
         if num_gpus > present:
-            raise UserError(f"num_gpus={num_gpus}, but this machine has {present}")
+            raise UserError(
+                f"num_gpus={num_gpus}, but this machine has {present}; give at most that"
+            )
         return {"accelerator": "gpu", "devices": num_gpus, "precision": precision}
     if num_gpus:
         print(f"num_gpus={num_gpus}, but this machine has none: running on the CPU in 32 bit")

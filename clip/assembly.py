@@ -62,6 +62,7 @@ def from_config(
     Raises:
         UserError: the checkpoint is of another task or CLIP, or the user asks for another model.
     """
+    DATASETS[config["task"]].require_any(Path(config["data_root"]))
     built = build(config, given)
     if built.path:
         print(f"loaded {built.path}")

@@ -142,7 +142,9 @@ def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
     except pickle.UnpicklingError:
         raise UserError(f"{path} holds more than tensors and settings; it is not loaded") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0][:100]})") from None
+        raise UserError(
+            f"{path} cannot be read ({str(error).splitlines()[0][:100]}); give another"
+        ) from None
 
 
 def check_resume(path: Path, identity: dict[str, Any], protocol: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def words_of(row, places, settings):
         defaults.append(f"experiment={places['wrong']}/small.yaml")
     keys = {word.split("=")[0] for word in given}
     rest = [word for word in defaults if word.split("=")[0] not in keys]
-    return [*([row.command] if row.command else []), "with", *given, *rest]
+    return [*row.command.split(), "with", *given, *rest]
 
 
 def main_of(row):

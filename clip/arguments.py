@@ -12,6 +12,7 @@ from sacred import Experiment
 from clip.errors import UserError
 
 LARGEST_SEED = 2**32 - 1
+MOST_LISTED = 20  # words in one line
 START = "task_finetune_mmimdb data_root=…"
 
 
@@ -119,5 +120,8 @@ def command_of(settings: dict[str, Any], *command: str) -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f": {', '.join(sorted(known))}"
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f": {', '.join(sorted(known))}" if len(known) <= MOST_LISTED else ""

@@ -18,7 +18,6 @@ NOT_RUN = {
     "make demo": "minutes of training; its steps are commands of these pages",
     "make test": "it runs the tests of which this is one",
     "make docs-check": "it would run itself",
-    "source .venv/bin/activate": "sets the shell up; no program of ours",
     "python make_arrow.py --download*": "gigabytes from the network; tests/test_download.py",
     "python run.py serve *": "runs until Ctrl-C; tests/test_serve.py",
     "python run.py reproduce * launcher=slurm *": "needs SLURM; tests/test_reproduce_faults.py",

@@ -47,7 +47,7 @@ VALUES = rows(
     ("prompt_type=cocoop", "prompt_type='cocoop' is not valid; .*dcp, none, coop.*maple, dept"),
     ("missing_ratio=1.5", r"missing_ratio\.train=1\.5 .* from 0 to 1"),
     ("missing_ratio.train=7", r"missing_ratio\.train=7 .* from 0 to 1"),
-    ("missing_ratio=much", r"missing_ratio\.train='much' .* from 0 to 1"),
+    ("missing_ratio=0,7", r"missing_ratio\.train=\[0, 7\] .* from 0 to 1"),
     ("'missing_ratio=float(\"nan\")'", r"missing_ratio\.train='float"),
     ("test_ratio=-0.1", r"test_ratio=-0\.1 .* from 0 to 1"),
     ("both_ratio=2", "both_ratio=2 .* from 0 to 1"),

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from clip.files import in_words
 from clip.pixels import square
@@ -33,6 +33,14 @@ DOWNLOADED = ("mmimdb", "food101", "hateful_memes")
 DRAWN = ("manifest",)  # whose rows may come without splits
 MOST_WORKERS = 8
 ROUNDING = 1e-6
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Answers a wrong command line as the rest of the program does: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program."""
+        self.exit(2, f"error: {message}; --help lists the options\n")
 
 
 def at_least(least: int, text: str) -> int:
@@ -54,8 +62,8 @@ def share(text: str) -> float:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the command line; what does not fit together ends the program with a usage line."""
-    parser = argparse.ArgumentParser(
+    """Reads the command line; what does not fit together ends the program."""
+    parser = OneLineParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

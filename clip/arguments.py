@@ -12,6 +12,8 @@ from sacred import Experiment
 from clip.errors import UserError
 
 LARGEST_SEED = 2**32 - 1
+MOST_LISTED = 20  # words in one line
+START = "task_finetune_mmimdb data_root=…"
 
 
 def check_arguments(words: Sequence[str], ex: Experiment) -> None:
@@ -24,9 +26,12 @@ def check_arguments(words: Sequence[str], ex: Experiment) -> None:
     Raises:
         UserError: names the first such word and the nearest that exists.
     """
-    if words and not words[0].startswith("-") and words[0] not in {"with", *ex.commands}:
-        start = "to train: python run.py with task_finetune_mmimdb …"
-        raise UserError(f"{words[0]!r} is no command{_nearest(words[0], ex.commands)}; {start}")
+    _check_options(words, ex)
+    if words and not words[0].startswith("-") and words[0] not in {"with", "help", *ex.commands}:
+        if "=" in words[0] or words[0] in ex.named_configs:
+            raise UserError(f"{words[0]!r} must stand behind with: python run.py with {words[0]}")
+        raise UserError(f"{words[0]!r} is no command{_nearest(words[0], ex.commands)}; to train: "
+                        f"python run.py with {START}")  # fmt: skip
     settings = words[list(words).index("with") + 1 :] if "with" in words else []
     defaults = ex.configurations[0]()
     defaults.pop("__doc__", None)
@@ -36,7 +41,27 @@ def check_arguments(words: Sequence[str], ex: Experiment) -> None:
             check_key(key, defaults)
             _check_seed(key, value)
         elif word not in ex.named_configs and not Path(word).is_file() and word[0] != "-":
-            raise UserError(f"{word!r} is no preset{_nearest(word, ex.named_configs)}")
+            raise UserError(f"{word!r} is no preset{_hint(word, ex.named_configs, defaults)}")
+
+
+def _check_options(words: Sequence[str], ex: Experiment) -> None:
+    """Refuse options that Sacred does not have: it answers with its usage, of many lines."""
+    known = [flag for option in ex.all_cli_options for flag in option.get_flags()]
+    for word in words:
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if word.startswith("-") and name not in known:
+            raise UserError(
+                f"{word!r} is no option; settings are words: python run.py with {START}"
+            )
+
+
+def _hint(word: str, presets: Iterable[str], settings: Iterable[str]) -> str:
+    """Say what a word that is no preset may have been meant as."""
+    if word in settings:
+        return f" but a setting; write {word}=…, without blanks around ="
+    if set(word) & set("[]{},'\""):
+        return ", perhaps a part of a value; put a value with blanks in quotes"
+    return _nearest(word, presets)
 
 
 def check_key(key: str, defaults: dict[str, Any]) -> None:
@@ -95,5 +120,8 @@ def command_of(settings: dict[str, Any], *command: str) -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f": {', '.join(sorted(known))}"
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f": {', '.join(sorted(known))}" if len(known) <= MOST_LISTED else ""

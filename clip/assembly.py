@@ -66,6 +66,7 @@ def from_config(
     Raises:
         UserError: the checkpoint is of another task or backbone, or another model is asked for.
     """
+    DATASETS[config["task"]].require_any(Path(config["data_root"]))
     built = build(config, given)
     if built.path:
         print(f"loaded {built.path}")

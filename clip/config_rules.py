@@ -184,6 +184,7 @@ RULES: dict[str, Rule] = {
     "jobs": whole(1),
     "slurm": each(WORD),
     "pretrain.target": TEXT,
+    "pretrain.vocabulary": whole(514),  # letters and control tokens, which need no merge
     "pretrain.learning_rate": number(0, above=True),
     "pretrain.sources": each(SOURCE),
     "pretrain.*": whole(1),

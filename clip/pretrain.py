@@ -67,9 +67,13 @@ class PretrainSettings:
     sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, unit in (("width", HEAD_WIDTH), ("image_size", self.patch)):
+        units = (
+            ("width", HEAD_WIDTH, HEAD_WIDTH),
+            ("image_size", self.patch, f"pretrain.patch={self.patch}"),
+        )
+        for name, unit, said in units:
             if (value := getattr(self, name)) % unit:
-                raise UserError(f"pretrain.{name}={value} is no multiple of {unit}; mend it")
+                raise UserError(f"pretrain.{name}={value} is no multiple of {said}; give one")
 
 
 class ContrastiveModule(pl.LightningModule):

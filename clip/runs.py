@@ -175,7 +175,7 @@ def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
     except pickle.UnpicklingError:
         raise UserError(f"{path} holds more than tensors and settings; it is not loaded") from None
     except Exception as error:  # noqa: BLE001  a crafted or damaged file can raise anything
-        raise UserError(f"{path} cannot be read ({first_line(error)})") from None
+        raise UserError(f"{path} cannot be read ({first_line(error)}); give another") from None
 
 
 def check_resume(
@@ -242,7 +242,9 @@ def devices(num_gpus: int, precision: str) -> dict[str, Any]:
     present = torch.cuda.device_count()
     if num_gpus and present:
         if num_gpus > present:
-            raise UserError(f"num_gpus={num_gpus}, but this machine has {present}")
+            raise UserError(
+                f"num_gpus={num_gpus}, but this machine has {present}; give at most that"
+            )
         return {"accelerator": "gpu", "devices": num_gpus, "precision": precision}
     if num_gpus:
         print(f"num_gpus={num_gpus}, but this machine has none: running on the CPU in 32 bit")

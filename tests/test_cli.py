@@ -1,7 +1,6 @@
-"""The commands as a user types them: train, test, sweep, resume, help, and mistakes."""
+"""The commands as a user types them: train, test, sweep, resume and help."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from clip.config_rules import validate
 from clip.missing import MISSING_TYPES
 from tests import tiny
 from tests.conftest import CPU, shell
-from tests.mistakes import MISTAKES
 
 
 def call(*arguments):
@@ -200,55 +198,3 @@ def test_help_and_print_config():
     config = shell("print_config", "with", "task_finetune_hatememes").stdout
     assert "val_check_interval = 0.11" in config
     assert "# share of missing images among the incomplete samples" in config
-
-
-@pytest.fixture(scope="module")
-def mistakes(trained, settings, arrow_folder, tmp_path_factory):
-    """Files that are wrong in one way each."""
-    folder = tmp_path_factory.mktemp("wrong")
-    (folder / "notes.pt").write_text("not a checkpoint")
-    torch.save({"weights": torch.zeros(2)}, folder / "other.pt")
-    (folder / "empty").mkdir()
-    shutil.copytree(arrow_folder, folder / "cut")
-    path = folder / "cut" / "mmimdb_train.arrow"
-    path.write_bytes(path.read_bytes()[:1000])
-    tiny.write_clip(folder / "clip", seed=9)
-    return folder
-
-
-@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
-def test_a_mistake_is_one_line_and_loses_nothing(
-    arguments, words, mistakes, trained, settings, tmp_path
-):
-    (best,) = trained[1].glob("checkpoints/*-best.pt")
-    given = [text.format(wrong=mistakes, run=trained[1], best=best) for text in arguments]
-    keys = {text.split("=")[0] for text in given}
-    others = [text for text in settings if text.split("=")[0] not in keys]
-    before = {path: path.stat().st_mtime for path in trained[1].rglob("*")}
-    if "log_dir" not in keys:
-        others.append(f"log_dir={tmp_path}")
-    with pytest.raises(SystemExit) as ended:
-        call("with", *given, *others)
-    message = str(ended.value)
-    assert message.startswith("error: ")
-    assert "\n" not in message
-    assert all(word in message for word in words), message
-    assert before == {path: path.stat().st_mtime for path in trained[1].rglob("*")}
-
-
-def test_a_word_that_is_no_command_is_answered_with_the_nearest():
-    for word, answer in (("trian", "to train: python run.py with"), ("sweeep", "'sweep'")):
-        done = shell(word, "with", "task_finetune_mmimdb")
-        assert done.returncode == 1
-        assert done.stderr.startswith(f"error: {word!r} is no command")
-        assert answer in done.stderr
-        assert done.stderr.count("\n") == 1
-
-
-def test_a_mistake_in_the_shell_has_an_exit_code_and_no_traceback(settings, tmp_path):
-    done = shell("with", "task_finetune_mmimdb", *settings, "missing_type.test=sound",
-                 f"log_dir={tmp_path}")  # fmt: skip
-    assert done.returncode != 0
-    wanted = "error: missing_type.test='sound' is not valid; give one of text, image, both"
-    assert done.stderr.strip() == wanted
-    assert not list(tmp_path.iterdir())

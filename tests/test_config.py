@@ -69,40 +69,12 @@ def test_the_config_names_every_setting_of_every_method_and_backbone(defaults):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"task": "vqa"}, ["task='vqa'", "mmimdb, food101, hatememes"]),
-        ({"missing_ratio__test": 1.5}, ["missing_ratio.test=1.5", "from 0 to 1"]),
         ({"missing_ratio": float("nan")}, ["missing_ratio.train=nan"]),
         ({"missing_ratio__dev": 0.5}, ["missing_ratio.dev", "train, val, test"]),
-        ({"test_ratio": -0.1}, ["test_ratio=-0.1"]),
-        ({"missing_type__train": "audio"}, ["missing_type.train='audio'", "text, image, both"]),
-        ({"prompt_type": "cocoop"}, ["prompt_type='cocoop'", "dcp, none, coop"]),
-        ({"dcp__prompts": "C"}, ["dcp.prompts='C'", "A, B, full, none"]),
-        ({"dcp__reduction": 0}, ["dcp.reduction=0", "at least 1"]),
-        ({"dcp__prompts": ["A"]}, ["dcp.prompts=['A']", "A, B"]),
-        ({"prompt_type": "none", "dept__base": "dept"}, ["dept.base='dept'", "mmp, mmp_attention"]),
-        ({"coop__per_case": 1}, ["coop.per_case=1", "True, False"]),
         ({"maple__depth": 1}, ["maple.depth", "per_case"]),
-        ({"dcp": "full"}, ["dcp='full'", "dcp.prompts="]),
-        ({"max_epoch": "many"}, ["max_epoch='many'", "whole number"]),
-        ({"max_epoch": 2.5}, ["max_epoch=2.5"]),
-        ({"fast_dev_run": 1}, ["fast_dev_run=1", "True or False"]),
-        ({"exp_name": "../up"}, ["exp_name='../up'"]),
-        ({"learning_rate": 0}, ["learning_rate=0", "above 0"]),
-        ({"precision": 8}, ["precision=8", "one of 16, bf16, 32"]),
-        ({"val_check_interval": 2}, ["val_check_interval=2", "above 0 to 1"]),
-        ({"seed": -1}, ["seed=-1", "from 0"]),
-        ({"seed": 2**33}, ["seed=", "4294967295"]),
-        ({"exp_name": "x" * 300}, ["1 to 100 letters"]),
-        ({"sweep_types": []}, ["sweep_types=[]", "at least one"]),
-        ({"sweep_ratios": [0.5, 2]}, ["sweep_ratios=[0.5, 2]"]),
-        ({"pretrain__width": 0}, ["pretrain.width=0"]),
-        ({"pretrain__sources": ["memes:0"]}, ["pretrain.sources=['memes:0']", "task:label"]),
-        ({"end_lr": 0.1}, ["end_lr=0.1", "learning_rate=0.01"]),
-        ({"test_only": True}, ["load_path"]),
-        ({"load_path": "a", "resume_from": "b"}, ["load_path=a", "resume_from=b"]),
     ],
 )
-def test_wrong_values_are_refused_with_the_value_and_the_range(defaults, changes, words):
+def test_what_nobody_can_type_is_refused_too(defaults, changes, words):
     with pytest.raises(UserError) as refusal:
         validate(changed(defaults, **changes))
     assert "\n" not in str(refusal.value)

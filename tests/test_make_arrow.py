@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from tests import raw_data
-from tests.converter import ROOT, convert, refuse
-from tests.raw_data import write_json, write_lines
+from tests.converter import ROOT, convert
+from tests.raw_data import write_json
 from vilt.utils import write_food101, write_mmimdb
 
 PUBLISHED_GENRES = tuple(
@@ -104,11 +104,15 @@ def test_food101_titles_come_from_the_csv_files_when_text_json_is_absent(tmp_pat
     assert "no text: 2 (hot_dog_7.jpg, apple_pie_8.jpg)" in report
 
 
-def test_food101_refuses_a_class_without_a_number_before_writing(tmp_path: Path) -> None:
-    root = raw_data.food101(tmp_path / "raw")
-    write_json(root / "class_idx.json", {"apple_pie": 0})
-    assert "class 'hot_dog'" in refuse("food101", root, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_a_name_that_comes_twice_is_noted_in_whatever_split(tmp_path: Path) -> None:
+    root = raw_data.mmimdb(tmp_path / "raw")
+    write_json(root / "split.json", {"train": ["0000000", "0000000", "0000001"],
+                                     "dev": ["0000001"], "test": ["0000002"]})  # fmt: skip
+    report = convert("mmimdb", root, tmp_path, "--num_workers", 0).splitlines()
+    noted = [line.strip() for line in report if "second row" in line]
+    assert noted[0].startswith("noted: second row of its name: 1 (0000000)")
+    assert noted[1].startswith("noted: second row of its name: 1 (0000001)")
+    assert len(noted) == 2
 
 
 @pytest.mark.parametrize("below", [".", "data"])
@@ -121,20 +125,6 @@ def test_hateful_memes_in_both_layouts(tmp_path: Path, below: str) -> None:
     assert test["text"].to_pylist()[0] == ["words of meme 6"]
     assert test["image_id"].to_pylist()[0] == "img/00006.png"
     assert len(frame(tmp_path / "hatememes_dev.arrow")) == 2
-
-
-@pytest.mark.parametrize("seen", [True, False])
-def test_unlabelled_memes_are_refused_with_the_fix(tmp_path: Path, seen: bool) -> None:
-    root = raw_data.hateful_memes(tmp_path / "raw")
-    lines = [json.loads(line) for line in (root / "test.jsonl").read_text().splitlines()]
-    if seen:
-        write_lines(root / "test_seen.jsonl", lines)
-    del lines[1]["label"]
-    write_lines(root / "test.jsonl", lines)
-    message = refuse("hateful_memes", root, tmp_path / "out")
-    assert "test.jsonl line 2 has no label: rename test_seen.jsonl" in message
-    assert ("it is there" in message) is seen
-    assert not (tmp_path / "out").exists()
 
 
 def test_the_documented_columns_are_the_written_ones() -> None:

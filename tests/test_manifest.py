@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.converter import convert, refuse
+from tests.converter import convert
 from tests.own_data import shapes, write_manifest
 from tests.raw_data import draw
 from vilt.utils import write_manifest as writer
@@ -129,13 +129,6 @@ def test_a_wrong_manifest_is_refused_before_anything_is_written(tmp_path, name, 
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_the_command_line_refuses_in_one_line(tmp_path):
-    path = write_manifest(tmp_path / "m.csv", three())
-    message = refuse("manifest", path, tmp_path / "out", "--seed", 3)
-    assert "has a column 'split': leave --shares and --seed out" in message
-    assert "is absent" in refuse("manifest", tmp_path / "gone.csv", tmp_path / "out")
 
 
 def test_a_drawn_split_keeps_images_together_and_old_rows_in_place(tmp_path):

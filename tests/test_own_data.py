@@ -9,7 +9,6 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 import run
-from clip.datasets import DATASETS
 from tests.conftest import shell
 from tests.own_data import SHAPES, shapes, write_manifest
 
@@ -108,26 +107,6 @@ def test_splits_of_different_manifests_are_refused(arrow, common, tmp_path):
     shutil.copy(other / "test.arrow", tmp_path / "mixed")
     with pytest.raises(SystemExit, match="test.arrow has other classes than .*train.arrow"):
         call("with", *common, f"data_root={tmp_path}/mixed")
-
-
-@pytest.mark.parametrize(("place", "words"), [("", "no train.arrow; make it with"),
-                                              ("foreign", "do not say their classes")])  # fmt: skip
-def test_files_that_do_not_say_what_they_are_for(place, words, common, arrow_folder, tmp_path):
-    (tmp_path / "foreign").mkdir()
-    for split, (path,) in ((split, DATASETS["hatememes"].find(arrow_folder, split))
-                           for split in ("train", "val", "test")):  # fmt: skip
-        strip(path, tmp_path / "foreign" / f"{split}.arrow")
-    with pytest.raises(SystemExit, match=words):
-        call("with", *common, f"data_root={tmp_path / place}", "log_dir=" + str(tmp_path))
-
-
-def strip(path, target):
-    """The same table without what it says of its classes."""
-    import pyarrow as pa
-
-    table = pa.ipc.open_file(path).read_all().replace_schema_metadata(None)
-    with pa.ipc.new_file(target, table.schema) as writer:
-        writer.write_table(table)
 
 
 def test_multilabel_and_binary_manifests_train_and_test(settings, tmp_path):

@@ -2,38 +2,26 @@
 
 import json
 import os
+import re
 import shutil
-import struct
-import zlib
 
 import pandas as pd
 import pyarrow as pa
 import pytest
-import torch
 from PIL import Image
 
 import clip
 from clip.errors import UserError
 from clip.prediction.samples import MOST_PIXELS
 from tests import predicting as p
+from tests.messages import IMAGES
 from tests.predicting import call
+from tests.wrong_files import png
 
 
 @pytest.fixture(scope="module")
 def run_folder(clip_folder, tmp_path_factory):
     return p.write_run(clip_folder, tmp_path_factory.mktemp("run"))
-
-
-def png(path, side):
-    """A PNG whose header promises side x side pixels, and which holds none."""
-
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b""))
 
 
 @pytest.fixture(scope="module")
@@ -51,33 +39,18 @@ def files(tmp_path_factory):
     (folder / "notes.png").write_text("no image")
     png(folder / "warned.png", int(MOST_PIXELS**0.5) + 2)  # Pillow only warns of this one
     png(folder / "bomb.png", int((3 * MOST_PIXELS) ** 0.5))
-    (folder / "empty").mkdir()
-    (folder / "there.csv").write_text("")
-    (folder / "bare.csv").write_text("image,text\n")
-    (folder / "other.csv").write_text("picture,words\na,b\n")
-    (folder / "latin.csv").write_bytes("text\nÄpfel\n".encode("latin-1"))
-    (folder / "open.csv").write_text('text\na\n"an open quote\nb\nc\n')
-    (folder / "broken.parquet").write_text("PAR1")
-    (folder / "films.txt").write_text("text\na\n")
     return folder
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*decompression bomb")
-BAD_IMAGES = [
-    ("cut.png", "cannot be decoded"),
-    ("notes.png", "cannot be decoded (UnidentifiedImageError)"),
-    ("warned.png", "has over 89,478,485 pixels"),
-    ("bomb.png", "has over 89,478,485 pixels"),
-    ("gone.png", "no such file"),
-]
 
 
-@pytest.mark.parametrize(("name", "words"), BAD_IMAGES)
+@pytest.mark.parametrize(("name", "words"), IMAGES)
 def test_python_names_the_row_and_the_file(name, words, model, files):
     with pytest.raises(UserError) as caught:
         model.predict([files / "good.png", files / name])
     assert str(caught.value).startswith(f"row 1: {files / name}")
-    assert words in str(caught.value)
+    assert re.search(words, str(caught.value))
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -95,46 +68,6 @@ def test_python_refuses(arguments, words, model):
     with pytest.raises(UserError) as caught:
         model.predict(*arguments)
     assert words in str(caught.value)
-
-
-MISTAKES = [
-    (["text=a"], "predict needs load_path="),
-    (["load_path={run}"], "predict needs image=, text= or both, or input="),
-    (["load_path={run}", "text=a", "input={files}"], "or input= and neither"),
-    (["load_path={run}", "text=2001"], "text=2001 is not valid; give a string"),
-    (["load_path={run}", "text= "], "predict needs image=, text= or both"),
-    *((["load_path={run}", f"image={{files}}/{name}"], words) for name, words in BAD_IMAGES),
-    (["load_path={run}", "input={files}/gone"], "gone does not exist; give .csv, .jsonl"),
-    (["load_path={run}", "input={files}/films.txt"], "films.txt is of no known kind"),
-    (["load_path={run}", "input={files}/empty"], "empty holds no images"),
-    (["load_path={run}", "input={files}/there.csv"], "its columns are none"),
-    (["load_path={run}", "input={files}/bare.csv"], "no rows"),
-    (["load_path={run}", "input={files}/other.csv"], "its columns are picture, words"),
-    (["load_path={run}", "input={files}/latin.csv"], "latin.csv cannot be read"),
-    (["load_path={run}", "input={files}/open.csv"], "open.csv cannot be read"),
-    (["load_path={run}", "input={files}/broken.parquet"], "broken.parquet cannot be read"),
-    (["load_path={run}", "input={files}", "output=x.txt"], "output=x.txt is of no known kind"),
-    (["load_path={run}", "input={files}", "output={files}/there.csv"], "is there already"),
-    (["load_path={run}", "input={files}", "output={files}/no/x.csv"], "there is no folder"),
-    (["load_path={run}", "task=food101", "text=a"], "has task=mmimdb, but this run has task=food"),
-    (["load_path={run}", "port=70000", "text=a"], "port=70000 is not valid"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
-def test_a_mistake_is_one_line_and_writes_nothing(arguments, words, run_folder, files, tmp_path):
-    given = [text.format(run=run_folder, files=files) for text in arguments]
-    if not any(text.startswith("output=") for text in given):
-        given.append(f"output={tmp_path}/out.csv")
-    before = sorted(files.rglob("*"))
-    with pytest.raises(SystemExit) as ended:
-        call("predict", "with", "num_gpus=0", *given)
-    message = str(ended.value)
-    assert message.startswith("error: ")
-    assert "\n" not in message
-    assert words in message
-    assert list(tmp_path.iterdir()) == []
-    assert sorted(files.rglob("*")) == before
 
 
 def test_bad_rows_are_named_and_the_others_written(run_folder, files, tmp_path, capsys):
@@ -201,12 +134,3 @@ def test_a_file_name_of_any_bytes_is_answered_and_written_in_utf_8(run_folder, f
         call("predict", "with", f"load_path={run_folder}", f"input={tmp_path}/in",
              f"output={out}", "num_gpus=0")  # fmt: skip
         assert read(out)["image"].tolist() == ["caf\\udce9.png"]
-
-
-def test_a_checkpoint_of_a_method_that_is_unknown_here_is_refused(run_folder, tmp_path):
-    (best,) = run_folder.glob("*best.pt")
-    checkpoint = torch.load(best, weights_only=True)
-    checkpoint["identity"] |= {"prompt_type": "fading", "fading.fade": 0.5}
-    torch.save(checkpoint, tmp_path / "epoch-fading.pt")
-    with pytest.raises(UserError, match="prompt_type='fading'"):
-        clip.load(tmp_path / "epoch-fading.pt")

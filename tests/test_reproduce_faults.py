@@ -1,4 +1,4 @@
-"""`reproduce` with mistakes, with runs that fail, and through SLURM."""
+"""`reproduce` with runs that fail, and through SLURM."""
 
 import json
 import os
@@ -45,39 +45,6 @@ echo '7|RUNNING|here'
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return write(tmp_path_factory.mktemp("experiments"))
-
-
-@pytest.mark.parametrize(
-    ("words", "wanted"),
-    [
-        (["only=['method=MMP']"], ["method=MMP", "none, DCP"]),
-        (["only=['way=DCP']"], ["way", "method"]),
-        (["only=method"], ["only='method'", "task=mmimdb"]),
-        (["experiment=tabel4"], ["tabel4", "table4"]),
-        (["experiment=None"], ["experiment=", "figure3"]),
-        (["seed=3"], ["seeds=[3]"]),
-        (["seeds=[]"], ["seeds=[]", "at least one"]),
-        (["load_path=x"], ["load_path='x'", "no place"]),
-        (["fast_dev_run=True"], ["fast_dev_run=True"]),
-        (["test_ratio=0"], ["test_ratio=0", "no place"]),
-        (["experiment=['{files}/small.yaml', '{files}/small.yaml']"], ["two", "small"]),
-        (["launcher=cloud"], ["launcher='cloud'", "local, slurm"]),
-        (["launcher=slurm"], ["srun"]),
-        (["jobs=0"], ["jobs=0"]),
-        (["data_root=nowhere"], ["nowhere", "make_arrow.py"]),
-    ],
-)
-def test_a_mistake_is_one_line_before_any_run(words, wanted, files, settings, tmp_path):
-    words = [word.format(files=files) for word in words]
-    keys = {word.split("=")[0] for word in words}
-    others = [f"experiment={files}/small.yaml", *settings, f"log_dir={tmp_path}"]
-    with pytest.raises(SystemExit) as ended:
-        call("reproduce", "with", *words, *(w for w in others if w.split("=")[0] not in keys))
-    message = str(ended.value)
-    assert message.startswith("error: ")
-    assert "\n" not in message
-    assert all(word in message for word in wanted), message
-    assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_that_fails_leaves_its_log_and_does_not_stop_the_others(settings, tmp_path, capsys):

@@ -16,7 +16,6 @@ from clip.prediction.server import MOST_BODY, MOST_BYTES, PAGE
 from tests import predicting as p
 from tests.browser import Browser, find_chromium
 from tests.conftest import ROOT
-from tests.predicting import call
 from tests.test_predict_faults import png
 
 CLASSES = [f"class {i}" for i in range(23)]
@@ -119,20 +118,6 @@ def test_a_bomb_is_refused_before_it_is_decoded(port, tmp_path):
     assert status == 422
     assert "the image has over 89,478,485 pixels" in said["error"]
     assert ask(port, {"text": TEXT})[0] == 200
-
-
-@pytest.mark.parametrize(("arguments", "words"), [
-    ([], "serve needs load_path="),
-    (["load_path={run}", "port={port}"], "cannot listen at host=127.0.0.1 port="),
-    (["load_path={run}", "host=nowhere.invalid"], "cannot listen at host=nowhere.invalid"),
-])  # fmt: skip
-def test_a_mistake_is_one_line(arguments, words, port, run_folder):
-    given = [text.format(run=run_folder, port=port) for text in arguments]
-    with pytest.raises(SystemExit) as ended:
-        call("serve", "with", "num_gpus=0", *given)
-    assert str(ended.value).startswith("error: ")
-    assert words in str(ended.value)
-    assert "\n" not in str(ended.value)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What differs between the data sets: file names, text column, and the command that makes them."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,18 @@ class Declaration:
             f"data_root={data_root} has no {names[0]}.arrow; make it with "
             f"`python make_arrow.py --dataset {self.converter} --root RAW --target {data_root}`"
         )
+
+    def require_any(self, data_root: Path) -> None:
+        """Refuse a folder without any split, before minutes go into weights.
+
+        Raises:
+            UserError: as ``find`` for the training split.
+        """
+        for split in self.files:
+            with suppress(UserError):
+                self.find(data_root, split)
+                return
+        self.find(data_root, "train")
 
     def facts(self, data_root: Path) -> dict[str, Any]:
         """Read what the files of a data set say of its labels, as ``shards.read_facts``.

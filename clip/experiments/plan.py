@@ -124,7 +124,8 @@ def resolve(experiment: Experiment, run: Run, users: Config) -> Config:
                 put(config, key, value)
         return validate(config)
     except UserError as error:
-        raise UserError(f"{experiment.name} at {_place(run.at)}: {error}") from None
+        where = " at ".join(filter(None, (experiment.name, _place(run.at))))
+        raise UserError(f"{where}: {error}") from None
 
 
 def plan(

@@ -49,7 +49,7 @@ def predict(config: dict[str, Any], given: set[str]) -> None:
     samples = read_ahead(predictor, chain(first, rows), base_of(source), threads)
     with written(target) as write:
         counts, skipped = write_answers(predictor, samples, write)
-    tell(counts, skipped, target)
+    tell(counts, skipped, source, target)
 
 
 def states_table(predictor: Predictor, sample: Sample) -> pd.DataFrame:
@@ -113,7 +113,7 @@ def write_answers(
         Answers by what is missing, and the numbers of the rows that were skipped.
     """
     counts, skipped = dict.fromkeys(MISSING, 0), []
-    with tqdm(desc="predicting", unit="row") as bar:
+    with tqdm(desc="predicting", unit="row", disable=None) as bar:
         for batch in batches:
             for row, fault in batch:
                 if isinstance(fault, UserError):
@@ -137,7 +137,7 @@ def _as_given(image: Any) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def tell(counts: dict[str, int], skipped: list[int], target: Path) -> None:
+def tell(counts: dict[str, int], skipped: list[int], source: Path, target: Path) -> None:
     """Say what was written.
 
     Raises:
@@ -148,7 +148,7 @@ def tell(counts: dict[str, int], skipped: list[int], target: Path) -> None:
         print(f"{good} rows: {counts['complete']} complete, {counts['text']} without text, "
               f"{counts['image']} without image; written: {target}")  # fmt: skip
     if not good + len(skipped):
-        raise UserError("input= holds no rows; nothing was written")
+        raise UserError(f"input={source} holds no rows; nothing was written")
     if skipped:
         numbers = ", ".join(map(str, skipped[:SHOWN])) + ", …" * (len(skipped) > SHOWN)
         rest = f"the other {good} are in {target}" if good else "nothing was written"

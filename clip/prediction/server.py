@@ -71,7 +71,9 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__(address, Handler)
         except (OSError, UnicodeError) as error:
-            raise UserError(f"cannot listen at host={host} port={port} ({error})") from None
+            raise UserError(
+                f"cannot listen at host={host} port={port} ({error}); give another"
+            ) from None
         self.predictor, self.lock = predictor, threading.Lock()
         self.open_to_others = not is_loopback(self.server_address[0])
         self.names = {host, socket.gethostname(), socket.getfqdn(), "localhost"}

@@ -48,13 +48,16 @@ class Counts:
     noted: Tally = field(default_factory=Tally)
 
 
-def _sift(items: Iterable[Item], counts: Counts) -> Iterator[Row]:
+def _sift(items: Iterable[Item], counts: Counts, seen: set[str]) -> Iterator[Row]:
     for item in items:
         if isinstance(item, Skipped):
             counts.skipped.add(item)
         elif isinstance(item, Noted):
             counts.noted.add(item)
         else:
+            if (name := item.get("image_id")) in seen:
+                counts.noted.add(Noted("second row of its name", name))
+            seen.add(name)
             counts.written += 1
             yield item
 
@@ -94,19 +97,21 @@ def write_arrow(path: Path, schema: pa.Schema, items: Iterable[Item]) -> Counts:
         RawDataError: If no row is left to write.
     """
     with together(path) as parts:
-        return _fill(parts[path], path, schema, items)
+        return _fill(parts[path], path, schema, items, set())
 
 
-def _fill(part: Path, path: Path, schema: pa.Schema, items: Iterable[Item]) -> Counts:
+def _fill(
+    part: Path, path: Path, schema: pa.Schema, items: Iterable[Item], seen: set[str]
+) -> Counts:
     counts = Counts()
     with named(path), part.open("wb") as sink:
         with pa.ipc.new_file(sink, schema) as writer:
-            for batch in _batches(_sift(items, counts), schema):
+            for batch in _batches(_sift(items, counts, seen), schema):
                 writer.write_batch(batch)
         sink.flush()
         os.fsync(sink.fileno())
     if not counts.written:
-        raise RawDataError(f"no row for {path}: {counts.skipped or 'the split is empty'}")
+        raise RawDataError(f"no row for {path}: {str(counts.skipped) or 'the split is empty'}")
     return counts
 
 
@@ -132,12 +137,13 @@ def convert(
     """
     table = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
     paths = {split: target / f"{prefix}{split}.arrow" for split in splits}
+    seen: set[str] = set()  # of all splits: a row of train in test would be known
     with reader, together(*paths.values()) as parts:
         for split, (total, rows) in splits.items():
             path = paths[split]
             with tqdm(total=total, desc=path.name, unit="row", disable=None) as bar:
                 items = _watched(reader.items(rows), bar)
-                counts = _fill(parts[path], path, schema, items)
+                counts = _fill(parts[path], path, schema, items, seen)
             table += _report(split, counts, published.get(split, "-"))
     return "\n".join(table)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import BertTokenizerFast, ViltForMaskedLM
 from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 
@@ -191,6 +192,21 @@ def test_images_are_those_of_transformers(size):
     assert transform.empty(lambda: None).shape == (3, 384, 384)
 
 
+def spoilt(change):
+    """Change the tensors of a file."""
+
+    def spoil(folder):
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return spoil
+
+
+NORM = "layernorm.weight"  # of the last norm, in Hugging Face's layout
+WORDS = "embeddings.text_embeddings.word_embeddings.weight"
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -198,6 +214,10 @@ def test_images_are_those_of_transformers(size):
         (lambda folder: (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n"),
          r"lacks \[CLS\], \[SEP\]"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "cannot be read"),
+        (spoilt(lambda t: t.update({NORM: torch.ones(5)})), r"misshaped \(ln_final.weight is"),
+        (spoilt(lambda t: t.update({NORM: t[NORM] * float("nan")})), "not finite .ln_final.weight"),
+        (spoilt(lambda t: t.update({WORDS: torch.ones(3)})), "not those of a ViLT"),
+        (spoilt(lambda t: t.update({WORDS: t[WORDS][:9]})), "but weights of 9; put the vocabulary"),
         (lambda folder: torch.save({"a": torch.ones(2)}, folder / "pytorch_model.bin")
          or (folder / "model.safetensors").unlink(), "no tensor .* give a whole ViLT"),
     ],

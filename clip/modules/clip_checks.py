@@ -30,10 +30,25 @@ def whole_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
                 f"its {tower} tower is {width} wide; CLIP's are multiples of {HEAD_WIDTH}"
             )
     blank = _blank_state(sizes)
-    if faults := [_listed(kind, names) for kind, names in
-                  _faults(state, layout.write(blank)).items() if names]:  # fmt: skip
-        raise UserError(f"not one whole CLIP: {'; '.join(faults)}; get the complete file")
+    check_whole(state, layout.write(blank), "CLIP")
     return {name: tensor.float() for name, tensor in layout.read(state, blank).items()}
+
+
+def check_whole(state: dict[str, Tensor], wanted: dict[str, Tensor], kind: str) -> None:
+    """Refuse tensors that are not all of a backbone and nothing else.
+
+    Args:
+        state: as in the file.
+        wanted: the names and shapes that belong there.
+        kind: of backbone, for the message.
+
+    Raises:
+        UserError: tensors are missing, unexpected, misshaped or not finite, by their names.
+    """
+    if faults := [
+        _listed(fault, names) for fault, names in _faults(state, wanted).items() if names
+    ]:
+        raise UserError(f"not one whole {kind}: {'; '.join(faults)}; get the complete file")
 
 
 def _blank_state(sizes: ClipSizes) -> dict[str, Tensor]:

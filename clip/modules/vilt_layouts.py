@@ -69,8 +69,21 @@ class ViltSizes:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> "ViltSizes":
-        """Read the sizes of a state dict under our names."""
+        """Read the sizes of a state dict under our names.
+
+        Raises:
+            UserError: its tensors have other dimensions than a ViLT's.
+        """
+        try:
+            return cls._read(state)
+        except (ValueError, IndexError, TypeError) as error:
+            raise UserError(f"its tensors are not those of a ViLT: {error}") from None
+
+    @classmethod
+    def _read(cls, state: Mapping[str, Tensor]) -> "ViltSizes":
         vocabulary, width = state["token_embedding.weight"].shape
+        if 0 in (vocabulary, width):
+            raise ValueError("one of them is empty")
         blocks = map(re.compile(r"transformer\.resblocks\.(\d+)").match, state)
         layers = 1 + max(int(block[1]) for block in blocks if block)
         positions = len(state["positional_embedding"])
@@ -127,7 +140,7 @@ def from_layout(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise UserError(f"no tensor {absent}; give a whole ViLT") from None
     out |= {name: out[name].flatten(0, -2) for name in SQUEEZED}
     out["class_embedding"] = out["class_embedding"].flatten()
-    return {name: tensor.float() for name, tensor in out.items()}
+    return out
 
 
 def stretch(positions: Tensor, length: int) -> Tensor:

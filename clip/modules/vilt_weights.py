@@ -3,12 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from clip.errors import UserError
+from clip.modules.clip_checks import check_whole
 from clip.modules.clip_files import read_tensors, sha256_of
 from clip.modules.clip_hub import REPOSITORY, check_cached, download
 from clip.modules.clip_weights import find_weights
 from clip.modules.frozen import FrozenBackbone
-from clip.modules.single_stream import ViltSettings
+from clip.modules.layers import HEAD_WIDTH
+from clip.modules.single_stream import JointTransformer, ViltSettings
 from clip.modules.vilt_layouts import ViltSizes, from_layout, stretch
 from clip.modules.word_pieces import VOCABULARIES, WordPieces
 
@@ -52,7 +57,7 @@ def load_vilt(
     sha256 = sha256_of(weights)
     check_cached(weights, sha256)
     try:
-        state = from_layout(read_tensors(weights))
+        state = whole_vilt(read_tensors(weights))
     except UserError as error:
         raise UserError(f"{weights}: {error}") from None
     positions = positions_of(settings, task)
@@ -67,6 +72,22 @@ def load_vilt(
         )
     settings = replace(settings, max_text_len=positions)
     return FrozenBackbone(state, sizes, ACTIVATION, tokenizer, vit, sha256, settings)
+
+
+def whole_vilt(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Translate the tensors of a file to our names, float32.
+
+    Raises:
+        UserError: they are not one whole ViLT, or it is not built as ours.
+    """
+    state = from_layout(tensors)
+    sizes = ViltSizes.of(state)
+    if sizes.width % HEAD_WIDTH:
+        raise UserError(f"it is {sizes.width} wide; ViLT's are multiples of {HEAD_WIDTH}")
+    with torch.device("meta"):
+        wanted = JointTransformer(sizes, ACTIVATION).state_dict()
+    check_whole(state, wanted, "ViLT")
+    return {name: tensor.float() for name, tensor in state.items()}
 
 
 def vilt_tokenizer_of(vit: str, settings: ViltSettings, task: str) -> WordPieces:

@@ -141,7 +141,7 @@ def faults(results: dict[str, Any]) -> str:
                             for key in ("kills", "chains", "chains_equal"))  # fmt: skip
     return "\n\n".join((
         "Each job is killed (SIGKILL, all its processes) at a moment drawn evenly from the time "
-        "that it takes unbroken, then\nstarted again and killed again, up to six times a chain, "
+        "that it may still take, then\nstarted again and killed again, up to six times a chain, "
         "and at last left to end. Equal: its tables, predictions,\nweights, optimiser states and "
         "scores are those of the unbroken run, bitwise. Trainings and sweeps start with their\n"
         "imports done, so that the kills fall into the work.",

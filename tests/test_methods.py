@@ -178,7 +178,7 @@ def test_the_loss_of_a_run_is_mixed_like_the_scores(monkeypatch):
     image, tokens, case = tiny.batch(MIXED)
     label = torch.tensor([0, 1, 2, 3, 4])
     batch = {"image": image, "tokens": tokens, "missing_type": case, "present": None,
-             "label": label}  # fmt: skip
+             "label": label, "sample_id": torch.arange(len(label))}  # fmt: skip
     (_, own), (_, plain) = model.heads(image, tokens, case)
     wanted = 0.25 * F.cross_entropy(own, label) + 0.75 * F.cross_entropy(plain, label)
     torch.testing.assert_close(module._step(batch, "train"), wanted)

@@ -55,9 +55,11 @@ def _sift(items: Iterable[Item], counts: Counts, seen: set[str]) -> Iterator[Row
         elif isinstance(item, Noted):
             counts.noted.add(item)
         else:
-            if (name := item.get("image_id")) in seen:
+            name = item.get("image_id")  # files of others may have none
+            if name in seen:
                 counts.noted.add(Noted("second row of its name", name))
-            seen.add(name)
+            if name is not None:
+                seen.add(name)
             counts.written += 1
             yield item
 

@@ -40,10 +40,12 @@ def clip_state(
     return {k: v + 0.1 * torch.randn_like(v) if v.ndim <= 1 else v for k, v in state.items()}
 
 
-def write_clip(folder: Path, activation: str = "quick_gelu", seed: int = 0) -> Path:
-    """A folder that `vit=` takes."""
+def write_clip(
+    folder: Path, activation: str = "quick_gelu", seed: int = 0, sizes: ClipSizes = SIZES
+) -> Path:
+    """A folder that `vit=` takes; its tokenizer decides the vocabulary."""
     tokenizer = train_tokenizer(TEXTS * 3, 560)
-    sizes = replace(SIZES, vocabulary=len(tokenizer.vocab))
+    sizes = replace(sizes, vocabulary=len(tokenizer.vocab))
     state = clip_state(sizes, activation, seed)
     save_clip(folder, state, activation, tokenizer)
     return folder

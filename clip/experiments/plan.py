@@ -144,7 +144,7 @@ def plan(
             coordinate are alternatives.
 
     Raises:
-        UserError: a setting is wrong, or there is no such CLIP or data.
+        UserError: a setting is wrong, or there is no such backbone or data.
     """
     planned, wanted = [], _restriction(only)
     for run in experiment.runs:

@@ -3,8 +3,9 @@
     python -m benchmarks.backbones
 
 Random weights of ViT-B/16 and of ViLT-B/32, images of 224x224 and 384x384, texts about as long as
-MM-IMDb's plots, batches of 4 with 70 % of the samples incomplete. A method and the baseline of the
-same backbone run in turn on the same batches; each row has a process of its own.
+MM-IMDb's plots, batches of 4 with about 70 % of the samples incomplete. A method and the baseline
+of the same backbone run in turn on the same batches; each row has a process of its own. Seconds are
+processor time of one thread, which other work on the machine hardly changes.
 """
 
 import multiprocessing
@@ -19,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from benchmarks import machine
 from benchmarks.inputs import CLASSES, VIT_B_16, batches
-from benchmarks.step import RATIO, SAMPLES, resident, train_step
+from benchmarks.step import RATIO, resident, train_step
 from clip.costs import BASELINE, count_flops, shape_model, trainable
 from clip.modules.model import MODELS, blank_model
 from clip.modules.prompted_model import Pair, PromptedModel
@@ -28,6 +29,7 @@ from clip.modules.prompts.base import Sizes
 from clip.modules.vilt_layouts import ViltSizes
 
 BATCH = 4
+SAMPLES, FEW = 12, 4  # of a method, 8 of them incomplete; of an economy, 3
 VILT_B_32 = ViltSizes(width=768, layers=12, patch=32, grid=12, context=1024, vocabulary=30522)
 SIZES: dict[str, Sizes] = {"clip": VIT_B_16, "vilt": VILT_B_32}  # by backbone
 DROP = {"drop_missing": True}
@@ -53,7 +55,7 @@ def random_model(backbone: str, method: str, settings: dict[str, Any]) -> Prompt
     return blank_model(SIZES[backbone], method, CLASSES, backbone_settings=settings)
 
 
-def pairs(backbone: str, samples: int = SAMPLES[BATCH], pad: bool = False) -> list[Pair]:
+def pairs(backbone: str, samples: int = SAMPLES, pad: bool = False) -> list[Pair]:
     """Make batches as the loader gives them."""
     sizes = SIZES[backbone]
     out = []
@@ -81,19 +83,20 @@ def step_flops(model: PromptedModel, made: list[Pair]) -> int:
 
 
 def in_turn(models: dict[str, tuple[PromptedModel, list[Pair]]]) -> tuple[dict, dict]:
-    """Time training steps of each model on its batches, one after the other.
+    """Time training steps of each model on its batches, one after the other, in one thread.
 
     Returns:
         Mean seconds, and the logits of the last batch, by name.
     """
+    torch.set_num_threads(1)
     spent, logits = dict.fromkeys(models, 0.0), {}
     for model, made in models.values():
         train_step(model, made[0])  # the first call allocates
     for turn in range(len(next(iter(models.values()))[1])):
         for name, (model, made) in models.items():
-            start = time.perf_counter()
+            start = time.process_time()
             logits[name] = train_step(model, made[turn])
-            spent[name] += (time.perf_counter() - start) / len(made)
+            spent[name] += (time.process_time() - start) / len(made)
     return spent, logits
 
 
@@ -163,7 +166,6 @@ FORMS = {  # what is left out; DCP
     "all four": Form(SPOILS, pad=True),
     "none, but drop_missing=True": Form(settings=DROP),  # other numbers, less work
 }
-FEW = 12  # samples, 8 of which are incomplete: a text of 1024 positions takes its time
 
 
 def form_row(left_out: str) -> dict[str, Any]:
@@ -191,6 +193,7 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         methods = pool.starmap(method_row, jobs, chunksize=1)
         economies = pool.map(form_row, FORMS, chunksize=1)
+    torch.set_num_threads(1)  # as each row did
     machine.write("backbones", {"methods": methods, "economies": economies})
 
 

@@ -132,8 +132,9 @@ def members(results: dict[str, Any]) -> str:
         for r in results["one_complete_pair"]
     ]  # fmt: skip
     return "\n\n".join((
-        "One complete pair with a text of 77 positions through DCP, random weights, float32. The "
-        "memory is all that the\nprocess holds at its peak, weights among it.",
+        "One complete pair with a text of 77 positions through DCP, random weights, float32; "
+        "processor time of one\nthread. The memory is all that the process holds at its peak, "
+        "weights among it.",
         table(("CLIP", "backbone", "trains, 23 classes", "seconds", "peak, MB"), rows),
     ))  # fmt: skip
 
@@ -153,8 +154,9 @@ def backbones(results: dict[str, Any]) -> str:
     ]  # fmt: skip
     return "\n\n".join((
         "`clip` is ViT-B/16 at 224x224, `vilt` is ViLT-B/32 at 384x384; 36 prompt tokens, depth 6, "
-        "23 classes, float32, random\nweights. A training step of 4 samples, 70 % missing both, "
-        "texts of about 50 words; ratios are to the baseline `none`\nof the same backbone. "
+        "23 classes, float32, random\nweights. A training step of 4 samples, 8 of 12 incomplete, "
+        "missing both, texts of about 50 words. Seconds are\nprocessor time of one thread; ratios "
+        "are to the baseline `none` of the same backbone. "
         "FLOPs are those of the very batches that are timed. On ViLT a missing modality goes "
         "through\nthe network as a dummy, so that incomplete samples save little; its pooler "
         "trains with every method. The memory is\nwhat a first step adds at its peak.",

@@ -1,4 +1,4 @@
-"""Deep Correlated Prompting on a frozen CLIP, for image and text with missing modalities."""
+"""Deep Correlated Prompting on a frozen CLIP or ViLT, for pairs with a missing modality."""
 
 import warnings
 from os import PathLike
@@ -13,14 +13,14 @@ def load(path: str | PathLike, vit: str | None = None) -> "Predictor":
 
     Args:
         path: a checkpoint, ``epoch-….pt``, or the folder of a run.
-        vit: where its frozen CLIP is now; None for where it was in training. Its SHA-256 must be
-            the one that the checkpoint names.
+        vit: where its frozen backbone is now; None for where it was in training. Its SHA-256 must
+            be the one that the checkpoint names.
 
     Returns:
         What has ``predict(images, texts)``.
 
     Raises:
-        UserError: there is no such checkpoint or CLIP, or they do not belong together.
+        UserError: there is no such checkpoint or backbone, or they do not belong together.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # by sacred 0.8.7

@@ -42,9 +42,9 @@ def base_config():
 
     backbone = "clip"  # the frozen backbone: clip, two towers, or vilt, a single stream
     vit = PUBLISHED.get(backbone, "")  # its weights: a name, a Hugging Face id, a folder or a file
-    activation = None  # quick_gelu or gelu, for a file that does not say it; None: what CLIP says
+    activation = None  # quick_gelu or gelu, for a file that does not say it; None: as they say
     prompt_type = "dcp"  # dcp, coop, mmp, mmp_attention, maple, dept, none (baseline) or finetune
-    prompt_length = 36  # prompt tokens in all, in each tower; for dcp a multiple of three
+    prompt_length = 36  # prompt tokens of each tower or modality; for dcp a multiple of three
     prompt_depth = 6  # layers that get fresh prompts; of dcp the correlated ones
     thaw = None  # of CLIP: ln_post ln_final image_proj; of each: backbone; None: as published
     vilt = {  # settings of backbone=vilt

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -133,10 +134,12 @@ def predict_states(
     model.to(device).eval()
     logits, labels, samples = [], [], []
     for batch in tqdm(loader, desc="samples in three states", unit="batch"):
-        image, tokens = prepare(batch["image"].to(device)), batch["tokens"].to(device)
+        here = move_data_to_device(batch, device)
+        image, tokens, present = prepare(here["image"]), here["tokens"], here["present"]
         states = [case_vector(case, len(image), like=image) for case in range(len(CASES))]
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-            made = [model(image, tokens, state) for state in states]
+            made = [model(image, tokens, state, model.recount(present, tokens, state))
+                    for state in states]  # fmt: skip
         logits.append(torch.stack(made).float().cpu())
         labels.append(batch["label"])
         samples.append(batch["sample_id"])

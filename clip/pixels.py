@@ -31,7 +31,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def crop_extreme(image: Image.Image) -> Image.Image:
-    """Cut the ends of an image over 64 times as long as wide; CLIP reads its centre only."""
+    """Cut the ends of an image over 64 times as long as wide, of which no backbone reads much."""
     width, height = image.size
     longest = LONGEST_SIDE * min(width, height)
     if max(width, height) <= longest:

@@ -19,7 +19,7 @@ from clip.experiments.tables import as_markdown, table
 from tests import tiny
 
 RUNS = {"table1": 8, "table2": 8, "table3": 8, "table4": 3 * 3 * 3 * 5, "table5": 6 + 5,
-        "table8": 5, "figure3": 3 * 4 * 7, "figure4": 6, "figure5": 3}  # fmt: skip
+        "table7": 18, "table8": 5, "figure3": 3 * 4 * 7, "figure4": 6, "figure5": 3}  # fmt: skip
 VALUES = RUNS | {"table4": 270, "table5": 12, "figure4": 14 * 6, "figure5": 21}
 HAND_TYPED = [  # from the paper, not from the files
     ("table1", ("generator", "Fc"), 53.76),
@@ -35,6 +35,8 @@ HAND_TYPED = [  # from the paper, not from the files
     ("table4", ("hatememes", 90, "text", "CoOp", "val"), 58.02),
     ("table5", ("DCP", "0.2M"), 53.14),
     ("table5", ("MMP", "6.4M"), 50.46),
+    ("table7", ("food101", "image", "DCP"), 86.76),
+    ("table7", ("hatememes", "text", "MMP"), 59.11),
     ("table8", (48,), 54.12),
     ("figure3", ("image", "Ours (B)", 90), 54.0),
     ("figure3", ("text", "Baseline", 100), 43.3),
@@ -93,6 +95,18 @@ def test_table_4_says_what_its_cells_say():
     assert config["missing_ratio"] == dict.fromkeys(("train", "val", "test"), 0.9)
     assert set(config["missing_type"].values()) == {"text"}
     assert config["val_check_interval"] == 0.11
+
+
+def test_a_group_of_settings_keeps_those_it_does_not_name(tmp_path):
+    """In a file as by their long names: the same settings, so that a run is known by one key."""
+    groups = {"dcp": {"generator": "fc"}, "missing_ratio": {"train": 0.2}}
+    configs = []
+    for base in (groups, flat(groups)):
+        experiment = load_experiment(str(written(tmp_path, base=SMALL["base"] | base)))
+        configs.append(resolve(experiment, experiment.runs[0], {}))
+    assert configs[0] == configs[1]
+    assert configs[0]["dcp"] == defaults()["dcp"] | {"generator": "fc"}
+    assert configs[0]["missing_ratio"] == {"train": 0.2, "val": 0.7, "test": 0.7}
 
 
 def test_figure_5_trains_on_complete_data():

@@ -11,14 +11,21 @@ from PIL import Image
 from clip.datasets import DATASETS, ArrowDataset
 from clip.missing import MISSING_IMAGE, MISSING_TYPES
 from clip.transforms import ViltTransform
-from tests import tiny_vilt
-from tests.conftest import shell
+from tests import tiny, tiny_vilt
+from tests.conftest import SIZES, shell
 from tests.predicting import call
 
 
 @pytest.fixture(scope="module")
 def vilt_folder(tmp_path_factory):
     return tiny_vilt.write_vilt(tmp_path_factory.mktemp("vilt"), image_size=64)
+
+
+@pytest.fixture(scope="module")
+def arrow_folder(tmp_path_factory):
+    """Posters of three shapes, so that batches hold padding."""
+    folder = tmp_path_factory.mktemp("posters")
+    return tiny.write_arrow(folder, SIZES, shapes=((20, 30), (30, 20), (24, 24)))
 
 
 @pytest.fixture(scope="module")

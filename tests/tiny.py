@@ -40,10 +40,12 @@ def clip_state(
     return {k: v + 0.1 * torch.randn_like(v) if v.ndim <= 1 else v for k, v in state.items()}
 
 
-def write_clip(folder: Path, activation: str = "quick_gelu", seed: int = 0) -> Path:
-    """A folder that `vit=` takes."""
+def write_clip(
+    folder: Path, activation: str = "quick_gelu", seed: int = 0, sizes: ClipSizes = SIZES
+) -> Path:
+    """A folder that `vit=` takes; its tokenizer decides the vocabulary."""
     tokenizer = train_tokenizer(TEXTS * 3, 560)
-    sizes = replace(SIZES, vocabulary=len(tokenizer.vocab))
+    sizes = replace(sizes, vocabulary=len(tokenizer.vocab))
     state = clip_state(sizes, activation, seed)
     save_clip(folder, state, activation, tokenizer)
     return folder
@@ -73,8 +75,11 @@ def batch(missing_type: list[int], sizes: ClipSizes = SIZES, seed: int = 1) -> t
     return image, tokens, torch.tensor(missing_type)
 
 
-def write_arrow(target: Path, sizes: dict[str, int]) -> Path:
-    """Films whose colour and whose text both tell the genre, converted by the real converter."""
+def write_arrow(target: Path, sizes: dict[str, int], shapes: tuple = ((20, 30),)) -> Path:
+    """Films whose colour and whose text both tell the genre, converted by the real converter.
+
+    Their images have these widths and heights in turn.
+    """
     raw, names, number = target / "raw", {}, 0
     (raw / "images").mkdir(parents=True, exist_ok=True)
     (raw / "labels").mkdir(exist_ok=True)
@@ -84,7 +89,8 @@ def write_arrow(target: Path, sizes: dict[str, int]) -> Path:
             kind = i % len(GENRES)
             colour = [40 + 5 * (i % 7)] * 3
             colour[kind] = 220
-            Image.new("RGB", (20, 30), tuple(colour)).save(raw / "images" / f"{name}.jpeg")
+            image = Image.new("RGB", shapes[i % len(shapes)], tuple(colour))
+            image.save(raw / "images" / f"{name}.jpeg")
             plots = [f"{GENRES[kind].lower()} number {i}", f"a longer plot of number {i} again"]
             label = {"genres": [GENRES[kind]], "plot": plots[: 1 + i % 2]}
             (raw / "labels" / f"{name}.json").write_text(json.dumps(label))

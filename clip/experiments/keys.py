@@ -50,7 +50,7 @@ def key_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         config: checked settings.
 
     Raises:
-        UserError: there is no such CLIP or data.
+        UserError: there is no such backbone or data.
     """
     used = {config["prompt_type"], config["backbone"]}  # only their own settings are read
     others = (PROMPT_TYPES.keys() | MODELS.keys()) - used

@@ -73,7 +73,7 @@ def _listed(values: Any) -> str:
 def facts(
     what: Compared, cells: pd.DataFrame, known: Mapping[str, Record]
 ) -> list[tuple[str, str]]:
-    """Say when, from what code, with which CLIP and how many runs."""
+    """Say when, from what code, with which backbone and how many runs."""
     about = [record.about for record in known.values()]
     identities = [one["identity"] for one in about]
     now = datetime.datetime.now(datetime.UTC)
@@ -83,8 +83,8 @@ def facts(
         ("Runs", f"{len(known)}, seeds {_listed(sorted(cells['seed'].unique()))}"),
         ("Compared", f"{what.axis}: {_listed(cells[what.axis])}"),
         ("Tasks", _listed(f"{r.task} ({r.goal.headline})" for r in known.values())),
-        ("CLIP", _listed(one.get("vit", "unknown") for one in identities)),
-        ("CLIP's SHA-256", _listed(one.get("backbone_sha256", "unknown") for one in identities)),
+        ("Weights", _listed(one.get("vit", "unknown") for one in identities)),
+        ("Their SHA-256", _listed(one.get("backbone_sha256", "unknown") for one in identities)),
     ]
 
 

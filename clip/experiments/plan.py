@@ -104,7 +104,8 @@ def put(config: Config, key: str, value: Any) -> None:
     check_key(key, defaults())
     outer, _, inner = key.partition(".")
     if not inner:
-        config[key] = value
+        both = isinstance(config[key], dict) and isinstance(value, dict)
+        config[key] = config[key] | value if both else value  # the rest keeps its values
         return
     if outer in PER_SPLIT and not isinstance(config[outer], dict):
         config[outer] = dict.fromkeys(SPLITS, config[outer])
@@ -144,7 +145,7 @@ def plan(
             coordinate are alternatives.
 
     Raises:
-        UserError: a setting is wrong, or there is no such CLIP or data.
+        UserError: a setting is wrong, or there is no such backbone or data.
     """
     planned, wanted = [], _restriction(only)
     for run in experiment.runs:

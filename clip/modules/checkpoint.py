@@ -34,9 +34,9 @@ def check_form(checkpoint: dict[str, Any], source: Path) -> None:
 
 
 def check_identity(ours: dict, theirs: dict, source: object) -> None:
-    """Refuse a checkpoint of another task, CLIP, prompt shape or other classes.
+    """Refuse a checkpoint of another task, backbone, prompt shape or other classes.
 
-    The name of the CLIP may differ, since a folder can move; its SHA-256 may not.
+    The name of the backbone may differ, since a folder can move; its SHA-256 may not.
 
     Raises:
         UserError: names the first setting that differs, with both values.

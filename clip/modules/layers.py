@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-HEAD_WIDTH = 64  # every published CLIP has heads of this width: heads = width // 64
+HEAD_WIDTH = 64  # of every published CLIP and ViLT: heads = width // 64
 
 
 class QuickGELU(nn.Module):

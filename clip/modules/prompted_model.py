@@ -118,6 +118,11 @@ class PromptedModel(nn.Module):
         """Stack samples; "present" is what their batch holds, so that no GPU waits for it."""
         raise NotImplementedError
 
+    @staticmethod
+    def recount(present: Any, tokens: Tensor, missing_type: Tensor) -> Any:
+        """Count what a batch of ``collate`` holds when other samples of it lack something."""
+        raise NotImplementedError
+
     def head(self, num_classes: int) -> nn.Module:
         """Make the classifier, features to logits."""
         raise NotImplementedError

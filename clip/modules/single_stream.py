@@ -195,6 +195,11 @@ class PromptedViLT(PromptedModel):
         present = measure(sizes, batch["tokens"], batch["missing_type"])
         return batch | {"present": present}
 
+    @staticmethod
+    def recount(present: Extents, tokens: Tensor, missing_type: Tensor) -> Extents:
+        """Count anew, the images' sizes kept; see ``PromptedModel.recount``."""
+        return measure(present.sizes, tokens, missing_type)
+
     def head(self, num_classes: int) -> nn.Module:
         """Make the classifier of two layers (MMP's release)."""
         width = self.stream.pooler.out_features

@@ -83,6 +83,11 @@ class PromptedCLIP(PromptedModel):
         batch = default_collate(samples)
         return batch | {"present": count_present(batch["tokens"], batch["missing_type"])}
 
+    @staticmethod
+    def recount(present: Present, tokens: Tensor, missing_type: Tensor) -> Present:
+        """Count anew; see ``PromptedModel.recount``."""
+        return count_present(tokens, missing_type)
+
     def head(self, num_classes: int) -> nn.Module:
         """Make the linear classifier."""
         return linear(2 * self.image_encoder.proj.shape[1], num_classes)

@@ -1,11 +1,11 @@
-"""The two frozen towers of CLIP. Prompts enter in one visible place: the layer loop.
+"""The two frozen towers of CLIP, and the layer loop that ViLT shares, where prompts enter.
 
 The towers know nothing about prompt methods. They are given ``prompts``, a list over layers: the
 entry of layer 0 (B, P, D) is put in front of the tokens; the entry of a later layer (B, Q, D)
 replaces the first Q prompts before that layer's attention (paper, eq. 1); behind the end of the
 list all prompts are carried on (eq. 2). An entry may be ``Added`` instead, which replaces nothing,
 or a ``Prefix``: that layer's attention finds it in front of its keys and values, and the sequence
-stays as it is. No prompts at all is plain CLIP.
+stays as it is. No prompts at all is the plain backbone.
 """
 
 import torch

@@ -68,7 +68,7 @@ class Predictor:
             given: names of the settings that the user gave.
 
         Raises:
-            UserError: there is no such checkpoint or CLIP, or they do not belong together.
+            UserError: there is no such checkpoint or backbone, or they do not belong together.
         """
         device = runs.devices(config["num_gpus"], PRECISIONS[str(config["precision"])])
         if runs.world(config, device) > 1:

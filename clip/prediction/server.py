@@ -237,7 +237,7 @@ def serve(config: dict[str, Any], given: set[str]) -> None:
     """Serve the page until Ctrl-C.
 
     Raises:
-        UserError: there is no such checkpoint or CLIP, or the address is taken.
+        UserError: there is no such checkpoint or backbone, or the address is taken.
     """
     if not config["load_path"]:
         raise UserError("serve needs load_path=, a checkpoint or the folder of a run")

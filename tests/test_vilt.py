@@ -171,6 +171,7 @@ def test_texts_are_those_of_bert(tmp_path):
     assert ids[1].tolist() == [2, 3, 0, 0, 0, 0, 0, 0]
     assert ids[2].tolist() == [2, 5, 6, 7, 8, 9, 10, 3]
     assert tokens.lengths(texts)[:3] == [5, 2, 10]
+    assert 0 not in tokens(["a [PAD] b [SEP] c"])  # letters, neither padding nor an end
 
 
 @pytest.mark.parametrize("size", [(1, 1), (500, 375), (375, 500), (640, 200), (1000, 64)])

@@ -24,6 +24,7 @@ class WordPieces:
     """
 
     def __init__(self, tokenizer: BertTokenizerFast, context: int):
+        tokenizer.split_special_tokens = True  # "[PAD]" in a text is letters, not padding
         self.context, self.vocab, self._bert = context, tokenizer.get_vocab(), tokenizer
 
     def __call__(self, texts: Iterable[str]) -> Tensor:

@@ -6,7 +6,6 @@ speak of. Settings that a command of run.py does not name are tiny ones, so that
 
 import os
 import runpy
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -87,9 +86,8 @@ def run(command: docs.Command, folder: Path, log: Path) -> int:
     words = command.words
     if words[:2] == ["python", "run.py"]:
         return forked(program(words[1:]), folder, log)
-    line = shlex.join([sys.executable if word == "python" else word for word in words])
     with log.open("wb") as out:
-        return subprocess.call(["bash", "-c", line], cwd=folder, stdout=out, stderr=out)
+        return subprocess.call(["bash", "-c", command.text], cwd=folder, stdout=out, stderr=out)
 
 
 def prepare(folder: Path) -> None:
@@ -156,9 +154,11 @@ def snippet(code: str, name: str, folder: Path, log: Path) -> int:
 
 
 def main() -> None:
-    """Check the pages that are named, else all."""
+    """Check the pages that are named, else all; the README first, whose runs others take."""
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
-    named = [docs.ROOT / name for name in sys.argv[1:]] or docs.PAGES
+    wanted = {"README.md", *sys.argv[1:]}
+    named = [page for page in docs.PAGES if not sys.argv[1:] or docs.name_of(page) in wanted]
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)

@@ -108,7 +108,7 @@ def _arrows(folder: Path) -> list[Path]:
 def _dataset(path: Path) -> ArrowDataset:
     return ArrowDataset(path, text_column="text", num_classes=3, transform=ClipTransform(16),
                         tokenize=lambda texts: torch.zeros(len(list(texts)), 77, dtype=torch.long),
-                        image_size=16, plots="all")  # fmt: skip
+                        plots="all")  # fmt: skip
 
 
 def arrow_files(folder: Path) -> Reader:

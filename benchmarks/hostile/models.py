@@ -103,7 +103,7 @@ def requests(folder: Path) -> Reader:
     frozen = load_clip(str(small_clip(folder / "clip")))
     model = build_model(frozen.state, num_classes=3, prompt_length=6, prompt_depth=2)
     predictor = Predictor(model, frozen.tokenizer, ClipTransform(frozen.sizes.image_size),
-                          TASKS["food101"], ["x", "y", "z"], CPU, 4)  # fmt: skip
+                          TASKS["food101"], ["x", "y", "z"], CPU, 4, {})  # fmt: skip
     server = _Loud(("127.0.0.1", 0), predictor)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     body = json.dumps({"image": None, "text": "a film"}).encode()

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.hostile.attacks import Payload, archived, arrow_bytes
+from benchmarks.hostile.attacks import Payload, archived, arrow_bytes, parquet_bytes
 from benchmarks.hostile.inputs import mutated
 from benchmarks.hostile.readers import READERS, REFUSALS
 from clip import missing_import, runs
@@ -172,6 +172,14 @@ def test_an_image_over_the_limit_is_refused_undecoded_by_all(mode, tmp_path):
         raw.stored(bytes(data), None)
     with Image.open(io.BytesIO(data)) as image, pytest.raises(Image.DecompressionBombError):
         square(image, 8)
+
+
+def test_a_parquet_file_that_unfolds_is_refused_by_both_its_readers(tmp_path):
+    row = {"image": [""], "text": ["a" * 2**26 + "b"], "label": ["a"]}
+    (tmp_path / "t.parquet").write_bytes(parquet_bytes(row, compression="zstd"))
+    for read, error in ((read_rows, UserError), (read_entries, RawDataError)):
+        with pytest.raises(error, match=r"bytes of text to 67,\d+,\d+"):
+            next(read(tmp_path / "t.parquet"))
 
 
 def linked(folder: Path, secret: Path) -> None:

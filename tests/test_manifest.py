@@ -211,3 +211,24 @@ def test_any_text_and_any_label_come_back(suffix, labels, texts):
             assert {classes[i] for i, one in enumerate(label) if one} == set(row["label"])
         else:
             assert classes[label] == row["label"]
+
+
+def test_whole_numbers_that_pandas_wrote_as_floats_are_the_same_classes(tmp_path):
+    def classes(*labels):
+        rows = [{"image": "", "text": "t", "label": label, "split": FILES[i % 3]}
+                for i, label in enumerate(labels)]  # fmt: skip
+        writer.make_arrow(write_manifest(tmp_path / "m.csv", rows), tmp_path)
+        return about(tmp_path / "train.arrow")[0]
+
+    assert classes("10.0", "9.0", "2", "9", "2.0", "10") == ["2", "9", "10"]
+    assert table(tmp_path / "val.arrow")["label"].to_pylist() == [1, 0]
+    assert classes("1.0", "1.5", "1") == ["1", "1.0", "1.5"]  # names of versions, say
+
+
+def test_a_class_of_rows_that_are_left_out_is_none(tmp_path):
+    left_out = [{"image": "", "text": " "}, {"image": "gone.png", "text": "t"},
+                {"image": "../up.png", "text": "t"}]  # fmt: skip
+    rows = three() + [row | {"label": "ghost", "split": "train"} for row in left_out]
+    report = writer.make_arrow(write_manifest(tmp_path / "m.jsonl", rows), tmp_path / "out")
+    assert about(tmp_path / "out/train.arrow") == (["a", "b"], "binary")
+    assert report.splitlines()[1].split()[:4] == ["train", "1", "-", "3"]

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
@@ -11,6 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 import run
 from tests.conftest import shell
 from tests.own_data import SHAPES, shapes, write_manifest
+from vilt.utils.arrow import with_classes
 
 COUNTS = {"train": 21, "dev": 14, "test": 14}
 EXPERIMENT = """\
@@ -210,3 +212,13 @@ def test_check_counts_words_where_there_is_no_tokenizer(common, tmp_path, capsys
     out = capsys.readouterr().out
     assert "lengths of texts in words" in out
     assert "nowhere" in out
+
+
+def test_check_refuses_more_classes_than_a_published_task_has(arrow_folder, settings, tmp_path):
+    for path in arrow_folder.glob("hatememes_*.arrow"):
+        table = pa.ipc.open_file(path).read_all()
+        schema = with_classes(table.schema, ["a", "b", "c"], "multiclass")
+        with pa.ipc.new_file(tmp_path / path.name, schema) as writer:
+            writer.write_table(table.cast(schema))
+    with pytest.raises(SystemExit, match="names 3 classes, but task=hatememes has 2"):
+        call("check", "with", "task_finetune_hatememes", *settings, f"data_root={tmp_path}")

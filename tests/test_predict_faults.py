@@ -12,7 +12,9 @@ from PIL import Image
 
 import clip
 from clip.errors import UserError
-from clip.prediction.samples import MOST_PIXELS
+from clip.pixels import MOST_PIXELS
+from clip.prediction.outputs import written
+from clip.prediction.sources import read_rows
 from tests import predicting as p
 from tests.messages import IMAGES
 from tests.predicting import call
@@ -73,20 +75,21 @@ def test_python_refuses(arguments, words, model):
 def test_bad_rows_are_named_and_the_others_written(run_folder, files, tmp_path, capsys):
     rows = [("good.png", "a"), ("cut.png", "b"), ("", "NA"), ("", ""), ("bomb.png", "")]
     lines = [f"{files / image if image else ''},{text},1999" for image, text in rows]
-    lines = ["image,text,year", *lines, "good.png,a,b,c,d"]
+    lines = ["image,text,year", *lines, "good.png,a,b,c,d", "good.png"]
     (tmp_path / "some.csv").write_text("\n".join(lines))
     out = tmp_path / "out.csv"
     # A message in place of a code ends the program with exit code 1.
-    with pytest.raises(SystemExit, match=r"^error: 4 of 6 rows .* the other 2 are in") as ended:
+    with pytest.raises(SystemExit, match=r"^error: 5 of 7 rows .* the other 2 are in") as ended:
         call("predict", "with", f"load_path={run_folder}", f"input={tmp_path}/some.csv",
              f"output={out}", "num_gpus=0")  # fmt: skip
-    assert "were skipped (row 2, 4, 5, 6), as said above" in ended.value.code
+    assert "were skipped (row 2, 4, 5, 6, 7), as said above" in ended.value.code
     said = capsys.readouterr().err
     for words in (
         f"skipped row 2: {files}/cut.png cannot be decoded",
         "skipped row 4: image and text are both missing",
         f"skipped row 5: {files}/bomb.png has over",
         "skipped row 6: more cells than the header names",
+        "skipped row 7: fewer cells than the header names",
     ):
         assert words in said
     found = pd.read_csv(out, keep_default_na=False)
@@ -109,13 +112,17 @@ def test_an_input_that_ends_badly_leaves_no_half_a_file(run_folder, files, tmp_p
 def test_a_line_that_is_no_json_is_a_bad_row_and_bytes_are_an_image(
     run_folder, files, tmp_path, capsys
 ):
-    lines = [json.dumps({"text": "a"}), "[" * 100_000, "[]",
+    lines = [json.dumps({"text": "a"}), "[" * 100_000, "[]", '{"img": "a.png", "txt": "a"}',
+             '{"text": "half \\ud83d"}',
              json.dumps({"image": str(files / "good.png")})]  # fmt: skip
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     where = ["predict", "with", f"load_path={run_folder}", "num_gpus=0"]
-    with pytest.raises(SystemExit, match="2 of 4 rows were skipped .row 2, 3."):
+    with pytest.raises(SystemExit, match="4 of 6 rows were skipped .row 2, 3, 4, 5."):
         call(*where, f"input={tmp_path}/in.jsonl", f"output={tmp_path}/a.parquet")
-    assert "row 3: no JSON object" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "row 3: no JSON object" in said
+    assert "row 4: neither a key image nor a key text; its keys are img, txt" in said
+    assert "row 5: the text has half a character" in said
     found = pd.read_parquet(tmp_path / "a.parquet")
     p.write_parquet(tmp_path / "in.parquet", [{"image": (files / "good.png").read_bytes()}])
     assert pa.parquet.read_schema(tmp_path / "in.parquet").field("image").type == pa.binary()
@@ -134,3 +141,34 @@ def test_a_file_name_of_any_bytes_is_answered_and_written_in_utf_8(run_folder, f
         call("predict", "with", f"load_path={run_folder}", f"input={tmp_path}/in",
              f"output={out}", "num_gpus=0")  # fmt: skip
         assert read(out)["image"].tolist() == ["caf\\udce9.png"]
+
+
+def test_what_macos_puts_beside_an_image_is_none(files, tmp_path):
+    for name in ("b.png", "._b.png"):
+        shutil.copy(files / "good.png", tmp_path / name)
+    assert [row.image for row in read_rows(tmp_path)] == ["b.png"]
+
+
+def test_of_two_that_write_one_file_the_first_wins(tmp_path):
+    path = tmp_path / "out.csv"
+    late = written(path)
+    late.__enter__()(pd.DataFrame({"a": [2]}))
+    with written(path) as early:
+        early(pd.DataFrame({"a": [1]}))
+    with pytest.raises(UserError, match="is there already"):
+        late.__exit__(None, None, None)
+    assert path.read_text() == "a\n1\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("prompt_length", 10**9), ("prompt_depth", "2"), ("vit", 5), ("task", []), ("thaw", [{}]),
+    ("class_names", 3), ("activation", {}),
+])  # fmt: skip
+def test_an_identity_that_no_run_writes_is_refused(key, value, run_folder, tmp_path):
+    (best,) = run_folder.glob("*best.pt")
+    checkpoint = torch.load(best, weights_only=True)
+    checkpoint["identity"] |= {key: value}
+    torch.save(checkpoint, tmp_path / "epoch-odd.pt")
+    with pytest.raises(UserError, match=r"epoch-odd.pt (was made with|has an identity)"):
+        clip.load(tmp_path / "epoch-odd.pt")

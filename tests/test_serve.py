@@ -8,15 +8,18 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import clip
+from clip.pixels import square
 from clip.prediction.server import MOST_BODY, MOST_BYTES, PAGE
 from tests import predicting as p
 from tests.browser import Browser, find_chromium
 from tests.conftest import ROOT
 from tests.test_predict_faults import png
+from vilt.utils import raw
 
 CLASSES = [f"class {i}" for i in range(23)]
 TEXT = "horror number 3"
@@ -112,6 +115,36 @@ def test_what_it_refuses_is_said_in_words(body, headers, status, words, port):
     assert words in said["error"]
 
 
+def test_a_body_at_a_wrong_address_is_read_away_and_answered(port):
+    body = b" " * (MOST_BODY + 1)  # had it been looked at, it would be too long
+    reply, _ = request(port, "POST", "/other", body, **{"Content-Type": "application/json"})
+    assert reply.status == 404
+    assert ask(port, body, Host="evil.example")[0] == 404
+
+
+def turned(colours):
+    """A wide image of two colours which EXIF says to show upright."""
+    image = Image.new("RGB", (64, 32), colours[0])
+    image.paste(colours[1], (32, 0, 64, 32))
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def test_an_image_is_predicted_as_it_is_stored_whatever_exif_says(port):
+    data = turned(("red", "blue"))
+    with Image.open(io.BytesIO(data)) as image:
+        plain = io.BytesIO()
+        Image.fromarray(np.asarray(image)).save(plain, "PNG")
+    assert raw.stored(data, lambda image: square(image, 16)) == raw.stored(
+        plain.getvalue(), lambda image: square(image, 16)
+    )
+    both = [ask(port, {"image": encoded(each)})[1] for each in (data, plain.getvalue())]
+    assert both[0] == both[1]
+
+
 def test_a_bomb_is_refused_before_it_is_decoded(port, tmp_path):
     png(tmp_path / "bomb.png", 60_000)
     status, said = ask(port, {"image": encoded((tmp_path / "bomb.png").read_bytes())})
@@ -181,6 +214,7 @@ def test_errors_stand_on_the_page_in_words(browser, tmp_path):
         file.truncate(MOST_BYTES + 1)
     browser.choose_file("#file", tmp_path / "large.png")
     browser.wait("document.getElementById('error').textContent.includes('over 10 MB')")
+    assert browser.js("at('answer').hidden && at('preview').hidden")
     browser.js("document.getElementById('clear').click()")
     browser.wait("document.getElementById('error').hidden")
     assert status(browser) == "Give an image, a text, or both."
@@ -216,3 +250,29 @@ def test_a_dropped_file_is_read_and_named_and_dropped_words_are_the_browsers(bro
     assert browser.js(DROP.replace("HELD", file)) == [False, False]  # else the page would go
     browser.wait("document.querySelector('tbody td[data-state=text] i')")
     assert browser.js("at('file').files[0].name") == "mine.png"
+
+
+def test_the_page_shows_an_image_as_it_is_predicted(browser, tmp_path):
+    (tmp_path / "turned.jpeg").write_bytes(turned(("red", "blue")))
+    browser.choose_file("#file", tmp_path / "turned.jpeg")
+    browser.wait("at('preview').complete && at('preview').naturalWidth")
+    assert browser.js("at('preview').offsetWidth > at('preview').offsetHeight")
+
+
+def test_an_answer_to_an_older_question_is_not_shown(browser, poster, tmp_path):
+    (tmp_path / "poster.png").write_bytes(poster)
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    browser.js("(() => { const real = fetch; window.fetch = async (...given) => {"
+               "await new Promise(go => { window.letGo = go; });"
+               "return real(...given); }; })()")  # fmt: skip
+    browser.choose_file("#file", tmp_path / "poster.png")
+    browser.wait("window.letGo")
+    browser.choose_file("#file", tmp_path / "large.png")
+    browser.wait("at('error').textContent.includes('over 10 MB')")
+    browser.js("letGo()")
+    browser.wait("!asking")
+    assert browser.js("at('answer').hidden && at('error').textContent.includes('over 10 MB')")
+    (tmp_path / "notes.txt").write_text("words")
+    browser.choose_file("#file", tmp_path / "notes.txt")
+    browser.wait("at('error').textContent.startsWith('notes.txt is no image')")

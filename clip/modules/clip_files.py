@@ -39,8 +39,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is damaged or holds something else than named tensors.
     """
-    read = next(read for recognises, read in FORMATS if recognises(path))
     try:
+        read = next(read for recognises, read in FORMATS if recognises(path))
         content = read(path)
     except UserError:
         raise

@@ -71,6 +71,6 @@ def _name(partial: Path, path: Path) -> None:
     """Give a file its name unless somebody else has taken it since ``check_output``."""
     try:
         os.link(partial, path)
-    except OSError:  # a disk without links knows no such step
+    except OSError:  # it is there, or a disk without links knows no such step
         check_output(path)
         os.replace(partial, path)

@@ -16,6 +16,7 @@ from clip.prediction.samples import FORMATS
 
 COLUMNS = ("image", "text")
 PARQUET_ROWS = 256  # read at once
+SMALL, MOST_PACKED = 2**26, 1000  # bytes of a parquet column, and how far larger ones may unfold
 MAC = "._"  # what macOS puts beside each file in archives and on other systems' disks
 
 
@@ -87,11 +88,23 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         _check_columns(names, path)
+        _refuse_bomb(path, file.metadata)
         number = 0
         for batch in file.iter_batches(PARQUET_ROWS, columns=[c for c in COLUMNS if c in names]):
             for found in batch.to_pylist():
                 number += 1
                 yield _row(number, found)
+
+
+def _refuse_bomb(path: Path, about: pq.FileMetaData) -> None:
+    groups = map(about.row_group, range(about.num_row_groups))
+    for part in (group.column(i) for group in groups for i in range(about.num_columns)):
+        size = part.total_uncompressed_size
+        if size > max(SMALL, MOST_PACKED * part.total_compressed_size):
+            raise UserError(
+                f"input={path} unpacks {part.total_compressed_size:,} bytes of "
+                f"{part.path_in_schema} to {size:,}, which no table needs; write it again"
+            )
 
 
 def _read_folder(path: Path) -> Iterator[Row]:

@@ -18,6 +18,7 @@ SPLIT = "split"
 SPLITS = {"train": "train", "val": "val", "dev": "val", "test": "test"}
 SEPARATOR = "|"  # between the labels of one csv cell
 ROWS_READ = 1024  # rows of a parquet file in memory
+SMALL, MOST_PACKED = 2**26, 1000  # bytes of a parquet column, and how far larger ones may unfold
 
 Record = dict[str, Any]
 
@@ -118,9 +119,21 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
 def _read_parquet(path: Path) -> Iterator[Record]:
     with pq.ParquetFile(path) as file:
         _refuse_repeats(path, file.schema_arrow.names)
+        _refuse_bomb(path, file.metadata)
         wanted = [name for name in file.schema_arrow.names if name in (*COLUMNS, SPLIT)]
         for batch in file.iter_batches(ROWS_READ, columns=wanted):
             yield from batch.to_pylist()
+
+
+def _refuse_bomb(path: Path, about: pq.FileMetaData) -> None:
+    groups = map(about.row_group, range(about.num_row_groups))
+    for part in (group.column(i) for group in groups for i in range(about.num_columns)):
+        size = part.total_uncompressed_size
+        if size > max(SMALL, MOST_PACKED * part.total_compressed_size):
+            raise RawDataError(
+                f"{path} unpacks {part.total_compressed_size:,} bytes of {part.path_in_schema} to "
+                f"{size:,}, which no table of texts needs; write it again"
+            )
 
 
 READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

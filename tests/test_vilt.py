@@ -13,7 +13,7 @@ from clip.modules import build_model
 from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.single_stream import PromptedViLT, ViltSettings, blank
 from clip.modules.vilt_layouts import HUGGING_FACE, ORIGINAL, from_layout, stretch
-from clip.modules.vilt_weights import load_vilt
+from clip.modules.vilt_weights import load_vilt, positions_of
 from clip.modules.word_pieces import WordPieces
 from clip.transforms import ViltTransform
 from tests import tiny_vilt
@@ -119,6 +119,8 @@ def test_text_positions_are_stretched():
     wanted = [[0.0, 10.0], [0.25, 15.0], [0.75, 25.0], [1.0, 30.0]]
     assert stretch(two, 4).tolist() == wanted
     assert stretch(two, 2) is two
+    lengths = [positions_of(ViltSettings(), task) for task in ("mmimdb", "food101", "hatememes")]
+    assert lengths == [1024, 512, 128]
 
 
 def test_an_empty_text_keeps_its_ends():

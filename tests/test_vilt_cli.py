@@ -2,11 +2,15 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
-from clip.missing import MISSING_TYPES
+from clip.datasets import DATASETS, ArrowDataset
+from clip.missing import MISSING_IMAGE, MISSING_TYPES
+from clip.transforms import ViltTransform
 from tests import tiny, tiny_vilt
 from tests.conftest import SIZES, shell
 from tests.predicting import call
@@ -35,7 +39,8 @@ def common(arrow_folder, vilt_folder):
 def trained(common, tmp_path_factory):
     """A DCP run on ViLT through the real command line: its output and its folder."""
     log_dir = tmp_path_factory.mktemp("runs")
-    done = shell("with", "task_finetune_mmimdb", *common, "backbone=vilt", f"log_dir={log_dir}")
+    done = shell("with", "task_finetune_mmimdb", *common, "backbone=vilt", f"log_dir={log_dir}",
+                 "vilt.max_text_len=60")  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout, log_dir / "finetune_mmimdb_dcp_train_both0.7_seed0" / "version_0"
 
@@ -44,9 +49,22 @@ def test_a_run_names_its_backbone(trained):
     said, folder = trained
     record = json.loads((folder / "run.json").read_text())
     assert record["identity"]["backbone"] == "vilt"
-    assert record["identity"]["vilt.max_text_len"] == 1024
+    assert record["identity"]["vilt.max_text_len"] == 60
     assert "stream.pooler.weight" in record["trainable"]
     assert "parameters train" in said
+
+
+def test_a_missing_image_keeps_its_shape_and_is_not_decoded(arrow_folder):
+    dataset = ArrowDataset(
+        *DATASETS["mmimdb"].find(arrow_folder, "test"), text_column="plots", num_classes=23,
+        transform=ViltTransform(64), tokenize=lambda texts: torch.tensor([[1] for _ in texts]),
+    )  # fmt: skip
+    assert dataset[0]["image"].shape == (3, 96, 64)  # of 20 x 30 pixels
+    dataset.set_missing(np.full(len(dataset), MISSING_IMAGE))
+    assert dataset[0]["image"].shape == (3, 96, 64)
+    assert not dataset[0]["image"].any()
+    dataset.real = dataset.missing
+    assert dataset[0]["image"].shape == (3, 64, 64)
 
 
 def test_a_sweep_equals_the_separate_tests(trained, arrow_folder, tmp_path, capsys):

@@ -8,6 +8,7 @@ import shutil
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 import clip

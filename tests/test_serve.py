@@ -270,8 +270,11 @@ def test_an_answer_to_an_older_question_is_not_shown(browser, poster, tmp_path):
     browser.wait("window.letGo")
     browser.choose_file("#file", tmp_path / "large.png")
     browser.wait("at('error').textContent.includes('over 10 MB')")
+    browser.js("(() => { window.drawn = 0; const real = draw;"
+               "draw = () => { drawn += 1; real(); }; })()")  # fmt: skip
     browser.js("letGo()")
     browser.wait("!asking")
+    assert browser.js("drawn") == 0
     assert browser.js("at('answer').hidden && at('error').textContent.includes('over 10 MB')")
     (tmp_path / "notes.txt").write_text("words")
     browser.choose_file("#file", tmp_path / "notes.txt")

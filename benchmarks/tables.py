@@ -156,10 +156,10 @@ def backbones(results: dict[str, Any]) -> str:
         "`clip` is ViT-B/16 at 224x224, `vilt` is ViLT-B/32 at 384x384; 36 prompt tokens, depth 6, "
         "23 classes, float32, random\nweights. A training step of 4 samples, 8 of 12 incomplete, "
         "missing both, texts of about 50 words. Seconds are\nprocessor time of one thread; ratios "
-        "are to the baseline `none` of the same backbone. "
-        "FLOPs are those of the very batches that are timed. On ViLT a missing modality goes "
-        "through\nthe network as a dummy, so that incomplete samples save little; its pooler "
-        "trains with every method. The memory is\nwhat a first step adds at its peak.",
+        "are to the baseline `none` of the same backbone, whose own row tells the\nnoise. FLOPs "
+        "are those of the very batches that are timed. On ViLT a missing modality goes through the "
+        "network as\na dummy, so that incomplete samples save little; its pooler trains with every "
+        "method. The memory is what a first\nstep adds at its peak.",
         table(("backbone", "method", "trains", "step, GFLOP", "ratio", "step, s", "ratio",
                "peak, MB"), rows),
         "What ViLT's economies bring: DCP's step without them against the step with all. All but "

@@ -205,8 +205,8 @@ def fuzz(results: list[dict[str, Any]]) -> str:
     faults = sum(len(row["faults"]) for row in results)
     return "\n\n".join((
         "Files of each kind are spoiled at random and read. Refused: with one line that names the\n"
-        "file. Crash: any other end of the reader. Hang: no end in time. Memory is what a reader's\n"
-        "process adds at its peak; an image may have up to 89 million pixels.",
+        "file. Crash: any other end of the reader. Hang: no end in time. Memory is what a\n"
+        "reader's process adds at its peak; images have up to 89 million pixels.",
         table(head, rows),
         f"In all {inputs:,} inputs, {faults} faults.",
     ))  # fmt: skip

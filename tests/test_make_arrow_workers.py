@@ -10,7 +10,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests import raw_data
 from tests.converter import ROOT, command, convert
@@ -69,8 +71,9 @@ def waiting(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, set[int], Path]]
     pipe = root / "images/0000022.jpeg"
     pipe.unlink()
     os.mkfifo(pipe)
+    python, _, *arguments = command("mmimdb", root, target, "--num_workers", 2)
     run = subprocess.Popen(
-        command("mmimdb", root, target, "--num_workers", 2),
+        [python, "-m", "tests.slow_disk", *arguments],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         start_new_session=True,  # so that ctrl-C can be sent to all its processes, as a shell does
@@ -161,11 +164,17 @@ def test_a_worker_needs_neither_torch_nor_pyarrow() -> None:
     assert done.stdout == "set()\n"
 
 
+def waits_at(pipe: Path, image: Image.Image) -> np.ndarray:
+    """Pixels of an image; those of a square one never come."""
+    return np.asarray(pipe.open("rb").read() if image.width == image.height else image)
+
+
 def test_a_reader_that_is_left_early_ends_its_workers(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", 1)
-    os.mkfifo(tmp_path / "pipe.png")
-    names = ["a.png"] * ROWS_A_CALL + ["pipe.png"] * (ROWS_A_CALL * CALLS_AHEAD)
-    with Reader(num_workers=1) as reader:
+    draw(tmp_path / "slow.png", 1, size=(5, 5))
+    os.mkfifo(tmp_path / "pipe")
+    names = ["a.png"] * ROWS_A_CALL + ["slow.png"] * (ROWS_A_CALL * CALLS_AHEAD)
+    with Reader(partial(waits_at, tmp_path / "pipe"), num_workers=1) as reader:
         next(reader.items(Unread(tmp_path, name, {}) for name in names))
         assert workers(os.getpid())
     until(lambda: not workers(os.getpid()))

@@ -24,7 +24,7 @@ demo: $(VENV)/run  ## The whole job in minutes on generated data: no network but
 test: $(VENV)/develop  ## Lint and all tests, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 docs-check: $(VENV)/develop  ## Run the commands of all pages, on tiny data
 	$(BIN)/python -W ignore::UserWarning -m tests.docs_check

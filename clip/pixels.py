@@ -6,7 +6,25 @@ from PIL import Image
 # What Pillow decodes by itself; others, such as EPS, would start programs of this machine.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS
+SCAN, MOST_SCANS = b"\xff\xda", 100  # a marker, never among a JPEG's numbers; encoders write ten
 LONGEST_SIDE = 64  # times the short side; beyond it the resized image would fill the memory
+
+
+class TooManyScansError(Exception):
+    """A JPEG that would be decoded for hours."""
+
+
+def _check_scans(image: Image.Image) -> None:
+    """Refuse a progressive JPEG that passes over the whole image again and again."""
+    file = getattr(image, "fp", None)  # none once it is decoded
+    if image.format != "JPEG" or file is None:
+        return
+    place = file.tell()
+    file.seek(0)
+    scans = file.read().count(SCAN)
+    file.seek(place)
+    if scans > MOST_SCANS:
+        raise TooManyScansError
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -18,9 +36,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         Image.DecompressionBombError: over ``MOST_PIXELS``, which Pillow by itself only warns of;
             nothing has been decoded.
+        TooManyScansError: likewise.
     """
     if image.width * image.height > MOST_PIXELS:
         raise Image.DecompressionBombError(f"over {MOST_PIXELS:,} pixels")
+    _check_scans(image)
     if image.mode.startswith(("I", "F")):
         grey = np.array(image, dtype=np.float32)
         top = 65535 if grey.max(initial=0) > 255 else 255

@@ -129,7 +129,7 @@ def test_figure_5_trains_on_complete_data():
         ({"grid": {"method": {"a": 1}}}, ["grid.method.a=1"]),
         ({"grid": {"seed": {"a": {}}}}, ["seed", "column"]),
         ({"grid": None, "runs": [{"at": {"a": 1}}]}, ["runs[0].settings is missing"]),
-        ({"grid": None, "runs": [{"at": {"a": 1}, "settings": {}}] * 2}, ["two runs"]),
+        ({"grid": None, "runs": [{"at": {"a": 1}, "settings": {}} for _ in "12"]}, ["two runs"]),
         ({"read": {"splits": ["dev"]}}, ["read.splits", "val, test"]),
         ({"read": {"splits": ["val"], "cases": {"types": ["text"]}}}, ["read.cases.ratios"]),
         (
@@ -146,7 +146,10 @@ def test_figure_5_trains_on_complete_data():
         ({"published": [{"method": "DCP", "value": 1}]}, ["published[0]", "split"]),
         ({"published": [{"method": "DPC", "split": "val", "value": 1}]}, ["method='DPC'"]),
         ({"published": [{"method": "DCP", "split": "val", "value": "?"}]}, ["value='?'"]),
-        ({"published": SMALL["published"] * 2}, ["published[1]", "second"]),
+        (
+            {"published": copy.deepcopy(SMALL["published"]) + SMALL["published"]},
+            ["published[1]", "second"],
+        ),
     ],
 )
 def test_a_wrong_file_is_one_line_that_names_file_and_key(changes, words, tmp_path):

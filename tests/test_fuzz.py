@@ -29,7 +29,9 @@ from clip.experiments.reading import load_experiment
 from clip.modules.clip_checks import whole_clip
 from clip.modules.clip_files import read_tensors
 from clip.pixels import square
+from clip.prediction.samples import read_sample
 from clip.prediction.sources import read_rows
+from clip.transforms import ClipTransform
 from tests import raw_data
 from tests.own_data import write_manifest
 from tests.test_manifest import three
@@ -172,6 +174,23 @@ def test_an_image_over_the_limit_is_refused_undecoded_by_all(mode, tmp_path):
         raw.stored(bytes(data), None)
     with Image.open(io.BytesIO(data)) as image, pytest.raises(Image.DecompressionBombError):
         square(image, 8)
+
+
+def test_a_jpeg_of_endless_scans_is_refused_undecoded(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64)).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    for times, refused in ((50, False), (200, True)):
+        path = tmp_path / "a.jpeg"
+        path.write_bytes(data[:-2] + scan * times + data[-2:])
+        report = raw.with_image(tmp_path, "a.jpeg", {})
+        assert (report == raw.Skipped("image has too many scans", "a.jpeg")) == refused
+        if not refused:
+            assert read_sample(path, None, "", ClipTransform(8)).image is not None
+            continue
+        with pytest.raises(UserError, match="TooManyScans"):
+            read_sample(path, None, "", ClipTransform(8))
 
 
 def test_a_parquet_file_that_unfolds_is_refused_by_both_its_readers(tmp_path):

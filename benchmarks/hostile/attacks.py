@@ -86,6 +86,15 @@ def largest_images() -> Iterator[bytes]:
         yield out.getvalue()
 
 
+def endless_jpegs() -> Iterator[bytes]:
+    """Repeat the last scan of a progressive JPEG; each takes as long as the whole image."""
+    out = io.BytesIO()
+    Image.new("L", (SIDE, SIDE)).save(out, "JPEG", progressive=True)
+    data = out.getvalue()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    yield from (data[:-2] + scan * times + b"\xff\xd9" for times in (20, 80_000))
+
+
 def odd_arrows() -> Iterator[bytes]:
     """Write arrow files with columns of other types, and compressed ones."""
     good = {"image": pa.array([b"a", b""], pa.binary()), "text": pa.array([["a"], [None]]),
@@ -145,6 +154,7 @@ def odd_tensors() -> Iterator[bytes]:
 
 OF_KIND: dict[str, Callable[[], Iterator[bytes]]] = {
     ".png": largest_images,
+    ".jpeg": endless_jpegs,
     ".arrow": odd_arrows,
     ".parquet": odd_parquets,
     ".pt": odd_tensors,

@@ -209,7 +209,10 @@ class PromptedViLT(PromptedModel):
     def features(
         self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Extents | None = None
     ) -> Tensor:
-        """Encode pairs, dummies among them; see ``PromptedModel.features``."""
+        """Encode pairs, dummies among them; see ``PromptedModel.features``.
+
+        Without ``present`` no image has padding: all are as large as the batch.
+        """
         ids = torch.where((missing_type == MISSING_TEXT)[:, None], blank(tokens), tokens)
         sizes = torch.tensor(image.shape[2:], device=image.device).expand(len(image), 2)
         here = present or measure(sizes, ids, missing_type)

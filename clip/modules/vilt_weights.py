@@ -20,6 +20,7 @@ from clip.modules.word_pieces import VOCABULARIES, WordPieces
 POSITIONS = {"mmimdb": 1024, "food101": 512, "hatememes": 128}  # of a text, as MMP was published
 OTHERWISE = 512
 ACTIVATION = "gelu"
+PATCH = 32  # pixels; the transform rounds to multiples of it
 BESIDE = (*VOCABULARIES, "config.json", "tokenizer_config.json")
 
 
@@ -84,6 +85,8 @@ def whole_vilt(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     sizes = ViltSizes.of(state)
     if sizes.width % HEAD_WIDTH:
         raise UserError(f"it is {sizes.width} wide; ViLT's are multiples of {HEAD_WIDTH}")
+    if sizes.patch != PATCH:
+        raise UserError(f"its patches are {sizes.patch} pixels wide; images are made for {PATCH}")
     with torch.device("meta"):
         wanted = JointTransformer(sizes, ACTIVATION).state_dict()
     check_whole(state, wanted, "ViLT")

@@ -16,6 +16,7 @@ from PIL import Image
 
 NAMES_SHOWN = 3
 LONGEST_NAME = 100  # letters of a name in a report
+SCAN, MOST_SCANS = b"\xff\xda", 100  # as clip.pixels has them
 MOST_BYTES = 2**30  # of an image file: the largest image that is decoded is smaller unpacked
 # As clip.pixels has them, which this package does not know: Pillow decodes these by itself, while
 # others, such as EPS, would start programs of this machine.
@@ -177,10 +178,14 @@ def stored(data: bytes, pixels: Pixels | None) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(BytesIO(data), formats=FORMATS) as image:
+                if image.format == "JPEG" and data.count(SCAN) > MOST_SCANS:
+                    raise BadImage("image has too many scans")  # it would be decoded for hours
                 image.load()
                 return ppm(pixels(image)) if pixels else data
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(f"image has over {Image.MAX_IMAGE_PIXELS} pixels") from None
+    except BadImage:
+        raise
     except Exception:  # noqa: BLE001 - decoders raise anything on broken files; none ends the run
         raise BadImage("image is unreadable") from None
 

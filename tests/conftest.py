@@ -1,5 +1,6 @@
 """A tiny CLIP and tiny arrow files, made once, and the command line."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from clip.modules.clip_weights import load_clip
 from tests import raw_data, tiny
 from vilt.utils import write_food101, write_hatememes
 
+if sys.version_info < (3, 12):  # setuptools fails where somebody has imported distutils before it
+    os.environ.setdefault("SETUPTOOLS_USE_DISTUTILS", "stdlib")
 ROOT = Path(__file__).resolve().parents[1]
 CPU = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}  # as runs.devices gives it
 SIZES = {"train": 24, "dev": 9, "test": 12}

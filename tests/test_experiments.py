@@ -1,7 +1,6 @@
 """Experiments as data: what the files hold, how they become runs, what a run is known by."""
 
 import copy
-import json
 import math
 from dataclasses import replace
 
@@ -60,8 +59,7 @@ def written(folder, **changes):
     """SMALL in a file, with some keys changed or, if None, taken out."""
     content = {k: v for k, v in (copy.deepcopy(SMALL) | changes).items() if v is not None}
     path = folder / "small.yaml"
-    own = json.loads(json.dumps(content))  # no value twice, which would be written as an alias
-    path.write_text(yaml.safe_dump(own, sort_keys=False))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 

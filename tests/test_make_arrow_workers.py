@@ -98,7 +98,7 @@ def test_a_stopped_run_leaves_no_part_and_no_process(waiting: tuple, stop: signa
     else:
         run.send_signal(stop)
     _, errors = run.communicate(timeout=WAIT)
-    assert run.returncode == {signal.SIGTERM: 143, signal.SIGINT: 1}[stop]
+    assert run.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[stop]
     assert b"Traceback" not in errors
     assert not any(map(alive, own))
     assert [path.name for path in target.iterdir()] == ["mmimdb_train.arrow"]

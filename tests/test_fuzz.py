@@ -44,7 +44,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*decompression bomb", "ignore:.*torch.jit.script", "ignore:.*Truncated File Read"
 )
 QUICK = [name for name in READERS if name != "arrow, as a picture"]
-PROPERTY = settings(deadline=None, max_examples=20, database=None,
+PROPERTY = settings(deadline=None, max_examples=15, database=None,
                     suppress_health_check=list(HealthCheck))  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clip import micro_batch, runs
+from clip import micro_batch, run_folder, runs
 from clip.config_rules import RULES
 from clip.datamodules import MissingModalityDataModule
 from clip.datasets import DATASETS
@@ -236,5 +236,5 @@ def run_record(module: MissingAwarePromptModule, config: dict[str, Any]) -> dict
     trainable = {name: sizes[name] for name in module.model.trainable_names()}
     count, total = sum(trainable.values()), sum(sizes.values())
     print(f"{count:,} of {total:,} parameters train ({100 * count / total:.2f} %)")
-    return {"git_commit": runs.git_commit(), "config": config, "identity": module.identity,
+    return {"git_commit": run_folder.git_commit(), "config": config, "identity": module.identity,
             "trainable": trainable, "total_parameters": total}  # fmt: skip

@@ -1,6 +1,7 @@
 """The folder of a run: claimed by one run alone, with a log that is always whole."""
 
 import csv
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -83,3 +84,17 @@ def loggers(log_dir: str, name: str) -> list[Logger]:
     if any(find_spec(name) for name in TENSORBOARDS):
         out.append(TensorBoardLogger(log_dir, name=name, version=version))
     return out
+
+
+def git_commit() -> str:
+    """Name the commit of this checkout, "+changes" if it is not clean, "unknown" outside git."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True,
+                              check=True).stdout.strip()  # fmt: skip
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

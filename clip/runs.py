@@ -6,7 +6,6 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -213,20 +212,6 @@ def _finite(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}
     return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def git_commit() -> str:
-    """Name the commit of this checkout, "+changes" if it is not clean, "unknown" outside git."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True,
-                              check=True).stdout.strip()  # fmt: skip
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def devices(num_gpus: int, precision: str) -> dict[str, Any]:

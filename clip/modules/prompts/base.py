@@ -155,8 +155,9 @@ class PromptMethod(nn.Module):
             ``vision_transformer_prompts`` takes them.
         """
         return [
-            layer[missing_type] if isinstance(layer, Tensor)
-            else type(layer)(*(part[missing_type] for part in layer)) for layer in cases[name]
+            of_cases(layer, missing_type) if isinstance(layer, Tensor)
+            else type(layer)(*(of_cases(part, missing_type) for part in layer))
+            for layer in cases[name]
         ]  # fmt: skip
 
     def heads(self, features: Tensor, classifier: nn.Module) -> list[tuple[float, Tensor]]:
@@ -187,6 +188,15 @@ def settings_of(owner: str, settings: type, given: Any) -> Any:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise UserError(f"{owner}.{key} is no setting of {owner}; {has}")
     return settings(**given)
+
+
+def of_cases(sets: Tensor, missing_type: Tensor) -> Tensor:
+    """Give each sample the set of its missing case: (3, P, D) and (B,) to (B, P, D).
+
+    Not by brackets: their backward pass adds the samples in the order in which threads arrive, so
+    that no two runs would be equal.
+    """
+    return sets.index_select(0, missing_type)
 
 
 def initial_prompt(*shape: int) -> nn.Parameter:

@@ -23,6 +23,7 @@ from clip.modules.prompts.base import (
     check_choice,
     check_whole,
     initial_prompt,
+    of_cases,
 )
 from clip.modules.prompts.dcp_parts import (
     EACH_CASE,
@@ -181,8 +182,8 @@ class DeepCorrelatedPrompts(PromptMethod):
         return out
 
     def _correlated(self) -> CasePrompts:
-        image = self.initial[IMAGE][self.image_rows].chunk(self.free_layers, dim=1)
-        text = self.initial[TEXT][self.text_rows].chunk(self.free_layers, dim=1)
+        image = of_cases(self.initial[IMAGE], self.image_rows).chunk(self.free_layers, dim=1)
+        text = of_cases(self.initial[TEXT], self.text_rows).chunk(self.free_layers, dim=1)
         made = {IMAGE: list(image), TEXT: list(text)}  # (3, P, D_image) and (3, P, D_text) a layer
         now = {tower: layers[-1] for tower, layers in made.items()}
         if not self.formulas.free_input:

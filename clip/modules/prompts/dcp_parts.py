@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Attention, bottleneck
-from clip.modules.prompts.base import IMAGE, TEXT, initial_prompt
+from clip.modules.prompts.base import IMAGE, TEXT, initial_prompt, of_cases
 
 EACH_CASE = (COMPLETE, MISSING_TEXT, MISSING_IMAGE)
 
@@ -92,7 +92,9 @@ class DynamicPrompts(nn.Module):
     ) -> Tensor:
         """Turn X_0 (B, L, D), of which (B, L) may be seen, and the cases (B,) into (B, P, D)."""
         seen = None if visible is None else visible[:, None]
-        return self.refine(self.attention(self.queries[missing_type], tokens, visible=seen))
+        return self.refine(
+            self.attention(of_cases(self.queries, missing_type), tokens, visible=seen)
+        )
 
 
 class PooledPrompts(nn.Module):

@@ -13,13 +13,12 @@ from PIL import Image
 
 import clip
 from clip.errors import UserError
-from clip.pixels import MOST_PIXELS
 from clip.prediction.outputs import written
 from clip.prediction.sources import read_rows
 from tests import predicting as p
 from tests.messages import IMAGES
 from tests.predicting import call
-from tests.wrong_files import png
+from tests.wrong_files import inputs
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +35,7 @@ def model(run_folder):
 def files(tmp_path_factory):
     """Good and bad files."""
     folder = tmp_path_factory.mktemp("files")
-    Image.new("RGB", (30, 20), "red").save(folder / "good.png")
-    data = (folder / "good.png").read_bytes()
-    (folder / "cut.png").write_bytes(data[: len(data) // 2])
-    (folder / "notes.png").write_text("no image")
-    png(folder / "warned.png", int(MOST_PIXELS**0.5) + 2)  # Pillow only warns of this one
-    png(folder / "bomb.png", int((3 * MOST_PIXELS) ** 0.5))
+    inputs(folder)
     return folder
 
 

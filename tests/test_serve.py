@@ -18,7 +18,7 @@ from clip.prediction.server import MOST_BODY, MOST_BYTES, PAGE
 from tests import predicting as p
 from tests.browser import Browser, find_chromium
 from tests.conftest import ROOT
-from tests.test_predict_faults import png
+from tests.wrong_files import png
 from vilt.utils import raw
 
 CLASSES = [f"class {i}" for i in range(23)]

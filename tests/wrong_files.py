@@ -28,7 +28,7 @@ def write(folder: Path, arrow: Path, clip: Path, checkpoint: Path) -> Path:
     _tables(folder)
     _raw(folder / "raw")
     _manifests(folder)
-    _inputs(folder)
+    inputs(folder)
     experiment_files.write(folder)
     (folder / "list.yaml").write_text("- a list\n")
     (folder / "open.yaml").write_text("title: {\n")
@@ -136,7 +136,7 @@ def _manifests(folder: Path) -> None:
     write_manifest(folder / "label.jsonl", [row | {"label": True}])
 
 
-def _inputs(folder: Path) -> None:
+def inputs(folder: Path) -> None:
     """What predict cannot read."""
     Image.new("RGB", (30, 20), "red").save(folder / "good.png")
     data = (folder / "good.png").read_bytes()

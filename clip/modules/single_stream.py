@@ -26,7 +26,7 @@ PAD = 0  # the id behind a text's end
 WHITE = 1.0  # of a dummy image, normalised
 EPS, TEXT_EPS = 1e-6, 1e-12  # of the norms in the blocks, and of BERT's embeddings
 SEGMENT, TEXT_TYPE, IMAGE_TYPE = 0, 0, 1  # rows of learned vectors
-ASPECT = 5 / 3  # of the largest image
+ASPECT = 1333 / 800  # of the largest image, as its transform has it
 
 
 class Extents(NamedTuple):

@@ -16,10 +16,8 @@ from clip.prediction.samples import FORMATS
 
 COLUMNS = ("image", "text")
 PARQUET_ROWS = 256  # read at once
-SMALL, MOST_PACKED = (
-    2**26,
-    1000,
-)  # bytes of a parquet file unpacked, and how far a larger one may unfold
+SMALL = 2**26  # bytes that any parquet file may unpack to
+MOST_PACKED = 1000  # times its size, beyond that
 MAC = "._"  # what macOS puts beside each file in archives and on other systems' disks
 
 

@@ -18,10 +18,8 @@ SPLIT = "split"
 SPLITS = {"train": "train", "val": "val", "dev": "val", "test": "test"}
 SEPARATOR = "|"  # between the labels of one csv cell
 ROWS_READ = 1024  # rows of a parquet file in memory
-SMALL, MOST_PACKED = (
-    2**26,
-    1000,
-)  # bytes of a parquet file unpacked, and how far a larger one may unfold
+SMALL = 2**26  # bytes that any parquet file may unpack to
+MOST_PACKED = 1000  # times its size, beyond that
 
 Record = dict[str, Any]
 

@@ -17,10 +17,8 @@ ODD = 9  # samples: two processes get five and four, which are two batches and o
 def twice(*arguments):
     """The command line, started by torchrun in two processes."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run([*launch, str(ROOT / "run.py"), *map(str, arguments)], cwd=ROOT,
+    return subprocess.run([*launch, str(ROOT / "run.py"), *map(str, arguments)], cwd=ROOT,
                           capture_output=True, text=True, timeout=300)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def only(folder, pattern):
@@ -41,8 +39,9 @@ def test_two_processes_equal_one(odd_settings, tmp_path):
               "val_check_interval=1.0"]  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
     assert shell(*common, f"log_dir={one}").returncode == 0
-    out = twice(*common, f"log_dir={two}").stdout
-    assert out.count("run folder") == 1
+    done = twice(*common, f"log_dir={two}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run folder") == 1
     for name in ("train/loss", "val/loss", "val/F1_Macro", "val/mAP"):
         found, wanted = (
             pd.read_csv(only(folder, "d_*/version_0/metrics.csv"))[name].dropna().to_numpy()
@@ -57,9 +56,22 @@ def test_two_processes_equal_one(odd_settings, tmp_path):
     test = ["with", "task_finetune_mmimdb", *odd_settings, f"load_path={one}", "test_only=True",
             "exp_name=t"]  # fmt: skip
     assert shell(*test, f"log_dir={one}").returncode == 0
-    twice(*test, f"log_dir={two}")
+    assert twice(*test, f"log_dir={two}").returncode == 0
     scores = [json.loads(only(folder, "t_*/version_0/metrics.json").read_text())
               for folder in (one, two)]  # fmt: skip
     assert scores[0].pop("input_ignored") == scores[1].pop("input_ignored")
     assert scores[0].pop("missing_tables") == scores[1].pop("missing_tables")
     assert scores[1] == pytest.approx(scores[0], abs=1e-6)
+
+
+def test_a_loss_that_is_no_number_is_named_by_all_processes(settings, tmp_path):
+    run = tmp_path / "n_dcp_train_both0.7_seed0"
+    (run / "version_0").mkdir(parents=True)
+    done = twice("with", "task_finetune_mmimdb", *settings, "exp_name=n", "learning_rate=1e20",
+                 "warmup_steps=0", "val_check_interval=1.0", f"log_dir={tmp_path}")  # fmt: skip
+    assert done.returncode == 1
+    named = f"the samples of that batch are in {run / 'version_1' / 'nonfinite.json'};"
+    assert done.stderr.count(named) == 2
+    entries = json.loads((run / "version_1" / "nonfinite.json").read_text())
+    assert [entry["process"] for entry in entries] == [0, 1]
+    assert len({sample for entry in entries for sample in entry["sample_ids"]}) == 8

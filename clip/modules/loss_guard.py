@@ -25,7 +25,7 @@ class LossGuard:
         action: one of ``ACTIONS``.
 
     Attributes:
-        folder: where ``nonfinite.json`` goes; None writes nothing.
+        folder: where ``nonfinite.json`` goes, in the first process; None writes nothing.
         found: what was recorded, one entry a micro-batch.
     """
 
@@ -78,9 +78,10 @@ class LossGuard:
                 "sample_ids": samples} | about  # fmt: skip
 
     def _write(self, trainer: pl.Trainer) -> str:
-        if not self.folder:
+        folder = trainer.strategy.broadcast(self.folder)  # the first process alone knows it
+        if not folder:
             return ""
         if trainer.is_global_zero:
             batches = ",\n".join(map(json.dumps, self.found))
-            write_text(self.folder / FILE, f"[\n{batches}\n]\n")
-        return f"the samples of that batch are in {self.folder / FILE}; "
+            write_text(folder / FILE, f"[\n{batches}\n]\n")
+        return f"the samples of that batch are in {folder / FILE}; "

@@ -7,7 +7,6 @@ from safetensors.torch import load_file, save_file
 from transformers import BertTokenizerFast, ViltForMaskedLM
 from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 
-from benchmarks.slow_vilt import SlowViLT
 from clip.errors import UserError
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
@@ -18,6 +17,7 @@ from clip.modules.vilt_weights import load_vilt, positions_of
 from clip.modules.word_pieces import WordPieces
 from clip.transforms import ViltTransform
 from tests import tiny_vilt
+from tests.slow_vilt import SlowViLT
 
 MIXED = [COMPLETE, MISSING_TEXT, MISSING_IMAGE, COMPLETE, MISSING_IMAGE]
 ODD = [(96, 128), (64, 96), (32, 160), (96, 96), (128, 32)]

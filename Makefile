@@ -27,7 +27,7 @@ test: $(VENV)/develop  ## Lint and all tests, as CI runs them
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 docs-check: $(VENV)/develop  ## Run the commands of all pages, on tiny data
-	$(BIN)/python -W ignore::UserWarning -m tests.docs_check
+	$(BIN)/python -W ignore::UserWarning -m tests.docs.check
 
 format: $(VENV)/develop  ## Bring all code into form
 	$(BIN)/ruff check --fix .

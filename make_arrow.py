@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clip.files import in_words
-from clip.pixels import square
+from clip.utils.files import in_words
+from clip.utils.images import square
 from vilt.utils.raw import RawDataError
 from vilt.utils.reader import Reader
 
@@ -63,9 +63,7 @@ def share(text: str) -> float:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; what does not fit together ends the program."""
-    parser = OneLineParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--dataset",
         choices=WRITERS,
@@ -77,9 +75,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="folder of the raw data, laid out as in DATA.md; of a manifest the file itself: "
         ".csv, .jsonl or .parquet",
     )  # fmt: skip
-    parser.add_argument(
-        "--target", type=Path, required=True, help="folder for the arrow files, made if absent"
-    )
+    parser.add_argument("--target", type=Path, required=True, help="folder for the arrow files, made if absent")
     parser.add_argument(
         "--image_size",
         type=partial(at_least, 1),
@@ -112,9 +108,7 @@ def _add_split_options(parser: argparse.ArgumentParser) -> None:
         "--shares", type=share, nargs=3, metavar=("TRAIN", "VAL", "TEST"),
         help="of the rows of a manifest without a column split (default: 0.8 0.1 0.1)",
     )  # fmt: skip
-    parser.add_argument(
-        "--seed", type=partial(at_least, 0), help="of the split that --shares draws (default: 0)"
-    )
+    parser.add_argument("--seed", type=partial(at_least, 0), help="of the split that --shares draws (default: 0)")
 
 
 def _misfit(args: argparse.Namespace) -> str | None:
@@ -146,9 +140,7 @@ def make_arrow(args: argparse.Namespace) -> str:
         return download(args.target, [args.dataset] if args.dataset else list(DOWNLOADED))
     writer = importlib.import_module(f"vilt.utils.{WRITERS[args.dataset]}")
     pixels = partial(square, size=args.image_size) if args.image_size else None
-    return writer.make_arrow(
-        args.root, args.target, Reader(pixels, args.num_workers), **_split_options(args)
-    )
+    return writer.make_arrow(args.root, args.target, Reader(pixels, args.num_workers), **_split_options(args))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

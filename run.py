@@ -15,20 +15,20 @@ warnings.filterwarnings("ignore", message=".*decompression bomb.*")  # refused i
 warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its sampler is
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 
-from clip.arguments import check_arguments, flat  # noqa: E402  sacred warns when it is imported
+from clip.cli.arguments import check_arguments, flat  # noqa: E402  sacred warns when it is imported
 from clip.config import ex  # noqa: E402
-from clip.errors import UserError  # noqa: E402
-from clip.files import NO_LEAVE, NO_ROOM, in_words  # noqa: E402
+from clip.utils.errors import UserError  # noqa: E402
+from clip.utils.files import NO_LEAVE, NO_ROOM, in_words  # noqa: E402
 
 INTERRUPTED = 130  # as a shell tells a SIGINT
 
 
-def guarded(command: str, config: dict[str, Any], run: Any, module: str = "commands") -> None:
+def guarded(command: str, config: dict[str, Any], run: Any, module: str = "cli.commands") -> None:
     """Call a command with checked settings; a mistake of the user ends it in one line."""
     # Only here: torch and Lightning take seconds to import, which --help should not.
     from pytorch_lightning.utilities import rank_zero_only
 
-    from clip.config_rules import validate
+    from clip.cli.schema import validate
 
     function = getattr(import_module(f"clip.{module}"), command)
 
@@ -41,7 +41,7 @@ def guarded(command: str, config: dict[str, Any], run: Any, module: str = "comma
         function(validate(config), given | set(updates) | set(flat(updates)))
     except UserError as error:
         # A loader process puts its traceback in front of the message; the last line is ours.
-        last = str(error).strip().splitlines()[-1].removeprefix("clip.errors.UserError: ")
+        last = str(error).strip().splitlines()[-1].removeprefix("clip.utils.errors.UserError: ")
         raise SystemExit(f"error: {last}") from None
     except OSError as error:
         if error.filename is None and error.errno not in (*NO_ROOM, *NO_LEAVE):
@@ -76,25 +76,25 @@ def once(_config: dict[str, Any], _run: Any) -> None:
 @ex.command
 def predict(_config: dict[str, Any], _run: Any) -> None:
     """Classify image= and text=, either of which may be missing, or all of input= into output=."""
-    guarded("predict", _config, _run, "prediction")
+    guarded("predict", _config, _run, "inference")
 
 
 @ex.command
 def serve(_config: dict[str, Any], _run: Any) -> None:
     """Show what load_path predicts for an image and a text on a page of this machine's own."""
-    guarded("serve", _config, _run, "prediction")
+    guarded("serve", _config, _run, "inference")
 
 
 @ex.command
 def export(_config: dict[str, Any], _run: Any) -> None:
     """Write load_path as graphs that run without this package, one for each missing case."""
-    guarded("export", _config, _run, "prediction")
+    guarded("export", _config, _run, "inference")
 
 
 @ex.command
 def check(_config: dict[str, Any], _run: Any) -> None:
     """Print what a data set holds and draw a few samples, before anybody trains on it."""
-    guarded("check", _config, _run, "data_check")
+    guarded("check", _config, _run, "inspection.check")
 
 
 @ex.command

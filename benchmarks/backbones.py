@@ -21,12 +21,12 @@ from torch.utils._pytree import tree_map_only
 from benchmarks import machine
 from benchmarks.inputs import CLASSES, VIT_B_16, batches
 from benchmarks.step import RATIO, resident, train_step
-from clip.costs import BASELINE, count_flops, shape_model, trainable
-from clip.modules.model import MODELS, blank_model
+from clip.evaluation.costs import BASELINE, count_flops, shape_model, trainable
+from clip.modules.backbones.vilt_convert import ViltSizes
+from clip.modules.factory import MODELS, blank_model
 from clip.modules.prompted_model import Pair, PromptedModel
 from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.prompts.base import Sizes
-from clip.modules.vilt_layouts import ViltSizes
 
 BATCH = 4
 SAMPLES, FEW = 12, 4  # of a method, 8 of them incomplete; of an economy, 3
@@ -130,10 +130,7 @@ def prompts_by_sample(model: PromptedModel) -> None:
     def each(name: str, cases: dict, tokens: Tensor, case: Tensor, visible: Tensor) -> list:
         if name == next(iter(cases)):
             made[:] = [method.cases() for _ in tokens]
-        rows = [
-            own(name, here, tokens[i : i + 1], case[i : i + 1], visible[i : i + 1])
-            for i, here in enumerate(made)
-        ]
+        rows = [own(name, here, tokens[i : i + 1], case[i : i + 1], visible[i : i + 1]) for i, here in enumerate(made)]
         return [torch.cat(layer) for layer in zip(*rows, strict=True)]
 
     method.for_samples = each

@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks import machine
 from benchmarks.inputs import CLASSES, VIT_B_16, Batch, batches, random_model
 from benchmarks.step import RATIO, SAMPLES, train_step
-from clip.costs import BASELINE, claims, costs
+from clip.evaluation.costs import BASELINE, claims, costs
 from clip.modules.prompts import PROMPT_TYPES
 
 BATCH = 4

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from benchmarks.startup import ROOT, small_clip
-from clip.demo_data import write_raw
+from clip.demo import write_raw
 
 RAW = {"train": 320, "dev": 40, "test": 40}
 FILMS = {"train": 48, "dev": 16, "test": 16}
@@ -174,7 +174,5 @@ JOBS: dict[str, Job] = {
     "train": Job(train, RUN, 50, goes_on=True, keeps=True),
     "train, 2 processes": Job(train, RUN, 30, goes_on=True, keeps=True, processes=2),
     "sweep": Job(sweep, ("sweep.csv", "predictions.arrow"), 44),
-    "reproduce": Job(
-        reproduce, ("two/*.csv", "two/table.md", "runs/*/*.arrow"), 12, forked=False, keeps=True
-    ),
+    "reproduce": Job(reproduce, ("two/*.csv", "two/table.md", "runs/*/*.arrow"), 12, forked=False, keeps=True),
 }

@@ -29,7 +29,8 @@ import run
 from benchmarks import machine
 from benchmarks.fault_jobs import JOBS, Job, broken, convert, prepare
 from benchmarks.startup import ROOT
-from clip import commands, experiments  # noqa: F401  for the jobs that are forked
+from clip import experiments  # noqa: F401  for the jobs that are forked
+from clip.cli import commands  # noqa: F401  for the jobs that are forked
 
 CHAIN = 6  # kills of one job before it may end
 PATIENCE = 600  # seconds

@@ -21,10 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import machine
 from benchmarks.inputs import VIT_B_16, Batch, batches, random_model
-from benchmarks.slow import SlowModel
 from clip.modules import PromptedCLIP
-from clip.modules.clip_layouts import ClipSizes
-from clip.modules.two_towers import Present, count_present
+from clip.modules.backbones.clip_convert import ClipSizes
+from clip.modules.prompted_clip import Present, count_present
+from tests.oracles.clip import SlowModel
 
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 RATIO, SPREAD = 0.7, 1 / 256  # missing rate; of a uint8 pixel
@@ -94,9 +94,7 @@ def train_step(model: nn.Module, made: list[tuple], scale: Scale, dtype: torch.d
         loss.backward()
 
 
-def measure_step(
-    model: nn.Module, micro: int, scale: Scale, name: str, rate: float
-) -> dict[str, Any]:
+def measure_step(model: nn.Module, micro: int, scale: Scale, name: str, rate: float) -> dict[str, Any]:
     """Time one optimiser step in micro-batches, with memory and achieved matrix rate."""
     made = placed(batches("both", RATIO, scale.step, micro, scale.sizes.image_size), scale.device)
     if scale.device == "cuda":

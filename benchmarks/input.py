@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader, Subset
 from benchmarks import machine
 from benchmarks.raw_films import generate
 from clip.datasets import DATASETS, ArrowDataset
-from clip.missing import MissingSettings, draw
-from clip.modules.tokenizer import Tokenizer, train_tokenizer
-from clip.pixels import square
+from clip.missing.masks import MissingSettings, draw
+from clip.modules.backbones.clip_tokenizer import Tokenizer, train_tokenizer
 from clip.transforms import ClipTransform
+from clip.utils.images import square
 from vilt.utils.raw import Pixels, stored
 from vilt.utils.write_mmimdb import GENRES
 
@@ -71,9 +71,7 @@ def convert(raw: Path, target: Path, rows: int, *options: object) -> dict[str, f
     command = [sys.executable, "make_arrow.py", "--dataset", "mmimdb", "--root", raw]
     command += ["--target", target, *options]
     start, cpu, peak = time.perf_counter(), children_seconds(), 0
-    run = subprocess.Popen(
-        list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
-    )
+    run = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
     while run.poll() is None:
         peak = max(peak, session_memory(run.pid))
         time.sleep(PAUSE)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from clip.missing import MISSING_IMAGE, MISSING_TEXT, MissingSettings, draw
+from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT, MissingSettings, draw
 from clip.modules import PromptedCLIP, build_model
-from clip.modules.clip_layouts import ClipSizes
+from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
 
 VIT_B_16 = ClipSizes(image_width=768, image_layers=12, patch=16, grid=14, text_width=512,
@@ -28,9 +28,7 @@ def random_model(prompt_type: str = "dcp", sizes: ClipSizes = VIT_B_16) -> Promp
     return build_model(state, prompt_type, CLASSES)
 
 
-def batches(
-    missing_type: str, ratio: float, samples: int, size: int, side: int = VIT_B_16.image_size
-) -> list[Batch]:
+def batches(missing_type: str, ratio: float, samples: int, size: int, side: int = VIT_B_16.image_size) -> list[Batch]:
     """Make batches whose missing cases come from a drawn table: ``ratio`` of all samples, exactly.
 
     Args:

@@ -18,7 +18,7 @@ import torch
 from benchmarks import machine
 from benchmarks.inputs import VIT_B_16, random_model
 from benchmarks.step import resident
-from clip.costs import backbone, trainable
+from clip.evaluation.costs import backbone, trainable
 
 LARGE = replace(VIT_B_16, image_width=1024, image_layers=24, patch=14, grid=16, text_width=768,
                 embed_dim=768)  # fmt: skip

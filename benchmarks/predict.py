@@ -16,14 +16,14 @@ from PIL import Image
 
 from benchmarks import machine
 from benchmarks.inputs import CLASSES, VIT_B_16, random_model
-from clip.micro_batch import CPU_SAMPLES
+from clip.engine.micro_batch import CPU_SAMPLES
+from clip.inference.predict import read_ahead, write_answers
+from clip.inference.predictor import Predictor
+from clip.inference.readers import read_rows
+from clip.inference.samples import MISSING
+from clip.inference.writers import written
+from clip.modules.backbones.clip_tokenizer import train_tokenizer
 from clip.modules.objectives import TASKS
-from clip.modules.tokenizer import train_tokenizer
-from clip.prediction.outputs import written
-from clip.prediction.over_files import read_ahead, write_answers
-from clip.prediction.predictor import Predictor
-from clip.prediction.samples import MISSING
-from clip.prediction.sources import read_rows
 from clip.transforms import ClipTransform
 
 ROWS = 2 * CPU_SAMPLES  # of each kind

@@ -14,8 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import machine
 from benchmarks.inputs import Batch, batches, random_model
-from benchmarks.slow import SlowModel
 from benchmarks.step import RATIO, SAMPLES, train_step
+from tests.oracles.clip import SlowModel
 
 SIZE = 4
 KINDS = {  # of work -> beginnings of its operators' names

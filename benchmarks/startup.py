@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from benchmarks import machine
-from clip.demo_data import write_raw
-from clip.modules.clip_weights import save_clip
-from clip.modules.tokenizer import train_tokenizer
+from clip.demo import write_raw
+from clip.modules.backbones.clip import save_clip
+from clip.modules.backbones.clip_tokenizer import train_tokenizer
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks import machine
 from benchmarks.inputs import Batch, batches, random_model
-from benchmarks.slow import SlowModel
+from tests.oracles.clip import SlowModel
 
 TYPES = ("both", "image", "text")
 RATIO = 0.7

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import RESULTS
-from clip.costs import PARTS
+from clip.evaluation.costs import PARTS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 HEAD = """# Performance
@@ -37,7 +37,7 @@ def step(results: dict[str, Any]) -> str:
     memory = [(m["batch"], f"{m['slow_mb']:.0f}", f"{m['ours_mb']:.0f}")
               for m in results["peak_memory_of_a_training_step"]]  # fmt: skip
     return "\n\n".join((
-        "The slow form (`benchmarks/slow.py`) makes prompts sample by sample, runs both towers for "
+        "The slow form (`tests/oracles/clip.py`) makes prompts sample by sample, runs both towers for "
         "every sample at\nfull length and zeroes what is missing afterwards. ViT-B/16, float32.",
         table(("mode", "missing", "batch", "rate", "slow, s", "ours, s", "ratio",
                "largest difference of a logit"), rows),

@@ -5,7 +5,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clip.prediction.predictor import Predictor
+    from clip.inference.predictor import Predictor
 
 
 def load(path: str | PathLike, vit: str | None = None) -> "Predictor":
@@ -24,6 +24,6 @@ def load(path: str | PathLike, vit: str | None = None) -> "Predictor":
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # by sacred 0.8.7
-        from clip.prediction.predictor import load_predictor  # only here: torch takes seconds
+        from clip.inference.predictor import load_predictor  # only here: torch takes seconds
 
     return load_predictor(path, vit)

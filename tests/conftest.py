@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clip.modules.clip_weights import load_clip
+from clip.modules.backbones.clip import load_clip
 from tests import raw_data, tiny
 from vilt.utils import write_food101, write_hatememes
 

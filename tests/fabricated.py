@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from clip.evaluation import StatePredictions
+from clip.evaluation.predictions import StatePredictions
 from clip.experiments.schema import Experiment, Read, Run
-from clip.missing import MissingSettings, draw, table_hash
+from clip.missing.masks import MissingSettings, draw, table_hash
 from clip.modules.objectives import TASKS
 
 SAMPLES = {"val": 80, "test": 120}

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import torch
 
 import run
-from clip import assembly
-from clip.config_rules import validate
+from clip.cli import build as assembly
+from clip.cli.schema import validate
 from clip.datasets import DATASETS
 from tests import tiny
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from clip.errors import UserError
-from clip.modules.clip_layouts import ClipSizes
-from clip.modules.clip_weights import load_clip, save_clip
-from clip.modules.tokenizer import train_tokenizer
+from clip.modules.backbones.clip import load_clip, save_clip
+from clip.modules.backbones.clip_convert import ClipSizes
+from clip.modules.backbones.clip_tokenizer import train_tokenizer
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
+from clip.utils.errors import UserError
 from vilt.utils import write_mmimdb
 
 SIZES = ClipSizes(image_width=128, image_layers=3, patch=8, grid=2, text_width=64, text_layers=4,
@@ -27,9 +27,7 @@ GENRES = ("Drama", "Comedy", "Horror")
 TEXTS = ["A hero saves the day.", "The heroine runs & hides", "", "Nobody knows why they laugh"]
 
 
-def clip_state(
-    sizes: ClipSizes = SIZES, activation: str = "quick_gelu", seed: int = 0
-) -> dict[str, torch.Tensor]:
+def clip_state(sizes: ClipSizes = SIZES, activation: str = "quick_gelu", seed: int = 0) -> dict[str, torch.Tensor]:
     """Random weights under OpenAI's names; the two towers differ in width and depth."""
     torch.manual_seed(seed)
     image = VisionTransformer(**sizes.image(), activation=activation)
@@ -40,9 +38,7 @@ def clip_state(
     return {k: v + 0.1 * torch.randn_like(v) if v.ndim <= 1 else v for k, v in state.items()}
 
 
-def write_clip(
-    folder: Path, activation: str = "quick_gelu", seed: int = 0, sizes: ClipSizes = SIZES
-) -> Path:
+def write_clip(folder: Path, activation: str = "quick_gelu", seed: int = 0, sizes: ClipSizes = SIZES) -> Path:
     """A folder that `vit=` takes; its tokenizer decides the vocabulary."""
     tokenizer = train_tokenizer(TEXTS * 3, 560)
     sizes = replace(sizes, vocabulary=len(tokenizer.vocab))
@@ -69,9 +65,7 @@ def batch(missing_type: list[int], sizes: ClipSizes = SIZES, seed: int = 1) -> t
     tokens = torch.zeros(count, 77, dtype=torch.long)
     for i, row in enumerate(tokens):
         body = torch.randint(1, vocabulary - 2, (i % 5 + 1,), generator=generator)
-        row[: len(body) + 2] = torch.cat(
-            [torch.tensor([vocabulary - 2]), body, torch.tensor([vocabulary - 1])]
-        )
+        row[: len(body) + 2] = torch.cat([torch.tensor([vocabulary - 2]), body, torch.tensor([vocabulary - 1])])
     return image, tokens, torch.tensor(missing_type)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from clip.errors import UserError
-from clip.missing import MissingSettings
+from clip.missing.masks import MissingSettings
+from clip.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 TOY = MissingSettings("toy", "train", 10, "both", 0.7, 0.5, 7)

@@ -1,1 +1,1 @@
-"""What `benchmarks.fuzz` and tests/test_fuzz.py throw at every reader of files."""
+"""What `benchmarks.fuzz` and tests/hostile/test_fuzz.py throw at every reader of files."""

@@ -16,16 +16,18 @@ from benchmarks.hostile.files import (
     put,
     write_table,
 )
-from clip import data_check, missing_files, missing_import
-from clip.contact_sheet import draw_sheet
 from clip.datasets import ArrowDataset
 from clip.datasets.shards import read_facts
-from clip.errors import UserError
-from clip.missing import MissingSettings
+from clip.inference.readers import base_of, read_rows
+from clip.inference.samples import read_sample
+from clip.inspection import check as data_check
+from clip.inspection.contact_sheet import draw_sheet
+from clip.missing import files as missing_files
+from clip.missing import importers as missing_import
+from clip.missing.masks import MissingSettings
 from clip.modules.objectives import TASKS
-from clip.prediction.samples import read_sample
-from clip.prediction.sources import base_of, read_rows
 from clip.transforms import ClipTransform
+from clip.utils.errors import UserError
 from vilt.utils import arrow, raw, write_food101, write_hatememes, write_manifest, write_mmimdb
 
 

@@ -12,21 +12,21 @@ import torch
 
 from benchmarks.hostile.files import Reader, put
 from benchmarks.startup import small_clip
-from clip import runs
-from clip.errors import UserError
-from clip.experiments.reading import FOLDER, load_experiment
+from clip.engine import trainer as runs
+from clip.engine.checkpoints import load_own
+from clip.experiments.spec import FOLDER, load_experiment
+from clip.inference.predictor import Predictor
+from clip.inference.web import Server
 from clip.modules import build_model
-from clip.modules.checkpoint import load_own
-from clip.modules.clip_beside import find_activation, find_tokenizer
-from clip.modules.clip_checks import whole_clip
-from clip.modules.clip_files import read_tensors
-from clip.modules.clip_layouts import ClipSizes
-from clip.modules.clip_weights import load_clip
+from clip.modules.backbones.clip import load_clip
+from clip.modules.backbones.clip_checks import whole_clip
+from clip.modules.backbones.clip_config import find_activation, find_tokenizer
+from clip.modules.backbones.clip_convert import ClipSizes
+from clip.modules.backbones.tensor_files import read_tensors
 from clip.modules.objectives import TASKS
-from clip.modules.published import our_names
-from clip.prediction.predictor import Predictor
-from clip.prediction.server import Server
+from clip.modules.released.dcp import our_names
 from clip.transforms import ClipTransform
+from clip.utils.errors import UserError
 
 CPU = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
 

@@ -20,7 +20,7 @@ from benchmarks.hostile.data import (
 )
 from benchmarks.hostile.files import Reader
 from benchmarks.hostile.models import beside, checkpoints, experiments, requests, weights
-from clip.errors import UserError
+from clip.utils.errors import UserError
 from vilt.utils.raw import BadImage, RawDataError
 
 REFUSALS = (UserError, RawDataError, BadImage)

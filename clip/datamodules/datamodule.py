@@ -15,8 +15,9 @@ from clip.datamodules.samplers import EpochSampler, ShareSampler
 from clip.datasets import DATASETS, ArrowDataset
 from clip.datasets.fingerprint import fingerprint
 from clip.datasets.states import real_of_files
-from clip.errors import UserError
-from clip.missing import (
+from clip.missing.files import load_or_draw
+from clip.missing.importers import import_table
+from clip.missing.masks import (
     SPLITS,
     MissingSettings,
     describe,
@@ -25,9 +26,8 @@ from clip.missing import (
     keep_real,
     table_hash,
 )
-from clip.missing_files import load_or_draw
-from clip.missing_import import import_table
 from clip.transforms import Transform
+from clip.utils.errors import UserError
 
 MOST_WORKERS = 8
 
@@ -119,9 +119,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         self.data_root, self.plan, self.batch_size = Path(data_root), plan, batch_size
         self.transform = transform
         self.seed, self.collate = seed, collate
-        self.num_workers = (
-            min(MOST_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers
-        )
+        self.num_workers = min(MOST_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers
         self._arguments = {"num_classes": num_classes, "transform": transform, "plots": plots,
                            "tokenize": tokenize}  # fmt: skip
         self.datasets: dict[str, ArrowDataset] = {}
@@ -179,9 +177,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
             return settings, keep_real(made, dataset.real)
         if self.plan.draw == "stream":
             return settings, self._stream(settings)
-        return settings, load_or_draw(
-            self.plan.folder or self.data_root / "missing_tables", settings
-        )
+        return settings, load_or_draw(self.plan.folder or self.data_root / "missing_tables", settings)
 
     def _stream(self, settings: MissingSettings) -> np.ndarray:
         """Draw one split's table in the stream that passes through the splits before it."""
@@ -205,9 +201,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
             raise UserError(f"{dataset.place} has no samples; make it again with make_arrow.py")
         return dataset
 
-    def draw(
-        self, split: str, real: np.ndarray, missing_type: str, ratio: float, seed: int
-    ) -> np.ndarray:
+    def draw(self, split: str, real: np.ndarray, missing_type: str, ratio: float, seed: int) -> np.ndarray:
         """Draw a table of another type, ratio and seed for a split; it is not kept."""
         settings = MissingSettings(self.name, split, len(real), missing_type, ratio,
                                    self.plan.both_ratio, seed, real.tobytes())  # fmt: skip

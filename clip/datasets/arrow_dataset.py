@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from clip.columns import numbers
+from clip.datasets.columns import numbers
 from clip.datasets.shards import open_table
 from clip.datasets.states import check_columns, real_states
-from clip.errors import UserError
-from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
-from clip.pixels import FORMATS
+from clip.missing.masks import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.transforms import Transform
+from clip.utils.errors import UserError
+from clip.utils.images import FORMATS
 
 PLOT_POLICIES = ("first", "longest", "all")
 UNKNOWN = -1  # no token has this id
@@ -120,9 +120,7 @@ class ArrowDataset(Dataset):
         if bad.any():
             row = int(bad.nonzero()[0])
             allowed = "zeros and ones" if several else f"0 to {self.num_classes - 1}"
-            raise UserError(
-                f"{self.place}: row {row} has the label {labels[row].tolist()}; allowed: {allowed}"
-            )
+            raise UserError(f"{self.place}: row {row} has the label {labels[row].tolist()}; allowed: {allowed}")
         return labels.float() if several else labels.long()
 
     def _select(self, plots: str) -> tuple[np.ndarray, np.ndarray]:
@@ -171,9 +169,7 @@ class ArrowDataset(Dataset):
 
     def _size(self, row: int) -> tuple[int, int] | None:
         """Read width and height of a row's image, None if it never had one."""
-        return (
-            None if self.real[row] == MISSING_IMAGE else self.image(row, lambda image: image.size)
-        )
+        return None if self.real[row] == MISSING_IMAGE else self.image(row, lambda image: image.size)
 
     def tokens(self, index: int) -> Tensor:
         """Give the ids (L,) of a sample's text, made once."""

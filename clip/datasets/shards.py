@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from clip.datasets.ipc import is_packed
-from clip.errors import UserError
+from clip.utils.errors import UserError
 
 # What pyarrow raises on a damaged file, and `is_packed`.
 UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, struct.error)
@@ -26,15 +26,12 @@ def find_shards(folder: Path, name: str) -> list[Path]:
              if SHARD.fullmatch(path.stem.removeprefix(name))]  # fmt: skip
     totals = sorted({path.stem.rpartition("-")[2] for path in found})
     if len(totals) > 1:
-        raise UserError(
-            f"{folder} has {name} in {' and in '.join(totals)} shards; leave one set there"
-        )
+        raise UserError(f"{folder} has {name} in {' and in '.join(totals)} shards; leave one set there")
     for total in totals:
         wanted = [folder / f"{name}-{i:05d}-of-{total}.arrow" for i in range(int(total))]
         if absent := [path.name for path in wanted if path not in found]:
             raise UserError(
-                f"{folder} lacks {absent[0]}, {len(absent)} of {len(wanted)} shards are not there; "
-                "fetch them all"
+                f"{folder} lacks {absent[0]}, {len(absent)} of {len(wanted)} shards are not there; fetch them all"
             )
         if found != wanted:
             raise UserError(f"{found[-1]} is no shard of {len(wanted)}; remove it")

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clip.datasets.shards import open_table
-from clip.errors import UserError
-from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.utils.errors import UserError
 
 BINARY = (pa.binary(), pa.large_binary())
 STRINGS = (pa.string(), pa.large_string())

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clip import assembly, evaluation
-from clip.errors import UserError
+from clip.cli import build as assembly
+from clip.evaluation import predictions as evaluation
 from clip.experiments import keys
 from clip.experiments.plan import Planned
 from clip.experiments.schema import Experiment
 from clip.modules.objectives import Task
+from clip.utils.errors import UserError
 
 RENAMED = {"missing_type": "test_type", "missing_ratio": "test_ratio"}
 LAST = ("input_ignored", "missing_table", "score", "run", "published")
@@ -46,9 +47,7 @@ def _cells(experiment: Experiment, run: Planned) -> Iterator[dict[str, Any]]:
     read, task = experiment.read, assembly.task_of(run.config)[0]
     metric = read.metric_of(task)
     for split in read.splits:
-        predictions = evaluation.StatePredictions.load(
-            run.folder / f"{split}.arrow", run.config["task"], split
-        )
+        predictions = evaluation.StatePredictions.load(run.folder / f"{split}.arrow", run.config["task"], split)
         for row in _scores(experiment, run, split, predictions, task):
             if metric not in row:
                 raise UserError(f"{experiment.name} reads {metric}, which {run.label} has not")

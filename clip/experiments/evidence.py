@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from clip.evaluation import StatePredictions
-from clip.experiments import bootstrap
-from clip.missing import CASES, MissingSettings, draw, table_hash
+from clip.evaluation import bootstrap
+from clip.evaluation.predictions import StatePredictions
+from clip.missing.masks import CASES, MissingSettings, draw, table_hash
 from clip.modules.objectives import Task
 
 STATE_NAMES = tuple(case.replace("_", " ").replace("missing", "no") for case in CASES)
@@ -46,9 +46,7 @@ def _weights(samples: int) -> np.ndarray:
     return bootstrap.resample(samples)
 
 
-def masks(
-    predictions: StatePredictions, settings: Mapping[str, Any], cell: Mapping[str, Any]
-) -> np.ndarray | None:
+def masks(predictions: StatePredictions, settings: Mapping[str, Any], cell: Mapping[str, Any]) -> np.ndarray | None:
     """Draw the missing table of a cell again; its hash decides whether it is the one.
 
     Args:
@@ -71,9 +69,7 @@ def masks(
     return table if found == cell["missing_table"] else None
 
 
-def gather(
-    predictions: StatePredictions, task: Task, table: np.ndarray | None, metrics: Iterable[str]
-) -> Evidence:
+def gather(predictions: StatePredictions, task: Task, table: np.ndarray | None, metrics: Iterable[str]) -> Evidence:
     """Score the predictions of one run.
 
     Args:
@@ -94,8 +90,7 @@ def gather(
     each = bootstrap.class_f1 if truth.ndim > 1 else bootstrap.class_accuracy
     probabilities = task.probabilities(logits.float()).numpy()
     point, resampled = (
-        {name: bootstrap.resampled(name, task, logits, labels, rows) for name in metrics}
-        for rows in (once, weights)
+        {name: bootstrap.resampled(name, task, logits, labels, rows) for name in metrics} for rows in (once, weights)
     )
     classes = each(probabilities, truth, once)[0]
     return Evidence(np.array(states), classes, support, point, resampled)

@@ -8,9 +8,9 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
+from clip.evaluation.report import PERCENT
 from clip.experiments.layout import name_of
 from clip.experiments.schema import Experiment
-from clip.report import PERCENT
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from clip import assembly
-from clip.arguments import flat
+from clip.cli import build as assembly
+from clip.cli.arguments import flat
 from clip.datasets import DATASETS
 from clip.datasets.fingerprint import fingerprint
-from clip.missing import SPLITS, MissingSettings, table_hash
-from clip.modules.clip_files import sha256_of
-from clip.modules.model import MODELS
+from clip.missing.masks import SPLITS, MissingSettings, table_hash
+from clip.modules.backbones.registry import WEIGHTS
+from clip.modules.backbones.tensor_files import sha256_of
+from clip.modules.factory import MODELS
 from clip.modules.prompts import PROMPT_TYPES
-from clip.modules.weights import WEIGHTS
 
 PACKAGE = Path(__file__).resolve().parents[1]
 KEY_LENGTH = 16
@@ -37,8 +37,8 @@ NO_NUMBERS = {
 MASKS = ("task", "data_root", "plots", "missing_type", "missing_ratio", "both_ratio",
          "missing_draw", "missing_seed", "missing_table_root", "missing_table")  # fmt: skip
 # Make no numbers, but experiments/once.py.
-SHOWN = ("report.py", "costs.py", "demo.py", "pretrain.py", "demo_data/", "experiments/",
-         "prediction/", "data_check.py", "contact_sheet.py")  # fmt: skip
+SHOWN = ("evaluation/report.py", "evaluation/costs.py", "demo/", "experiments/",
+         "inference/", "inspection/")  # fmt: skip
 BUT = "experiments/once.py"
 Tables = dict[str, tuple[MissingSettings, np.ndarray]]
 
@@ -59,9 +59,7 @@ def key_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         settings["missing_seed"] = config["missing_seed"]  # draws anew in each epoch
     facts = {
         "settings": settings,
-        "missing_tables": {
-            split: table_hash(table) for split, (_, table) in tables(config).items()
-        },
+        "missing_tables": {split: table_hash(table) for split, (_, table) in tables(config).items()},
         "backbone": _weights(config["backbone"], config["vit"]),
         "data": _data(config["task"], config["data_root"]),
         "code": code_version(),

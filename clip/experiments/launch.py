@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import submitit
 from submitit.core.utils import UncompletedJobError
 
-from clip.arguments import typed
-from clip.errors import UserError
+from clip.cli.arguments import typed
 from clip.experiments.plan import Planned, changes
+from clip.utils.errors import UserError
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
 
@@ -80,9 +80,7 @@ def slurm(log_dir: Path, words: Sequence[str]) -> Start:
     try:
         executor = submitit.SlurmExecutor(log_dir / "slurm")
     except RuntimeError:
-        raise UserError(
-            "launcher=slurm, but this machine has no srun; give launcher=local"
-        ) from None
+        raise UserError("launcher=slurm, but this machine has no srun; give launcher=local") from None
     parameters = {name: _value(text) for name, _, text in (word.partition("=") for word in words)}
     if "time" not in parameters:
         raise UserError("launcher=slurm needs the minutes that a run may take: slurm=['time=120']")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from clip.evaluation.report import PERCENT
 from clip.experiments.schema import Experiment
-from clip.report import PERCENT
 
 ABSENT = "–"
 

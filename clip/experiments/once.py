@@ -14,8 +14,10 @@ from typing import Any, TextIO
 
 from pytorch_lightning.utilities import rank_zero_only
 
-from clip import assembly, commands, runs
-from clip.arguments import command_of
+from clip.cli import build as assembly
+from clip.cli import commands
+from clip.cli.arguments import command_of
+from clip.engine import trainer as runs
 from clip.experiments.keys import key_of
 from clip.experiments.plan import changes, folder_of, is_done, overrides
 

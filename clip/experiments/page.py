@@ -8,13 +8,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from clip.errors import UserError
 from clip.experiments import figures, layout, records, sections
 from clip.experiments.layout import Section
 from clip.experiments.records import Compared, Record
 from clip.experiments.schema import Experiment
-from clip.files import write_text
 from clip.modules.objectives import Task
+from clip.utils.errors import UserError
+from clip.utils.files import write_text
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -70,9 +70,7 @@ def _listed(values: Any) -> str:
     return ", ".join(dict.fromkeys(map(layout.name_of, values)))
 
 
-def facts(
-    what: Compared, cells: pd.DataFrame, known: Mapping[str, Record]
-) -> list[tuple[str, str]]:
+def facts(what: Compared, cells: pd.DataFrame, known: Mapping[str, Record]) -> list[tuple[str, str]]:
     """Say when, from what code, with which backbone and how many runs."""
     about = [record.about for record in known.values()]
     identities = [one["identity"] for one in about]
@@ -97,9 +95,7 @@ def results(experiment: Experiment, cells: pd.DataFrame, known: Mapping[str, Rec
     return Section("Results", text, tables=[layout.main_table(experiment, cells)])
 
 
-def drawn(
-    experiment: Experiment, cells: pd.DataFrame, known: Mapping[str, Record], target: Path
-) -> list[Section]:
+def drawn(experiment: Experiment, cells: pd.DataFrame, known: Mapping[str, Record], target: Path) -> list[Section]:
     """Draw a figure for each task and write what is behind it; none for a table alone."""
     if experiment.figure == "none":
         return []

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip.arguments import check_key, command_of, flat
+from clip.cli.arguments import check_key, command_of, flat
+from clip.cli.schema import PER_SPLIT, SPLITS, validate
 from clip.config import ex
-from clip.config_rules import PER_SPLIT, SPLITS, validate
-from clip.errors import UserError
 from clip.experiments.keys import key_of
 from clip.experiments.schema import Experiment, Run
+from clip.utils.errors import UserError
 
 OWN = ("experiment", "seeds", "only", "launcher", "jobs", "slurm")  # of reproduce, not of a run
 # A run starts anew and is read in all its states, whatever the user says.

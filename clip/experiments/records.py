@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from clip.costs import BASELINE
-from clip.evaluation import StatePredictions
-from clip.experiments import bootstrap, evidence
+from clip.evaluation import bootstrap
+from clip.evaluation.costs import BASELINE
+from clip.evaluation.predictions import StatePredictions
+from clip.experiments import evidence
 from clip.experiments.evidence import Evidence
 from clip.experiments.layout import name_of
 from clip.experiments.schema import CASE_AXES, Experiment
@@ -75,9 +76,7 @@ class Compared:
     split: str
 
 
-def compared(
-    experiment: Experiment, cells: pd.DataFrame, records: Mapping[str, Record]
-) -> Compared:
+def compared(experiment: Experiment, cells: pd.DataFrame, records: Mapping[str, Record]) -> Compared:
     """Find the axis of the methods: a figure's curves, or the last axis across or down a table."""
     own = [axis for axis in (*experiment.rows, *experiment.columns)
            if axis not in ("split", *CASE_AXES)]  # fmt: skip
@@ -128,18 +127,14 @@ def nearest(cells: pd.DataFrame) -> pd.DataFrame:
     return order.sort_values("_far", kind="stable").drop_duplicates("run").drop(columns="_far")
 
 
-def groups(
-    what: Compared, cells: pd.DataFrame
-) -> Iterator[tuple[tuple[Any, ...], Any, pd.DataFrame]]:
+def groups(what: Compared, cells: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], Any, pd.DataFrame]]:
     """Give each setting and method with its rows, one a seed, of the split that is looked at."""
     seen = cells[cells["split"] == what.split]
     for (*setting, method), rows in seen.groupby([*what.others, what.axis], sort=False):
         yield tuple(setting), method, nearest(rows).sort_values("seed")
 
 
-def main_setting(
-    what: Compared, cells: pd.DataFrame, records: Mapping[str, Record]
-) -> tuple[Any, ...]:
+def main_setting(what: Compared, cells: pd.DataFrame, records: Mapping[str, Record]) -> tuple[Any, ...]:
     """Find the setting nearest to the paper's default: first task, missing both at 70 %."""
 
     def rank(group: tuple[tuple[Any, ...], Any, pd.DataFrame]) -> tuple:

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from clip.errors import UserError
 from clip.experiments import tables
 from clip.experiments.cells import collect
 from clip.experiments.launch import LAUNCHERS, Job, Start
 from clip.experiments.once import claim
 from clip.experiments.page import write_page
 from clip.experiments.plan import Planned, check_only, departures, overrides, overruled, plan
-from clip.experiments.reading import available, load_experiment
 from clip.experiments.records import read_records
+from clip.experiments.spec import available, load_experiment
+from clip.utils.errors import UserError
 
 TERMINATED = 143  # as a shell tells a SIGTERM
 PAUSE = 0.2  # seconds between two looks at the runs
@@ -59,17 +59,13 @@ def reproduce(config: dict[str, Any], given: set[str]) -> None:
             names = {record.task: record.class_names for record in known if record.class_names}
             print(f"written: {write_page(experiment, cells, folders, target, names)}")
     if failed:
-        raise UserError(
-            f"{len(failed)} of {len(todo)} runs failed, see above; they are tried again next time"
-        )
+        raise UserError(f"{len(failed)} of {len(todo)} runs failed, see above; they are tried again next time")
 
 
 def check_names(names: Sequence[str]) -> None:
     """Refuse experiments whose tables would lie in one folder."""
     if several := [name for name in names if names.count(name) > 1]:
-        raise UserError(
-            f"experiment= has two called {several[0]}, whose tables would lie in one folder"
-        )
+        raise UserError(f"experiment= has two called {several[0]}, whose tables would lie in one folder")
 
 
 def announce(plans: Iterable[list[Planned]]) -> list[Planned]:

@@ -1,6 +1,6 @@
 """What an experiment is: runs, what is read from them, and what the paper says of them.
 
-`clip.experiments.reading` reads one from a file.
+`clip.experiments.spec` reads one from a file.
 """
 
 from dataclasses import dataclass

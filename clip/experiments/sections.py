@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clip.costs import PARTS, by_part
-from clip.experiments import bootstrap
+from clip.evaluation import bootstrap
+from clip.evaluation.costs import PARTS, by_part
 from clip.experiments.evidence import STATE_NAMES
 from clip.experiments.layout import (
     ABSENT,
@@ -50,9 +50,7 @@ def states(what: Compared, readings: Iterable[Reading]) -> Section:
     return Section("Scores by state", text, tables=[Table(header, rows, len(what.others) + 1)])
 
 
-def classes(
-    what: Compared, readings: Sequence[Reading], setting: tuple[Any, ...], names: Sequence[str]
-) -> Section:
+def classes(what: Compared, readings: Sequence[Reading], setting: tuple[Any, ...], names: Sequence[str]) -> Section:
     """The score of each class in one setting, best first."""
     shown = [reading for reading in readings if reading.setting == setting]
     first = shown[0]
@@ -201,8 +199,6 @@ def commands(what: Compared, cells: pd.DataFrame, records: Mapping[str, Record])
     out = []
     for _, row in cells.drop_duplicates("run").iterrows():
         place = ", ".join(f"{axis} {name_of(row[axis])}" for axis in (*what.others, what.axis))
-        out.append(
-            (f"{place}, seed {row['seed']} ({row['run']})", records[row["run"]].about["command"])
-        )
+        out.append((f"{place}, seed {row['seed']} ({row['run']})", records[row["run"]].about["command"]))
     text = "Each run alone, as it would be typed at the root of the project."
     return Section("Commands", text, commands=out)

@@ -10,7 +10,7 @@ import pandas as pd
 from clip.experiments.layout import with_spread
 from clip.experiments.plan import Planned
 from clip.experiments.schema import CASE_AXES, Experiment
-from clip.files import write_text
+from clip.utils.files import write_text
 
 OURS, PAPER = "ours", "paper"
 Place = tuple[Any, ...]

@@ -1,6 +1,6 @@
 """The frozen towers, the prompt methods and what trains them."""
 
-from clip.modules.model import build_model
-from clip.modules.two_towers import PromptedCLIP
+from clip.modules.factory import build_model
+from clip.modules.prompted_clip import PromptedCLIP
 
 __all__ = ["PromptedCLIP", "build_model"]

@@ -7,12 +7,12 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from clip.errors import UserError
-from clip.modules.checkpoint import check_identity, check_own
-from clip.modules.loss_guard import LossGuard
+from clip.engine.checkpoints import check_identity, check_own
+from clip.engine.loss_guard import LossGuard
 from clip.modules.objectives import Task
 from clip.modules.optim import OptimSettings, make_optimizer
 from clip.modules.prompted_model import PromptedModel, mix
+from clip.utils.errors import UserError
 
 SPLITS = ("train", "val", "test")
 

@@ -21,7 +21,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
-from clip.errors import UserError
+from clip.utils.errors import UserError
 
 FAST = {"validate_args": False}  # each check of the arguments would wait for the GPU
 
@@ -202,7 +202,5 @@ def find_task(name: str, facts: Mapping[str, Any]) -> Task:
         )
     kind, classes = facts["task_type"], len(facts["class_names"])
     if kind not in TASK_TYPES or classes < 2 or (kind == "binary" and classes != 2):
-        raise UserError(
-            f"task_type={kind} with {classes} classes is none of {', '.join(TASK_TYPES)}"
-        )
+        raise UserError(f"task_type={kind} with {classes} classes is none of {', '.join(TASK_TYPES)}")
     return replace(TASK_TYPES[kind], num_classes=classes)

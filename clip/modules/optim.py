@@ -73,9 +73,7 @@ def decays(name: str) -> bool:
     return not name.endswith("bias")
 
 
-def parameter_groups(
-    named: Iterable[tuple[str, nn.Parameter]], settings: OptimSettings
-) -> list[dict]:
+def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: OptimSettings) -> list[dict]:
     """Sort the trainable parameters into the four published groups: decay or not, head or not."""
     groups: dict[tuple[bool, bool], dict] = {}
     for name, parameter in named:

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from clip.errors import UserError
-from clip.missing import CASES
+from clip.missing.masks import CASES
 from clip.modules.prompts import PromptMethod
 from clip.modules.prompts.base import NoSettings, Sizes
+from clip.utils.errors import UserError
 
 HEAD_STD = 0.02
 COMPILED_VARIANTS = 64
@@ -127,9 +127,7 @@ class PromptedModel(nn.Module):
         """Make the classifier, features to logits."""
         raise NotImplementedError
 
-    def features(
-        self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Any = None
-    ) -> Tensor:
+    def features(self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Any = None) -> Tensor:
         """Encode a batch.
 
         Args:
@@ -144,9 +142,7 @@ class PromptedModel(nn.Module):
         """
         raise NotImplementedError
 
-    def features_of(
-        self, missing_type: Tensor, image: Tensor | None, tokens: Tensor | None
-    ) -> Tensor:
+    def features_of(self, missing_type: Tensor, image: Tensor | None, tokens: Tensor | None) -> Tensor:
         """Encode a batch that all lacks the same, without a look at what that is.
 
         Args:
@@ -209,8 +205,6 @@ class PromptedModel(nn.Module):
         features = self.features(image, tokens, missing_type, present)
         return self.prompts.heads(features, self.classifier)
 
-    def forward(
-        self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Any = None
-    ) -> Tensor:
+    def forward(self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Any = None) -> Tensor:
         """Give the logits (B, num_classes), the heads mixed; arguments as in ``features``."""
         return mix(self.heads(image, tokens, missing_type, present))

@@ -32,18 +32,14 @@ class Transformer(nn.Module):
     def __init__(self, width: int, layers: int, activation: str, causal: bool, eps: float = 1e-5):
         super().__init__()
         self.causal = causal
-        self.resblocks = nn.ModuleList(
-            ResidualAttentionBlock(width, activation, eps) for _ in range(layers)
-        )
+        self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, activation, eps) for _ in range(layers))
 
     def compile_blocks(self) -> None:
         """Compile each block; they share their code, so that few graphs serve all layers."""
         for block in self.resblocks:
             block.compile(dynamic=True)  # the rows that have a modality differ in each batch
 
-    def forward(
-        self, x: Tensor, prompts: Prompts, position: Tensor, visible: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, prompts: Prompts, position: Tensor, visible: Tensor | None = None) -> Tensor:
         """Run the blocks over [prompts, tokens] and read one token.
 
         Args:
@@ -83,9 +79,7 @@ class VisionTransformer(nn.Module):
         activation: a key of ``layers.ACTIVATIONS``.
     """
 
-    def __init__(
-        self, *, width: int, layers: int, patch: int, grid: int, embed_dim: int, activation: str
-    ):
+    def __init__(self, *, width: int, layers: int, patch: int, grid: int, embed_dim: int, activation: str):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
         self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))

@@ -1,8 +1,8 @@
 """Image transforms by backbone: name -> factory(image size) -> ``Transform``."""
 
-from clip.transforms.clip_transform import ClipTransform
-from clip.transforms.transform import Transform
-from clip.transforms.vilt_transform import ViltTransform
+from clip.transforms.base import Transform
+from clip.transforms.clip import ClipTransform
+from clip.transforms.vilt import ViltTransform
 
 TRANSFORMS: dict[str, type[Transform]] = {"clip": ClipTransform, "vilt": ViltTransform}
 

@@ -23,9 +23,7 @@ CLASS = pa.int64()
 
 def schema(**columns: pa.DataType) -> pa.Schema:
     """The columns of one data set between those that all have: image, image_id, split."""
-    return pa.schema(
-        {"image": pa.binary(), **columns, "image_id": pa.string(), "split": pa.string()}
-    )
+    return pa.schema({"image": pa.binary(), **columns, "image_id": pa.string(), "split": pa.string()})
 
 
 def with_classes(schema: pa.Schema, names: Sequence[str], task_type: str) -> pa.Schema:
@@ -102,9 +100,7 @@ def write_arrow(path: Path, schema: pa.Schema, items: Iterable[Item]) -> Counts:
         return _fill(parts[path], path, schema, items, set())
 
 
-def _fill(
-    part: Path, path: Path, schema: pa.Schema, items: Iterable[Item], seen: set[str]
-) -> Counts:
+def _fill(part: Path, path: Path, schema: pa.Schema, items: Iterable[Item], seen: set[str]) -> Counts:
     counts = Counts()
     with named(path), part.open("wb") as sink:
         with pa.ipc.new_file(sink, schema) as writer:

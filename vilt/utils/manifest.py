@@ -131,9 +131,7 @@ def _refuse_bomb(path: Path, about: pq.FileMetaData) -> None:
     said = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
     size = path.stat().st_size
     if said > max(SMALL, MOST_PACKED * size):
-        raise RawDataError(
-            f"{path} unpacks {size:,} bytes to {said:,}, which no table needs; write it again"
-        )
+        raise RawDataError(f"{path} unpacks {size:,} bytes to {said:,}, which no table needs; write it again")
 
 
 READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
@@ -168,8 +166,7 @@ def _encodable(place: str, key: str, text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:  # JSON can escape one half of a surrogate pair
         raise RawDataError(
-            f"{place} has half a character in its {key}, {text[error.start]!a} at {error.start}; "
-            "remove it"
+            f"{place} has half a character in its {key}, {text[error.start]!a} at {error.start}; remove it"
         ) from None
     return text
 
@@ -181,7 +178,5 @@ def _name(place: str, label: Any) -> str:
     if label is None:
         return ""
     if isinstance(label, bool) or not isinstance(label, str | int):
-        raise RawDataError(
-            f"{place} has the label {label!r:.60}; give a text, a whole number or a list of them"
-        )
+        raise RawDataError(f"{place} has the label {label!r:.60}; give a text, a whole number or a list of them")
     return _encodable(place, "label", str(label).strip())

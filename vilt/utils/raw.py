@@ -16,9 +16,9 @@ from PIL import Image
 
 NAMES_SHOWN = 3
 LONGEST_NAME = 100  # letters of a name in a report
-SCAN, MOST_SCANS = b"\xff\xda", 100  # as clip.pixels has them
+SCAN, MOST_SCANS = b"\xff\xda", 100  # as clip.utils.images has them
 MOST_BYTES = 2**30  # of an image file: the largest image that is decoded is smaller unpacked
-# As clip.pixels has them, which this package does not know: Pillow decodes these by itself, while
+# As clip.utils.images has them, which this package does not know: Pillow decodes these by itself, while
 # others, such as EPS, would start programs of this machine.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 

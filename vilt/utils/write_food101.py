@@ -34,14 +34,9 @@ def make_arrow(root: Path, target: Path, reader: Reader | None = None) -> str:
     classes = _read_classes(root / "class_idx.json")
     for name in (name for split in PUBLISHED for name in names[split]):
         if food_class(name) not in classes:
-            raise RawDataError(
-                f"{root / 'class_idx.json'} has no index for class {food_class(name)!r} of {name}"
-            )
+            raise RawDataError(f"{root / 'class_idx.json'} has no index for class {food_class(name)!r} of {name}")
     texts = read_texts(root)
-    splits = {
-        split: (len(names[split]), _items(root, split, names[split], classes, texts))
-        for split in PUBLISHED
-    }
+    splits = {split: (len(names[split]), _items(root, split, names[split], classes, texts)) for split in PUBLISHED}
     schema = _named(classes)
     return arrow.convert(target, "food101_", schema, splits, PUBLISHED, reader or Reader())
 
@@ -51,8 +46,7 @@ def _read_classes(path: Path) -> dict[str, int]:
     for name, number in classes.items():
         if type(number) is not int or not 0 <= number < MOST_CLASSES:
             raise RawDataError(
-                f"{path} gives the class {name!r:.60} the number {number!r:.60}; give whole "
-                "numbers from 0 on"
+                f"{path} gives the class {name!r:.60} the number {number!r:.60}; give whole numbers from 0 on"
             )
     return classes
 

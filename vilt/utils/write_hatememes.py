@@ -42,9 +42,7 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
 def _read_meme(line: bytes, path: Path, number: int) -> dict[str, Any]:
     where = f"{path} line {number}"
     meme = parse_json(line, f"{where} is not valid JSON")
-    if not isinstance(meme, dict) or not all(
-        isinstance(meme.get(key), str) for key in ("img", "text")
-    ):
+    if not isinstance(meme, dict) or not all(isinstance(meme.get(key), str) for key in ("img", "text")):
         raise RawDataError(f"{where} needs the texts 'img' and 'text'")
     if "label" not in meme:
         raise RawDataError(f"{where} has no label: {_labelled_fix(path)}")

@@ -113,9 +113,7 @@ def scan(root: Path, draw: Split, drawn: bool = False) -> Found:
             raise RawDataError(f"{root} has over {MOST_CLASSES:,} classes: are these labels?")
     ordered, index = _numbered(names)
     if len(ordered) < 2:
-        raise RawDataError(
-            f"{root} has the classes {[*ordered]} in rows that can be used; at least two are needed"
-        )
+        raise RawDataError(f"{root} has the classes {[*ordered]} in rows that can be used; at least two are needed")
     if empty := [split for split in FILES if not rows[split]]:
         raise RawDataError(
             f"{root} has no row for {', '.join(empty)}: name it in the column {SPLIT!r}, or give "

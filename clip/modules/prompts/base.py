@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from clip.errors import UserError
-from clip.missing import CASES
+from clip.missing.masks import CASES
 from clip.modules.layers import Added, Prefix
+from clip.utils.errors import UserError
 
 IMAGE, TEXT = "image", "text"  # the modalities, and the towers of a backbone that has two
 Layer = Tensor | Added | Prefix  # tokens (…, P, D); or keys and values (…, P, D) of its attention

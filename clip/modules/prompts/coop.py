@@ -30,10 +30,7 @@ class ContextPrompts(PromptMethod):
     def __init__(self, frame: Frame, settings: CoOpSettings):
         super().__init__(frame, settings)
         self.context = nn.ParameterDict(
-            {
-                tower: initial_prompt(settings.sets, frame.length, d)
-                for tower, d in frame.towers.items()
-            }
+            {tower: initial_prompt(settings.sets, frame.length, d) for tower, d in frame.towers.items()}
         )
 
     def cases(self) -> CasePrompts:

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from clip.errors import UserError
-from clip.missing import CASES
+from clip.missing.masks import CASES
 from clip.modules.prompts.base import (
     IMAGE,
     TEXT,
@@ -33,7 +32,8 @@ from clip.modules.prompts.dcp_parts import (
     SOURCES,
     correlated_generator,
 )
-from clip.modules.released_draw import draw_queries
+from clip.modules.prompts.released_queries import draw_queries
+from clip.utils.errors import UserError
 
 CORRELATED, COMMON, DYNAMIC = "correlated", "common", "dynamic"  # in the order of the sequence
 VARIANTS = {  # the paper's ablation: Ours (A), Ours (B), Ours; and what is left without any
@@ -233,7 +233,4 @@ def check_shape(frame: Frame, settings: DCPSettings) -> None:
     frame.check_depth("dcp.common_depth", settings.common_depth)
     for name, needed in NOT_SINGLE_STREAM.items():
         if frame.single_stream and getattr(settings, name) != needed:
-            raise UserError(
-                f"dcp.{name}={getattr(settings, name)} is for backbones of two towers; "
-                f"give {needed}"
-            )
+            raise UserError(f"dcp.{name}={getattr(settings, name)} is for backbones of two towers; give {needed}")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing.masks import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Attention, bottleneck
 from clip.modules.prompts.base import IMAGE, TEXT, initial_prompt, of_cases
 
@@ -87,14 +87,10 @@ class DynamicPrompts(nn.Module):
             parts = nn.LayerNorm(width), bottleneck(width, width), nn.LayerNorm(width)
             self.refine.extend(parts)
 
-    def forward(
-        self, tokens: Tensor, missing_type: Tensor, visible: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, missing_type: Tensor, visible: Tensor | None = None) -> Tensor:
         """Turn X_0 (B, L, D), of which (B, L) may be seen, and the cases (B,) into (B, P, D)."""
         seen = None if visible is None else visible[:, None]
-        return self.refine(
-            self.attention(of_cases(self.queries, missing_type), tokens, visible=seen)
-        )
+        return self.refine(self.attention(of_cases(self.queries, missing_type), tokens, visible=seen))
 
 
 class PooledPrompts(nn.Module):
@@ -130,9 +126,7 @@ def _pooled(pool: Callable[[Tensor, int], Tensor]) -> Callable[..., nn.Module]:
 
 # (length, width, layers, refine, fixed) -> (tokens, missing_type) -> (B, layers P, D)
 READERS: dict[str, Callable[..., nn.Module]] = {
-    "attention": lambda length, width, layers, **more: DynamicPrompts(
-        layers * length, width, **more
-    ),
+    "attention": lambda length, width, layers, **more: DynamicPrompts(layers * length, width, **more),
     "max": _pooled(F.adaptive_max_pool1d),
     "min": _pooled(minimum_pool),
     "avg": _pooled(F.adaptive_avg_pool1d),

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clip.errors import UserError
 from clip.modules.prompts.base import (
     INIT_STD,
     CasePrompts,
@@ -15,6 +14,7 @@ from clip.modules.prompts.base import (
     PromptMethod,
     check_choice,
 )
+from clip.utils.errors import UserError
 
 
 def bases() -> dict[str, type[PromptMethod]]:

@@ -36,9 +36,7 @@ class CoupledPrompts(PromptMethod):
         frame.check_depth("prompt_depth", frame.depth)
         widths = frame.widths
         self.text = initial_prompt(frame.depth, settings.sets, frame.length, widths[TEXT])
-        self.couplings = nn.ModuleList(
-            nn.Linear(widths[TEXT], widths[IMAGE]) for _ in range(frame.depth)
-        )
+        self.couplings = nn.ModuleList(nn.Linear(widths[TEXT], widths[IMAGE]) for _ in range(frame.depth))
 
     def cases(self) -> CasePrompts:
         """Give (3, P, D) a layer; the image tower's come from the text tower's."""

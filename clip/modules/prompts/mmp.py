@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clip.errors import UserError
-from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing.masks import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Added
 from clip.modules.prompts.base import (
     CasePrompts,
@@ -17,6 +16,7 @@ from clip.modules.prompts.base import (
     PromptMethod,
     initial_prompt,
 )
+from clip.utils.errors import UserError
 
 ROWS = {COMPLETE: 0, MISSING_TEXT: 2, MISSING_IMAGE: 1}  # the one that starts as ones, by case
 
@@ -83,7 +83,4 @@ class MissingAwarePrompts(PromptMethod):
 
     def cases(self) -> CasePrompts:
         """Give (3, P, D) a layer."""
-        return {
-            tower: [self.form.enter(prompts) for prompts in layers]
-            for tower, layers in self.layers.items()
-        }
+        return {tower: [self.form.enter(prompts) for prompts in layers] for tower, layers in self.layers.items()}

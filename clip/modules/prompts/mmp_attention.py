@@ -1,9 +1,9 @@
 """The second design of missing-aware prompts: prefixes of the attention's keys and values."""
 
-from clip.errors import UserError
 from clip.modules.layers import Prefix
 from clip.modules.prompts.base import CasePrompts, Frame, NoSettings
 from clip.modules.prompts.mmp import MissingAwarePrompts
+from clip.utils.errors import UserError
 
 
 class MissingAwarePrefixes(MissingAwarePrompts):
@@ -28,7 +28,4 @@ class MissingAwarePrefixes(MissingAwarePrompts):
 
     def cases(self) -> CasePrompts:
         """Give keys and values, (3, P / 2, D) each, a layer."""
-        return {
-            tower: [Prefix(*layer.chunk(2, dim=1)) for layer in layers]
-            for tower, layers in self.layers.items()
-        }
+        return {tower: [Prefix(*layer.chunk(2, dim=1)) for layer in layers] for tower, layers in self.layers.items()}

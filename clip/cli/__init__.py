@@ -1,0 +1,1 @@
+"""The command line: checks of its arguments, settings, and the commands."""

@@ -1,0 +1,1 @@
+"""Predictions, metrics and costs of trained models."""

@@ -1,0 +1,1 @@
+"""Missing cases and the masks that assign them to samples."""

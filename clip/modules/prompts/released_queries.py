@@ -1,0 +1,51 @@
+"""The dynamic queries of the released code, drawn again from its seed.
+
+There they are plain tensors: never trained, in no checkpoint, drawn when the towers are built. The
+stream behind ``seed_everything(seed)`` is also drawn on by every layer built before them, so these
+layers are built here too, with the same constructors in the same order, and thrown away.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from clip.missing.masks import CASES
+from clip.modules.backbones.clip_convert import ClipSizes
+from clip.modules.layers import HEAD_WIDTH
+
+QUERY_STD = 0.02
+
+
+def draw_queries(sizes: ClipSizes, length: int, seed: int) -> dict[str, Tensor]:
+    """Draw the queries of both towers.
+
+    Args:
+        sizes: of the CLIP.
+        length: dynamic prompts of a sample, P.
+        seed: of the run.
+
+    Returns:
+        Tower -> (3 missing cases, P, D).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        width = sizes.image_width
+        nn.Conv2d(3, width, sizes.patch, stride=sizes.patch, bias=False)
+        torch.randn(width), torch.randn(sizes.grid**2 + 1, width)  # class token, positions
+        image = _first_block(width, length)
+        for _ in range(sizes.image_layers - 1):
+            _block(width)
+        torch.randn(width, sizes.embed_dim)  # projection
+        return {"image": image, "text": _first_block(sizes.text_width, length)}
+
+
+def _block(width: int) -> None:
+    nn.MultiheadAttention(width, width // HEAD_WIDTH)
+    nn.Linear(width, 4 * width)
+    nn.Linear(4 * width, width)
+
+
+def _first_block(width: int, length: int) -> Tensor:
+    _block(width)
+    nn.MultiheadAttention(width, 1)
+    drawn = (nn.init.normal_(torch.empty(length, 1, width), std=QUERY_STD) for _ in CASES)
+    return torch.stack([queries.squeeze(1) for queries in drawn])

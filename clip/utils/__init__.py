@@ -1,0 +1,1 @@
+"""Files, errors and images: helpers without knowledge of models or data sets."""

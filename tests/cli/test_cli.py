@@ -1,0 +1,199 @@
+"""The commands as a user types them: train, test, sweep, resume and help."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import run
+from clip.cli import build as assembly
+from clip.cli.schema import validate
+from clip.engine import trainer as runs
+from clip.missing.masks import MISSING_TYPES
+from tests import tiny
+from tests.conftest import CPU, shell
+
+
+def call(*arguments):
+    """The same command line in this process."""
+    run.command_line(["run.py", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def trained(settings, tmp_path_factory):
+    """One DCP run through the real command line: its output and its folder."""
+    log_dir = tmp_path_factory.mktemp("runs")
+    done = shell("with", "task_finetune_mmimdb", *settings, f"log_dir={log_dir}", "max_epoch=3",
+                 "exp_name=tiny", "learning_rate=0.02")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done, log_dir / "tiny_dcp_train_both0.7_seed0" / "version_0"
+
+
+def test_a_run_says_what_is_missing_and_what_trains(trained):
+    done, _ = trained
+    assert "train: 8 complete, 8 without text, 8 without image (missing both at 0.7)" in done.stdout
+    assert "val: 3 complete, 3 without text, 3 without image" in done.stdout
+    assert "parameters train" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_a_run_folder_holds_its_record_and_small_checkpoints(trained, clip_folder):
+    _, folder = trained
+    record = json.loads((folder / "run.json").read_text())
+    assert record["config"]["exp_name"] == "tiny"
+    assert record["identity"]["vit"] == str(clip_folder)
+    assert record["missing_tables"].keys() == {"train", "val"}
+    assert record["git_commit"]
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert {"val/F1_Macro", "val/mAP", "val/loss", "train/loss_step"} <= set(metrics.columns)
+    assert not [name for name in metrics.columns if name.startswith("test/")]
+    best, last = sorted((folder / "checkpoints").iterdir(), key=lambda path: "last" in path.name)
+    assert best.name.startswith("epoch-")
+    assert best.name.endswith("-best.pt")
+    assert last.name.endswith("-last.pt")
+    checkpoint = torch.load(best, weights_only=True)
+    assert set(checkpoint["state_dict"]) == set(record["trainable"])
+    assert best.stat().st_size < last.stat().st_size < 4 * 3 * sum(record["trainable"].values()) * 1.5
+
+
+def metrics_of(log_dir, pattern):
+    (path,) = log_dir.glob(f"{pattern}/version_*/metrics.json")
+    return json.loads(path.read_text())
+
+
+def test_training_moved_every_kind_of_parameter(trained):
+    """After three epochs each part of the method differs from a fresh start under the same seed."""
+    _, folder = trained
+    last = next((folder / "checkpoints").glob("*last.pt"))
+    state = torch.load(last, weights_only=True)["state_dict"]
+    assert state["prompts.dynamic.text.queries"].std() > 0
+    optimizer = torch.load(last, weights_only=True)["optimizer_states"][0]
+    moved = [moment["exp_avg_sq"].max().item() for moment in optimizer["state"].values()]
+    assert len(moved) == len(state)
+    assert min(moved) > 0
+
+
+def test_sweep_equals_separate_tests(trained, settings, arrow_folder, tmp_path):
+    """21 cells from two passes: the same metrics as a test_only run under the same table."""
+    _, folder = trained
+    where = [*settings[:-2], f"load_path={folder}", f"log_dir={tmp_path}", "exp_name=t"]
+    done = shell("sweep", "with", "task_finetune_mmimdb", *where)
+    assert done.returncode == 0, done.stderr
+    assert "F1_Macro in percent" in done.stdout
+    (csv,) = tmp_path.glob("t_dcp_sweep_*/version_0/sweep.csv")
+    assert (csv.parent / "sweep.png").stat().st_size > 10_000
+    table = pd.read_csv(csv)
+    assert len(table) == 21
+    again = shell("sweep", "with", "task_finetune_mmimdb", *settings[:1], f"log_dir={tmp_path}",
+                  f"predictions={csv.parent / 'predictions.arrow'}", "exp_name=p",
+                  "sweep_ratios=[0.3, 0.7]", "sweep_seeds=[0, 1, 2]")  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "mean of 3 tables" in again.stdout
+    more = pd.read_csv(next(tmp_path.glob("p_dcp_sweep_*/version_0/sweep.csv")))
+    assert len(more) == 3 * 2 * 3
+    records = [json.loads(next(tmp_path.glob(f"{name}_dcp_sweep_*/version_0/run.json")).read_text())
+               for name in ("t", "p")]  # fmt: skip
+    assert records[0]["identity"] == records[1]["identity"]  # whose predictions they are
+    same = more.merge(table, on=["missing_type", "missing_ratio", "missing_seed", "missing_table"])
+    assert len(same) == 6
+    assert same["F1_Macro_x"].tolist() == same["F1_Macro_y"].tolist()
+    for kind, ratio in zip(MISSING_TYPES, (0.3, 0.7, 1.0), strict=True):
+        call("with", "task_finetune_mmimdb", *where, "test_only=True", f"test_ratio={ratio}",
+             f"test_type={kind}", "prompt_type=dcp")  # fmt: skip
+        found = metrics_of(tmp_path, f"t_dcp_test_{kind}{ratio:g}_seed0")
+        cell = table[(table.missing_type == kind) & (table.missing_ratio == ratio)].iloc[0]
+        assert found["missing_tables"]["test"] == cell["missing_table"]
+        for name in ("F1_Macro", "F1_Micro", "F1_Samples", "F1_Weighted", "mAP"):
+            assert found[f"test/{name}"] == pytest.approx(cell[name], abs=1e-6), (kind, name)
+        assert not [name for name in found if name.startswith("val/")]
+
+
+def test_reloaded_weights_give_equal_logits_under_another_seed(trained, settings):
+    _, folder = trained
+    config = validate(run.ex.configurations[0]() | {"seed": 5, "load_path": str(folder)}
+                          | dict(pair.split("=", 1) for pair in settings[:2]))  # fmt: skip
+    models = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        models.append(assembly.from_config(dict(config), set(), CPU)[0].model.eval())
+    inputs = tiny.batch([0, 1, 2], tiny.FEWER_IDS)
+    assert torch.equal(models[0](*inputs), models[1](*inputs))
+    assert config["prompt_length"] == 36  # the default; the model took the checkpoint's
+    assert models[0].prompts.common.shape[1] == tiny.LENGTH // 3
+
+
+class PowerCut(pl.Callback):
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 2:
+            raise RuntimeError("power cut")
+
+
+def test_a_resumed_run_goes_on_to_the_same_weights(settings, tmp_path, monkeypatch):
+    """Four epochs at once, or two, a power cut and two: bitwise the same on a CPU."""
+    common = ["with", "task_finetune_mmimdb", *settings, "max_epoch=4", "val_check_interval=1.0"]
+    call(*common, f"log_dir={tmp_path}/whole")
+    make = runs.make_trainer
+
+    def fragile(loggers, device, callbacks, **settings):
+        return make(loggers, device, [*callbacks, PowerCut()], **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "make_trainer", fragile)
+        with pytest.raises(SystemExit):
+            call(*common, f"log_dir={tmp_path}/half")
+    call(*common, f"log_dir={tmp_path}/on", f"resume_from={tmp_path}/half")
+    states, results = [], []
+    for name in ("whole", "on"):
+        (path,) = (tmp_path / name).glob("**/epoch-03-*-last.pt")
+        states.append(torch.load(path, weights_only=True))
+        (path,) = (tmp_path / name).glob("**/metrics.json")
+        results.append(json.loads(path.read_text()))
+        assert Path(results[-1]["best"]).is_relative_to(tmp_path / name)
+    assert results[0]["val/F1_Macro"] == results[1]["val/F1_Macro"]
+    assert Path(results[0]["best"]).name == Path(results[1]["best"]).name
+    assert list((tmp_path / "half").rglob("*-best.pt"))  # the earlier files stay
+    assert states[0]["global_step"] == states[1]["global_step"] == 12
+    for name, tensor in states[0]["state_dict"].items():
+        assert torch.equal(tensor, states[1]["state_dict"][name]), name
+
+
+@pytest.mark.parametrize("task", ["food101", "hatememes"])
+@pytest.mark.parametrize("prompt_type", ["dcp", "none"])
+def test_the_other_tasks_train_and_test(task, prompt_type, settings, tmp_path, capsys):
+    common = ["with", f"task_finetune_{task}", *settings, f"log_dir={tmp_path}"]
+    call(*common, f"prompt_type={prompt_type}", "max_steps=2", "exp_name=x")
+    call(*common, "test_only=True", f"load_path={tmp_path}", "exp_name=x")
+    found = metrics_of(tmp_path, f"x_{prompt_type}_test_both0.7_seed0")
+    headline = {"food101": "accuracy", "hatememes": "AUROC"}[task]
+    assert 0 <= found[f"test/{headline}"] <= 1
+    assert np.isfinite(found["test/loss"])
+    assert "test: 4 complete, 4 without text, 4 without image" in capsys.readouterr().out
+
+
+def test_fast_dev_run_leaves_nothing_behind(settings, tmp_path):
+    call("with", "task_finetune_mmimdb", *settings, f"log_dir={tmp_path}", "fast_dev_run=True")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_made_elsewhere_is_used(trained, settings, tmp_path):
+    table = tmp_path / "test.csv"
+    table.write_text("missing_type\n" + "2\n" * 12)
+    call("with", "task_finetune_mmimdb", *settings, f"load_path={trained[1]}", "test_only=True",
+         f"log_dir={tmp_path}", f"missing_table.test={table}", "exp_name=m")  # fmt: skip
+    call("with", "task_finetune_mmimdb", *settings, f"load_path={trained[1]}", "test_only=True",
+         f"log_dir={tmp_path}", "test_ratio=1.0", "test_type=image", "exp_name=d")  # fmt: skip
+    ours = metrics_of(tmp_path, "m_dcp_test_both0.7_seed0")
+    assert ours == metrics_of(tmp_path, "d_dcp_test_image1_seed0")
+
+
+def test_help_and_print_config():
+    text = shell("--help").stdout
+    assert all(name in text for name in ("sweep", "pretrain", "demo", "print_config"))
+    config = shell("print_config", "with", "task_finetune_hatememes").stdout
+    assert "val_check_interval = 0.11" in config
+    assert "# share of missing images among the incomplete samples" in config

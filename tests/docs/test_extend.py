@@ -1,0 +1,59 @@
+"""The examples of docs/extend.md do what the page says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from clip.datasets import DATASETS, Declaration
+from clip.modules import build_model
+from clip.modules.objectives import find_task
+from clip.modules.prompts import PROMPT_TYPES
+from tests import tiny
+from tests.raw_data import draw
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extend.md").read_text()
+
+
+def test_the_method_of_the_page_trains(monkeypatch):
+    code = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
+    assert len(code.splitlines()) <= 60
+    names = {"__name__": "clip.modules.prompts.fading"}
+    exec(compile(code, "docs/extend.md", "exec"), names)
+    monkeypatch.setitem(PROMPT_TYPES, "fading", names["FadingPrompts"])
+    torch.manual_seed(0)
+    shape = {"prompt_length": 4, "prompt_depth": 2}
+    model = build_model(tiny.clip_state(), "fading", 5, fade=0.7, **shape)
+    before = {name: model.get_parameter(name).clone() for name in model.trainable_names()}
+    assert "prompts.strength" in before
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
+    losses = []
+    for _ in range(2):
+        losses.append(model(*tiny.batch([0, 1, 2])).pow(2).mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[1] < losses[0]
+    assert not any(torch.equal(model.get_parameter(name), old) for name, old in before.items())
+    with pytest.raises(ValueError, match="fading.fade=2"):
+        build_model(tiny.clip_state(), "fading", 5, fade=2, **shape)
+
+
+def test_the_data_set_of_the_page_converts_and_is_found(tmp_path):
+    names = {"__name__": "vilt.utils.write_flowers"}
+    exec(compile(re.findall(r"```python\n(.*?)```", PAGE, re.S)[1], "docs/extend.md", "exec"), names)
+    rows = [["1.png", "red", "rose"], ["2.png", "", "tulip"], ["3.png", "grey", "stone"]]
+    for file, *_ in rows:
+        draw(tmp_path / "images" / file, 3)
+    (tmp_path / "flowers.json").write_text(json.dumps(dict.fromkeys(names["PUBLISHED"], rows)))
+    report = names["make_arrow"](tmp_path, tmp_path)
+    assert "class stone is unknown: 1 (3.png)" in report
+    row = re.search(r'`"flowers": (Declaration\(.*?\))` \|', PAGE)[1]
+    flowers = eval(row, {"Declaration": Declaration})
+    assert flowers.find(tmp_path, "test") == [tmp_path / "flowers_test.arrow"]
+    facts = flowers.facts(tmp_path)
+    assert facts["class_names"] == list(names["CLASSES"])
+    assert find_task("manifest", facts).num_classes == 3
+    assert "flowers" not in DATASETS

@@ -1,0 +1,74 @@
+"""Two processes on one CPU give what one gives: the same losses, weights and scores."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+from tests import tiny
+from tests.conftest import ROOT, shell
+
+ODD = 9  # samples: two processes get five and four, which are two batches and one
+
+
+def twice(*arguments):
+    """The command line, started by torchrun in two processes."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run([*launch, str(ROOT / "run.py"), *map(str, arguments)], cwd=ROOT,
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+
+
+def only(folder, pattern):
+    (path,) = folder.glob(pattern)
+    return path
+
+
+@pytest.fixture(scope="module")
+def odd_settings(settings, tmp_path_factory):
+    folder = tiny.write_arrow(tmp_path_factory.mktemp("odd"), {"train": 22, "dev": ODD, "test": ODD})
+    return [text for text in settings if not text.startswith("data_root")] + [f"data_root={folder}"]
+
+
+def test_two_processes_equal_one(odd_settings, tmp_path):
+    common = ["with", "task_finetune_mmimdb", *odd_settings, "max_epoch=2", "exp_name=d",
+              "val_check_interval=1.0"]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert shell(*common, f"log_dir={one}").returncode == 0
+    done = twice(*common, f"log_dir={two}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run folder") == 1
+    for name in ("train/loss", "val/loss", "val/F1_Macro", "val/mAP"):
+        found, wanted = (
+            pd.read_csv(only(folder, "d_*/version_0/metrics.csv"))[name].dropna().to_numpy() for folder in (two, one)
+        )
+        assert found == pytest.approx(wanted, abs=1e-5), name
+    states = [torch.load(only(folder, "**/*-last.pt"), weights_only=True) for folder in (one, two)]
+    assert states[0]["global_step"] == states[1]["global_step"] == 6
+    for name, tensor in states[0]["state_dict"].items():
+        torch.testing.assert_close(states[1]["state_dict"][name], tensor, atol=1e-4, rtol=1e-3)
+
+    test = ["with", "task_finetune_mmimdb", *odd_settings, f"load_path={one}", "test_only=True",
+            "exp_name=t"]  # fmt: skip
+    assert shell(*test, f"log_dir={one}").returncode == 0
+    assert twice(*test, f"log_dir={two}").returncode == 0
+    scores = [json.loads(only(folder, "t_*/version_0/metrics.json").read_text())
+              for folder in (one, two)]  # fmt: skip
+    assert scores[0].pop("input_ignored") == scores[1].pop("input_ignored")
+    assert scores[0].pop("missing_tables") == scores[1].pop("missing_tables")
+    assert scores[1] == pytest.approx(scores[0], abs=1e-6)
+
+
+def test_a_loss_that_is_no_number_is_named_by_all_processes(settings, tmp_path):
+    run = tmp_path / "n_dcp_train_both0.7_seed0"
+    (run / "version_0").mkdir(parents=True)
+    done = twice("with", "task_finetune_mmimdb", *settings, "exp_name=n", "learning_rate=1e20",
+                 "warmup_steps=0", "val_check_interval=1.0", f"log_dir={tmp_path}")  # fmt: skip
+    assert done.returncode == 1
+    named = f"the samples of that batch are in {run / 'version_1' / 'nonfinite.json'};"
+    assert done.stderr.count(named) == 2
+    entries = json.loads((run / "version_1" / "nonfinite.json").read_text())
+    assert [entry["process"] for entry in entries] == [0, 1]
+    assert len({sample for entry in entries for sample in entry["sample_ids"]}) == 8

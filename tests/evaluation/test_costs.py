@@ -1,0 +1,117 @@
+"""What is counted against what is multiplied out by hand."""
+
+import pytest
+import torch
+
+from clip.evaluation.costs import (
+    PARTS,
+    backbone,
+    by_part,
+    claims,
+    cost,
+    costs,
+    count_flops,
+    shape_model,
+    trainable,
+)
+from clip.modules.factory import build_model
+from clip.modules.prompted_clip import PromptedCLIP
+from clip.modules.prompts import PROMPT_TYPES
+from tests.tiny import DEPTH, LENGTH, SIZES, VIT_B_16, clip_state
+
+CLASSES = 5
+SHAPE = {"prompt_length": LENGTH, "prompt_depth": DEPTH}
+
+
+def linear(width_in: int, width_out: int) -> int:
+    return width_in * width_out + width_out
+
+
+def mlp(width_in: int, width_out: int) -> int:
+    hidden = width_in // 16
+    return linear(width_in, hidden) + linear(hidden, width_out)
+
+
+def test_parameters_of_the_tiny_model_by_hand():
+    third, image, text = LENGTH // 3, 128, 64
+    joint = image + text
+    parts = by_part(trainable(shape_model(SIZES, "dcp", CLASSES, **SHAPE)))
+    initial = 2 * third * joint  # present and missing
+    queries, common = 3 * third * joint, 3 * third * text
+    assert parts["prompts"] == initial + queries + common
+    generators = DEPTH * sum(2 * joint + mlp(joint, width) for width in (image, text))
+    attention = sum(4 * linear(width, width) for width in (image, text))
+    assert parts["generators"] == generators + attention + mlp(text, image) + mlp(text, text)
+    assert parts["thawed"] == 2 * image + 2 * text + image * 32
+    assert parts["head"] == linear(64, CLASSES)
+
+
+def test_dcp_at_published_size():
+    """5.42M in prompts and generators, 5.82M with what is thawed, in the released code."""
+    fixed = cost(VIT_B_16, "dcp", 23, dynamic_queries="fixed")
+    assert fixed.prompts + fixed.generators == 5_419_776
+    assert fixed.prompts + fixed.generators + fixed.thawed == 5_815_552
+    assert fixed.share == 5_815_552 / 149_620_736  # the head, which all methods have, left out
+    trained = cost(VIT_B_16, "dcp", 23)
+    assert trained.prompts - fixed.prompts == 3 * 12 * (768 + 512)  # trained queries
+    assert trained.head == 1024 * 23 + 23
+    assert backbone(shape_model(VIT_B_16, "none", 23)) == 149_620_736
+
+
+def tower_flops(length: int, width: int, layers: int, embed_dim: int) -> int:
+    block = 2 * length * 12 * width**2 + 4 * length**2 * width
+    # Of the last block one query is run: keys and values of all tokens, the rest of one.
+    last = 2 * length * 2 * width**2 + 4 * length * width + 2 * 10 * width**2
+    return (layers - 1) * block + last + 2 * width * embed_dim
+
+
+@pytest.mark.parametrize("sizes", [SIZES, VIT_B_16])
+def test_flops_of_the_baseline_by_formula(sizes):
+    patches, width = sizes.grid**2, sizes.image_width
+    image = 2 * patches * 3 * sizes.patch**2 * width
+    image += tower_flops(patches + 1, width, sizes.image_layers, sizes.embed_dim)
+    text = tower_flops(sizes.context, sizes.text_width, sizes.text_layers, sizes.embed_dim)
+    head = 2 * 2 * sizes.embed_dim * CLASSES
+    counted = cost(sizes, "none", CLASSES)
+    assert counted.forward_flops == image + text + head
+    assert counted.step_flops == image + text + 2 * head  # only the head's weight has a gradient
+
+
+def test_prompts_cost_what_a_longer_sequence_costs():
+    """A step of a method with prompts runs back through the towers; the towers see L + P tokens."""
+    plain, dcp = (cost(VIT_B_16, name, 23) for name in ("none", "dcp"))
+    longer = sum(
+        tower_flops(length + 36, width, 12, 512) - tower_flops(length, width, 12, 512)
+        for length, width in ((197, 768), (77, 512))
+    )
+    # What five layers would make of twelve prompts that the next ones replace: out_proj and MLP.
+    unread = sum(5 * 12 * (2 + 8 + 8) * width**2 for width in (768, 512))
+    own = dcp.forward_flops - plain.forward_flops - longer + unread
+    assert 0 < own < 0.02 * plain.forward_flops  # prompts are made once, not once a token
+    assert 2 < dcp.step_flops / dcp.forward_flops < 2.1  # no gradients of frozen weights
+
+
+@pytest.mark.parametrize("method", PROMPT_TYPES)
+def test_every_method_counts_what_a_real_model_trains(method):
+    real = build_model(clip_state(), method, CLASSES, LENGTH, DEPTH)
+    counted = cost(SIZES, method, CLASSES, **SHAPE)
+    assert counted.total == sum(p.numel() for p in real.parameters() if p.requires_grad)
+    assert counted.total == sum(getattr(counted, part) for part in PARTS)
+    assert counted.step_flops > counted.forward_flops > 0
+
+
+def test_the_baseline_is_the_measure():
+    rows = {row["method"]: row for row in costs(VIT_B_16, 23)}
+    assert rows.keys() == PROMPT_TYPES.keys()
+    assert rows["none"]["step_ratio"] == rows["none"]["forward_ratio"] == 1
+
+
+def test_which_claims_agree():
+    verdicts = [(row["paper"], row["agrees"]) for row in claims(VIT_B_16, 23)]
+    assert [paper for paper, agrees in verdicts if agrees] == ["151M", "< 4 %"]
+
+
+def test_flops_of_one_product():
+    a, b = torch.empty(2, 3, device="meta"), torch.empty(3, 5, device="meta")
+    assert count_flops(lambda: a @ b) == 2 * 2 * 3 * 5
+    assert PromptedCLIP.complete_pair(SIZES, "meta").tokens.shape == (1, 77)

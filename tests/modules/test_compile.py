@@ -1,0 +1,46 @@
+"""Compiled blocks compute what the plain ones do, for batches of any composition."""
+
+import os
+import shutil
+
+import pytest
+import torch
+
+from clip.cli import build as assembly
+from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.modules import build_model
+from clip.utils.errors import UserError
+from tests import tiny
+
+COMPILER = os.environ.get("CXX", "g++")
+ONLY_TEXTS = [MISSING_IMAGE] * 2  # no image at all
+
+
+@pytest.mark.skipif(not shutil.which(COMPILER), reason="torch.compile needs a C++ compiler")
+def test_compiled_towers_give_the_same_logits_and_gradients():
+    torch.manual_seed(3)
+    model = build_model(tiny.clip_state(), "dcp", 5, tiny.LENGTH, tiny.DEPTH)
+    named = dict(model.named_parameters())
+    parameters = [named[name] for name in model.trainable_names()]
+
+    def step(cases):
+        logits = model(*tiny.batch(cases))
+        gradients = torch.autograd.grad(logits.square().sum(), parameters, allow_unused=True)
+        return logits.detach(), [g for g in gradients if g is not None]
+
+    compositions = ([COMPLETE, MISSING_TEXT, MISSING_IMAGE], ONLY_TEXTS)
+    plain = [step(cases) for cases in compositions]
+    model.compile_towers()
+    for cases, (logits, gradients) in zip(compositions, plain, strict=True):
+        found, slopes = step(cases)
+        torch.testing.assert_close(found, logits, atol=1e-5, rtol=0)
+        for a, b in zip(slopes, gradients, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5 + 1e-4 * float(b.abs().max()), rtol=0)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+def test_without_a_compiler_a_cpu_is_refused(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="no-such-compiler"):
+        assembly.check_compiler({"accelerator": "cpu"})
+    assembly.check_compiler({"accelerator": "gpu"})

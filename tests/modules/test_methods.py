@@ -1,0 +1,257 @@
+"""Every row of the table of methods, and every setting of each, against oracles and by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clip.engine.checkpoints import load_own
+from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.modules import build_model
+from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
+from clip.modules.layers import Attention, Prefix, ResidualAttentionBlock
+from clip.modules.objectives import TASKS
+from clip.modules.optim import OptimSettings
+from clip.modules.prompts import PROMPT_TYPES, Frame
+from clip.utils.errors import UserError
+from tests import tiny
+from tests.oracles.clip import SlowModel
+
+MIXED = [COMPLETE, MISSING_TEXT, MISSING_IMAGE, COMPLETE, MISSING_IMAGE]
+SETTINGS = [  # beside the defaults of every method
+    ("coop", {"per_case": True}),
+    ("maple", {"per_case": True}),
+    ("dept", {"base": "dcp", "weight": 0.2}),
+    ("dcp", {"generator": "fc"}),
+    ("dcp", {"generator": "none"}),
+    ("dcp", {"reduction": 4}),
+    ("dcp", {"source": "own"}),
+    ("dcp", {"source": "own", "formulas": "paper", "generator": "fc"}),
+    ("dcp", {"dynamic_depth": 2}),
+    ("dcp", {"dynamic_depth": 3, "common_depth": 3}),
+    ("dcp", {"dynamic_generator": "max", "dynamic_depth": 2}),
+    ("dcp", {"dynamic_generator": "min"}),
+    ("dcp", {"dynamic_generator": "avg", "dynamic_depth": 3}),
+    ("dcp", {"common_depth": 3, "dynamic_depth": 2, "prompt_depth": 1}),
+    ("dcp", {"common_projection": "fc"}),
+    ("dcp", {"common_reduction": 4}),
+    ("dcp", {"prompts": "none"}),
+]
+ROWS = [*((name, {}) for name in PROMPT_TYPES), *SETTINGS]
+STATE = tiny.clip_state()
+
+
+def build(prompt_type, seed=3, **changes):
+    torch.manual_seed(seed)
+    changes = {"prompt_length": tiny.LENGTH, "prompt_depth": tiny.DEPTH} | changes
+    return build_model(STATE, prompt_type, 5, **changes).eval()
+
+
+def moved(model):
+    """Every trainable value away from its start, so that a forgotten one shows."""
+    with torch.no_grad():
+        for name in model.trainable_names():
+            parameter = model.get_parameter(name)
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def gradients(model, logits):
+    named = dict(model.named_parameters())
+    parameters = [named[name] for name in model.trainable_names()]
+    return torch.autograd.grad(logits.pow(2).sum(), parameters)
+
+
+@pytest.mark.parametrize(("name", "settings"), ROWS)
+def test_logits_and_gradients_equal_the_slow_form(name, settings):
+    model = moved(build(name, **settings))
+    inputs = tiny.batch(MIXED)
+    found, wanted = model(*inputs), SlowModel(model)(*inputs)
+    assert found.shape == (len(MIXED), 5)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    pairs = zip(gradients(model, found), gradients(model, wanted), strict=True)
+    for parameter, (a, b) in zip(model.trainable_names(), pairs, strict=True):
+        assert a.abs().max() > 0, parameter
+        torch.testing.assert_close(a, b, atol=2e-4 * float(b.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize(("name", "settings"), ROWS)
+def test_two_steps_move_everything_and_reload(name, settings):
+    """With the defaults' learning rate; the saved tensors alone bring the logits back."""
+    model = build(name, **settings).train()
+    before = {key: tensor.clone() for key, tensor in model.own_state().items()}
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
+    inputs = tiny.batch(MIXED)
+    for _ in range(2):
+        loss = sum(weight * logits.pow(2).mean() for weight, logits in model.heads(*inputs))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert loss.isfinite()
+    for key in model.trainable_names():
+        assert not torch.equal(before[key], model.own_state()[key]), key
+    other = build(name, seed=8, **settings)
+    assert not torch.equal(other(*inputs), model(*inputs))
+    load_own(other, model.own_state(), "memory")
+    assert torch.equal(other(*inputs), model.eval()(*inputs))
+
+
+@pytest.mark.parametrize("name", PROMPT_TYPES)
+def test_a_missing_half_is_exactly_zero_and_its_input_is_not_read(name):
+    model = moved(build(name))
+    image, tokens, case = tiny.batch(MIXED)
+    features, logits = model.features(image, tokens, case), model(image, tokens, case)
+    image_half, text_half = features.chunk(2, dim=1)
+    for half, absent in ((image_half, MISSING_IMAGE), (text_half, MISSING_TEXT)):
+        assert ((half == 0).all(dim=1) == (case == absent)).all()
+    image[case == MISSING_IMAGE] = torch.nan
+    tokens[case == MISSING_TEXT] = 1 + tokens[0]
+    assert torch.equal(model.features(image, tokens, case), features)
+    assert torch.equal(model(image, tokens, case), logits)
+
+
+@pytest.mark.parametrize("absent", [MISSING_TEXT, MISSING_IMAGE])
+@pytest.mark.parametrize(("name", "settings"), ROWS)
+def test_a_batch_without_a_modality_gives_zero_gradients_not_none(name, settings, absent):
+    model = build(name, **settings)
+    model(*tiny.batch([absent] * 3)).sum().backward()
+    named = dict(model.named_parameters())
+    assert [key for key in model.trainable_names() if named[key].grad is None] == []
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS)
+def test_every_setting_changes_the_output(name, settings):
+    inputs = tiny.batch(MIXED)
+    default, changed = moved(build(name)), moved(build(name, **settings))
+    assert (default(*inputs) - changed(*inputs)).abs().max() > 1e-4
+
+
+def test_dcp_without_prompts_is_the_baseline():
+    inputs = tiny.batch(MIXED)
+    dcp, none = build("dcp", prompts="none"), build("none")
+    assert torch.equal(dcp(*inputs), none(*inputs))
+    assert list(dcp.prompts.state_dict()) == []
+
+
+def test_kinds_that_go_deepest_stand_first():
+    """Three common layers, two dynamic, one correlated; what is replaced must stand first."""
+    model = build("dcp", common_depth=3, dynamic_depth=2, prompt_depth=1, prompt_length=3)
+    dcp, tokens = model.prompts, torch.randn(1, 4, tiny.SIZES.text_width)
+    cases = dcp.cases()
+    layers = dcp.for_samples("text", cases, tokens, torch.tensor([MISSING_IMAGE]))
+    assert [layer.shape[1] for layer in layers] == [3, 2, 1]
+    common = dcp.projections["text"](dcp.common[MISSING_IMAGE])
+    read = dcp.dynamic["text"](tokens, torch.tensor([MISSING_IMAGE]))[0]
+    for layer in range(3):
+        torch.testing.assert_close(layers[layer][0, 0], common[layer])
+    for layer in range(2):
+        torch.testing.assert_close(layers[layer][0, 1], read[layer])
+
+
+def test_the_coupling_of_maple():
+    method = build("maple", per_case=True).prompts
+    cases = method.cases()
+    for layer, couple in enumerate(method.couplings):
+        text = method.text[layer, MISSING_TEXT]
+        wanted = text @ couple.weight.T + couple.bias
+        torch.testing.assert_close(cases["image"][layer][MISSING_TEXT], wanted)
+        assert torch.equal(cases["text"][layer][MISSING_TEXT], text)
+
+
+def test_the_mixed_heads_of_dept():
+    model = moved(build("dept", weight=0.25))
+    method, inputs = model.prompts, tiny.batch(MIXED)
+    features = model.features(*inputs)
+    adjusted = features * method.scale + method.shift
+    own = adjusted @ method.classifier.weight.T + method.classifier.bias
+    plain = features @ model.classifier.weight.T + model.classifier.bias
+    torch.testing.assert_close(model(*inputs), 0.25 * own + 0.75 * plain)
+    (first, a), (second, b) = model.heads(*inputs)
+    assert (first, second) == (0.25, 0.75)
+    torch.testing.assert_close((a, b), (own, plain))
+
+
+def test_the_loss_of_a_run_is_mixed_like_the_scores(monkeypatch):
+    model, task = moved(build("dept", weight=0.25)), TASKS["food101"]
+    module = MissingAwarePromptModule(model, task, OptimSettings(), lambda image: image, {})
+    for log in ("log", "log_dict"):  # there is no Trainer
+        monkeypatch.setattr(module, log, lambda *_, **__: None)
+    image, tokens, case = tiny.batch(MIXED)
+    label = torch.tensor([0, 1, 2, 3, 4])
+    batch = {"image": image, "tokens": tokens, "missing_type": case, "present": None,
+             "label": label, "sample_id": torch.arange(len(label))}  # fmt: skip
+    (_, own), (_, plain) = model.heads(image, tokens, case)
+    wanted = 0.25 * F.cross_entropy(own, label) + 0.75 * F.cross_entropy(plain, label)
+    torch.testing.assert_close(module._step(batch, "train"), wanted)
+    assert (wanted - F.cross_entropy(model(image, tokens, case), label)).abs() > 1e-6
+
+
+def test_a_prefix_by_hand():
+    """One channel per head would do: two positions, one prefix, scores of known softmax."""
+    attention = Attention(2, heads=1)
+    with torch.no_grad():
+        attention.in_proj_weight.copy_(torch.eye(2).repeat(3, 1))
+        attention.out_proj.weight.copy_(torch.eye(2))
+    x = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]])
+    prefix = Prefix(torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[5.0, 7.0]]]))
+    found = attention(x, causal=True, prefix=prefix)
+    first = F.softmax(torch.tensor([0.0, 4.0]) / 2**0.5, dim=0)  # the prefix, itself
+    second = F.softmax(torch.tensor([2.0, 0.0, 1.0]) / 2**0.5, dim=0)
+    wanted = torch.stack([
+        first[0] * prefix.values[0, 0] + first[1] * x[0, 0],
+        second[0] * prefix.values[0, 0] + second[1] * x[0, 0] + second[2] * x[0, 1],
+    ])  # fmt: skip
+    torch.testing.assert_close(found[0], wanted)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_pooled_position_sees_the_whole_prefix(causal):
+    torch.manual_seed(0)
+    block, x, position = ResidualAttentionBlock(128, "gelu"), torch.randn(2, 5, 128), [4, 2]
+    prefix = Prefix(torch.randn(2, 3, 128), torch.randn(2, 3, 128))
+    every, one = block(x, causal, prefix), block.pool(x, torch.tensor(position), causal, prefix)
+    torch.testing.assert_close(one, every[[0, 1], position])
+    assert (one - block.pool(x, torch.tensor(position), causal)).abs().max() > 1e-2
+
+
+def test_fine_tuning_trains_all_of_clip():
+    model = build("finetune")
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert set(model.own_state()) == set(model.state_dict())
+
+
+def test_parameter_counts_on_vit_b_16():
+    """MMP's 23,040 parameters a token (paper, Table 5), and the others by their definition."""
+    counts = {}
+    for name in ("coop", "mmp", "mmp_attention", "maple"):
+        frame = Frame(tiny.VIT_B_16, length=36, depth=6)
+        method = PROMPT_TYPES[name](frame, PROMPT_TYPES[name].Settings())
+        counts[name] = sum(parameter.numel() for parameter in method.parameters())
+    assert counts == {
+        "coop": 36 * (768 + 512),
+        "mmp": 36 * 23_040,
+        "mmp_attention": 36 * 23_040,
+        "maple": 6 * (36 * 512 + 512 * 768 + 768),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("mmp_attention", {"prompt_length": 7}, ["prompt_length=7", "even"]),
+        ("mmp", {"prompt_depth": 4}, ["prompt_depth=4", "1 to 3"]),
+        ("maple", {"prompt_depth": 4}, ["prompt_depth=4", "1 to 3"]),
+        ("dcp", {"common_depth": 4}, ["dcp.common_depth=4", "1 to 3"]),
+        ("dcp", {"dynamic_depth": 4}, ["dcp.dynamic_depth=4", "1 to 3"]),
+        ("dcp", {"generator": "lstm"}, ["dcp.generator='lstm'", "mlp, fc, none"]),
+        ("dcp", {"reduction": 2.5}, ["dcp.reduction=2.5", "whole"]),
+        ("coop", {"depth": 1}, ["coop.depth", "per_case"]),
+        ("none", {"prompts": "A"}, ["none.prompts", "none"]),
+        ("dept", {"base": "dept"}, ["dept.base='dept'", "maple"]),
+        ("dept", {"weight": 1}, ["dept.weight=1", "between 0 and 1"]),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_with_the_value(name, changes, words):
+    with pytest.raises(UserError) as refusal:
+        build(name, **changes)
+    assert "\n" not in str(refusal.value)
+    assert all(word in str(refusal.value) for word in words), refusal.value

@@ -1,0 +1,114 @@
+"""The same computation without any economy: the oracle of the tests and the yardstick of speed.
+
+Written from the papers and the released code's behaviour: prompts are made sample by sample, both
+towers run for every sample at full length, a missing modality is encoded as an all-ones image or
+an empty text and its half of the feature set to zero afterwards. Attention is torch's own module,
+or a softmax written out where keys and values have a prefix.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
+from clip.modules.layers import HEAD_WIDTH, Attention
+from clip.modules.prompted_clip import PromptedCLIP
+from tests.oracles.prompts import TOWERS, attention, sample_prompts
+
+
+def with_prefix(ours: Attention, x: Tensor, prefix: tuple[Tensor, Tensor], causal: bool) -> Tensor:
+    """Attend to a prefix (B, P, D) of keys and values and to x (B, L, D), head by head."""
+    weights, biases = ours.in_proj_weight.chunk(3), ours.in_proj_bias.chunk(3)
+    q, k, v = (x @ weight.T + bias for weight, bias in zip(weights, biases, strict=True))
+    k, v = torch.cat([prefix[0], k], dim=1), torch.cat([prefix[1], v], dim=1)
+    hidden = torch.zeros(q.shape[1], k.shape[1], dtype=torch.bool)
+    for i in range(q.shape[1] if causal else 0):
+        hidden[i, k.shape[1] - q.shape[1] + i + 1 :] = True
+    mixed = []
+    for head in range(ours.heads):
+        part = slice(head * HEAD_WIDTH, (head + 1) * HEAD_WIDTH)
+        scores = q[..., part] @ k[..., part].transpose(1, 2) / HEAD_WIDTH**0.5
+        mixed.append(scores.masked_fill(hidden, -torch.inf).softmax(dim=-1) @ v[..., part])
+    return ours.out_proj(torch.cat(mixed, dim=-1))
+
+
+class SlowTower(nn.Module):
+    """The blocks of one tower; all positions of all layers are computed.
+
+    Args:
+        blocks: of our tower.
+        causal: a position sees only what stands in front of it.
+    """
+
+    def __init__(self, blocks: nn.ModuleList, causal: bool):
+        super().__init__()
+        self.blocks, self.causal = blocks, causal
+        heads = blocks[0].ln_1.weight.shape[0] // HEAD_WIDTH
+        self.attentions = nn.ModuleList(attention(block.attn, heads) for block in blocks)
+
+    def forward(self, x: Tensor, prompts: list[Tensor | tuple[Tensor, Tensor]]) -> Tensor:
+        """Turn tokens (B, L, D) into the outputs (B, L, D) of [prompts, tokens] without prompts."""
+        length = x.shape[1]
+        for layer, (block, attend) in enumerate(zip(self.blocks, self.attentions, strict=True)):
+            given = prompts[layer] if layer < len(prompts) else None
+            if isinstance(given, Tensor):
+                replaced = given.shape[1] if layer else 0
+                x = torch.cat([given, x[:, replaced:]], dim=1)
+            normed = block.ln_1(x)
+            if isinstance(given, tuple):
+                x = x + with_prefix(block.attn, normed, given, self.causal)
+            else:
+                mask = None
+                if self.causal:
+                    mask = x.new_full((x.shape[1], x.shape[1]), -torch.inf).triu(1)
+                x = x + attend(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
+            x = x + block.mlp(block.ln_2(x))
+        return x[:, x.shape[1] - length :]
+
+
+class SlowModel(nn.Module):
+    """Any method around the parameters of one of our models.
+
+    Args:
+        model: whose parameters are used; gradients arrive there.
+    """
+
+    def __init__(self, model: PromptedCLIP):
+        super().__init__()
+        self.model, self.prompts = model, model.prompts
+        self.image_tower = SlowTower(model.image_encoder.transformer.resblocks, causal=False)
+        self.text_tower = SlowTower(model.text_encoder.transformer.resblocks, causal=True)
+
+    def all_prompts(self, image: Tensor, text: Tensor, cases: list[int]) -> list[list]:
+        """Stack the prompts of all samples: two towers, (B, P, D) or two of them a layer."""
+        rows = []
+        for i, case in enumerate(cases):
+            tokens = {"image": image[i : i + 1], "text": text[i : i + 1]}
+            rows.append(sample_prompts(self.prompts, case, tokens))
+        return [[stack(layer) for layer in zip(*(row[tower] for row in rows), strict=True)] for tower in TOWERS]
+
+    def features(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
+        """Encode everything, then zero what is missing; arguments as in ``PromptedCLIP``."""
+        vision, language = self.model.image_encoder, self.model.text_encoder
+        absent = missing_type == MISSING_IMAGE
+        image = torch.where(absent[:, None, None, None], torch.ones_like(image), image)
+        embedded, read = vision.embed(image), language.embed(tokens)
+        prompts = self.all_prompts(embedded, read, missing_type.tolist())
+        seen = vision.ln_post(self.image_tower(embedded, prompts[0])[:, 0]) @ vision.proj
+        out = language.ln_final(self.text_tower(read, prompts[1]))
+        out = out[torch.arange(len(out)), tokens.argmax(dim=1)] @ language.text_projection
+        seen = seen * ~absent[:, None]
+        out = out * (missing_type != MISSING_TEXT)[:, None]
+        return torch.cat([seen, out], dim=1)
+
+    def forward(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
+        """Give the logits (B, num_classes)."""
+        features = self.features(image, tokens, missing_type)
+        heads = self.prompts.heads(features, self.model.classifier)
+        return sum(weight * logits for weight, logits in heads)
+
+
+def stack(of_samples: tuple) -> Tensor | tuple[Tensor, ...]:
+    """Join one layer of all samples: tokens, or keys and values."""
+    if isinstance(of_samples[0], tuple):
+        return tuple(torch.stack(part) for part in zip(*of_samples, strict=True))
+    return torch.stack(of_samples)

@@ -1,0 +1,133 @@
+"""The prompts of one sample, method by method, written from the papers without any economy.
+
+A function a method: (the method, whose parameters are used; the sample's missing case; its tokens
+X_0, tower -> (1, L, D)) -> tower -> layer -> prompts (P, D), or keys and values (P, D) each.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
+from clip.modules.layers import Attention
+from clip.modules.prompts import PROMPT_TYPES, PromptMethod
+from clip.modules.prompts.dcp_parts import DynamicPrompts, minimum_pool
+
+Tokens = dict[str, Tensor]
+Sample = dict[str, list[Tensor | tuple[Tensor, Tensor]]]
+TOWERS = ("image", "text")
+POOLS = {  # ours, of all stretches at once -> the same of one stretch (L, D)
+    F.adaptive_avg_pool1d: lambda stretch: stretch.mean(dim=0),
+    F.adaptive_max_pool1d: lambda stretch: stretch.amax(dim=0),
+    minimum_pool: lambda stretch: stretch.amin(dim=0),
+}
+
+
+def attention(ours: Attention, heads: int) -> nn.MultiheadAttention:
+    """Make torch's own attention module around the very parameters of ours."""
+    width = ours.out_proj.in_features
+    with torch.device("meta"):
+        module = nn.MultiheadAttention(width, heads, batch_first=True)
+    module.in_proj_weight, module.in_proj_bias = ours.in_proj_weight, ours.in_proj_bias
+    module.out_proj.weight, module.out_proj.bias = ours.out_proj.weight, ours.out_proj.bias
+    return module
+
+
+def correlated(dcp: PromptMethod, case: int) -> Sample:
+    """Make the correlated prompts: eq. 3-5 in either reading, or independent ones."""
+    missing = {"image": MISSING_IMAGE, "text": MISSING_TEXT}
+    layers = {}
+    for tower in TOWERS:
+        row = case if dcp.formulas.free_input else int(case == missing[tower])
+        start = dcp.initial[tower][row]  # one layer, or all if nothing generates them
+        layers[tower] = [start[i : i + dcp.third] for i in range(0, len(start), dcp.third)]
+    for step in range(len(dcp.generators["image"]) if len(dcp.generators) else 0):
+        last = {tower: layers[tower][-1] for tower in TOWERS}
+        for tower in TOWERS:
+            both = dcp.sources[tower] == TOWERS
+            read = torch.cat([last["image"], last["text"]], dim=-1) if both else last[tower]
+            layers[tower].append(dcp.generators[tower][step](read))
+    return layers if dcp.formulas.free_input else {t: layers[t][1:] for t in TOWERS}
+
+
+def dynamic(reader: nn.Module, case: int, tokens: Tensor) -> Tensor:
+    """Make the dynamic prompts of all their layers, one below the other."""
+    if isinstance(reader, DynamicPrompts):
+        queries = reader.queries[case][None]
+        read, _ = attention(reader.attention, 1)(queries, tokens, tokens, need_weights=False)
+        return reader.refine(read)[0]
+    x, length = tokens[0], reader.length
+    stretches = [x[i * len(x) // length : -(-(i + 1) * len(x) // length)] for i in range(length)]
+    pooled = torch.stack([POOLS[reader.pool](stretch) for stretch in stretches])
+    weights, biases = reader.projection.weight, reader.projection.bias
+    width = x.shape[1]
+    parts = zip(weights.split(width), biases.split(width), strict=True)
+    return torch.cat([pooled @ weight.T + bias for weight, bias in parts])
+
+
+def dcp_prompts(dcp: PromptMethod, case: int, tokens: Tokens) -> Sample:
+    """Join the three kinds, in each layer those that go deepest first."""
+    made = {"correlated": correlated(dcp, case)} if "correlated" in dcp.depths else {}
+    if "common" in dcp.depths:
+        made["common"] = {t: dcp.projections[t](dcp.common[case]).split(dcp.third) for t in TOWERS}
+    if "dynamic" in dcp.depths:
+        made["dynamic"] = {t: dynamic(dcp.dynamic[t], case, tokens[t]).split(dcp.third) for t in TOWERS}
+    out = {}
+    for tower in TOWERS:
+        kinds = sorted((layers[tower] for layers in made.values()), key=len, reverse=True)
+        deepest = len(kinds[0]) if kinds else 0
+        out[tower] = [torch.cat([layers[i] for layers in kinds if i < len(layers)]) for i in range(deepest)]
+    return out
+
+
+def of_case(sets: Tensor, case: int) -> Tensor:
+    """Choose from one set for all cases, or one of three."""
+    return sets[case] if len(sets) == 3 else sets[0]
+
+
+def coop_prompts(coop: PromptMethod, case: int, tokens: Tokens) -> Sample:
+    """Take the context of layer 0."""
+    return {tower: [of_case(context, case)] for tower, context in coop.context.items()}
+
+
+def mmp_prompts(mmp: PromptMethod, case: int, tokens: Tokens) -> Sample:
+    """Take the case's prompts of every layer."""
+    return {tower: [layer[case] for layer in layers] for tower, layers in mmp.layers.items()}
+
+
+def mmp_prefixes(mmp: PromptMethod, case: int, tokens: Tokens) -> Sample:
+    """Take the first half as keys, the second as values."""
+    rows = mmp_prompts(mmp, case, tokens)
+    return {tower: [row.chunk(2) for row in of_tower] for tower, of_tower in rows.items()}
+
+
+def maple_prompts(maple: PromptMethod, case: int, tokens: Tokens) -> Sample:
+    """Couple the image prompts to the text prompts."""
+    text = [of_case(layer, case) for layer in maple.text]
+    image = [row @ couple.weight.T + couple.bias for row, couple in zip(text, maple.couplings, strict=True)]
+    return {"image": image, "text": text}
+
+
+def no_prompts(none: PromptMethod, case: int, tokens: Tokens) -> Sample:
+    """Leave both towers alone."""
+    return {tower: [] for tower in TOWERS}
+
+
+MAKERS: dict[str, Callable[[PromptMethod, int, Tokens], Sample]] = {
+    "dcp": dcp_prompts,
+    "none": no_prompts,
+    "finetune": no_prompts,
+    "coop": coop_prompts,
+    "mmp": mmp_prompts,
+    "mmp_attention": mmp_prefixes,
+    "maple": maple_prompts,
+    "dept": lambda dept, case, tokens: sample_prompts(dept.base, case, tokens),
+}
+
+
+def sample_prompts(method: PromptMethod, case: int, tokens: Tokens) -> Sample:
+    """Make one sample's prompts with the function of its method."""
+    name = next(name for name, kind in PROMPT_TYPES.items() if kind is type(method))
+    return MAKERS[name](method, case, tokens)

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clip.utils.files import in_words
+from clip.utils.files import describe_os_error
 from clip.utils.images import square
 from vilt.utils.raw import RawDataError
 from vilt.utils.reader import Reader
@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except RawDataError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {in_words(error)}")
+        sys.exit(f"error: {describe_os_error(error)}")
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -18,7 +18,7 @@ logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARN
 from clip.cli.arguments import check_arguments, flat  # noqa: E402  sacred warns when it is imported
 from clip.config import ex  # noqa: E402
 from clip.utils.errors import UserError  # noqa: E402
-from clip.utils.files import NO_LEAVE, NO_ROOM, in_words  # noqa: E402
+from clip.utils.files import DISK_FULL, NO_PERMISSION, describe_os_error  # noqa: E402
 
 INTERRUPTED = 130  # as a shell tells a SIGINT
 
@@ -44,9 +44,9 @@ def guarded(command: str, config: dict[str, Any], run: Any, module: str = "cli.c
         last = str(error).strip().splitlines()[-1].removeprefix("clip.utils.errors.UserError: ")
         raise SystemExit(f"error: {last}") from None
     except OSError as error:
-        if error.filename is None and error.errno not in (*NO_ROOM, *NO_LEAVE):
+        if error.filename is None and error.errno not in (*DISK_FULL, *NO_PERMISSION):
             raise
-        raise SystemExit(f"error: {in_words(error)}") from None
+        raise SystemExit(f"error: {describe_os_error(error)}") from None
 
 
 @ex.main

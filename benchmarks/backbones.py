@@ -23,8 +23,8 @@ from benchmarks.inputs import CLASSES, VIT_B_16, batches
 from benchmarks.step import RATIO, resident, train_step
 from clip.evaluation.costs import BASELINE, count_flops, shape_model, trainable
 from clip.modules.backbones.vilt_convert import ViltSizes
-from clip.modules.factory import MODELS, blank_model
-from clip.modules.prompted_model import Pair, PromptedModel
+from clip.modules.factory import MODELS, init_model
+from clip.modules.prompted_model import Inputs, PromptedModel
 from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.prompts.base import Sizes
 
@@ -52,10 +52,10 @@ class Form(NamedTuple):
 def random_model(backbone: str, method: str, settings: dict[str, Any]) -> PromptedModel:
     """Build a model with random weights."""
     torch.manual_seed(0)
-    return blank_model(SIZES[backbone], method, CLASSES, backbone_settings=settings)
+    return init_model(SIZES[backbone], method, CLASSES, backbone_settings=settings)
 
 
-def pairs(backbone: str, samples: int = SAMPLES, pad: bool = False) -> list[Pair]:
+def pairs(backbone: str, samples: int = SAMPLES, pad: bool = False) -> list[Inputs]:
     """Make batches as the loader gives them."""
     sizes = SIZES[backbone]
     out = []
@@ -64,25 +64,25 @@ def pairs(backbone: str, samples: int = SAMPLES, pad: bool = False) -> list[Pair
         rows = [{"image": a, "tokens": b, "missing_type": c}
                 for a, b, c in zip(image, ids, cases, strict=True)]  # fmt: skip
         batch = MODELS[backbone].collate(rows)
-        pair = Pair(*(batch[field] for field in Pair._fields))
+        pair = Inputs(*(batch[field] for field in Inputs._fields))
         out.append(padded(pair, sizes.context) if pad else pair)
     return out
 
 
-def padded(pair: Pair, positions: int) -> Pair:
+def padded(pair: Inputs, positions: int) -> Inputs:
     """Pad the texts of a ViLT's batch to all its positions."""
     more = positions - pair.tokens.shape[1]
     tokens = torch.nn.functional.pad(pair.tokens, (0, more))
     return pair._replace(tokens=tokens, present=pair.present._replace(positions=positions))
 
 
-def step_flops(model: PromptedModel, made: list[Pair]) -> int:
+def step_flops(model: PromptedModel, made: list[Inputs]) -> int:
     """Count forward and backward of these batches; the model is on the meta device."""
     shapes = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), made)
     return sum(count_flops(lambda pair=pair: train_step(model, pair)) for pair in shapes)
 
 
-def in_turn(models: dict[str, tuple[PromptedModel, list[Pair]]]) -> tuple[dict, dict]:
+def in_turn(models: dict[str, tuple[PromptedModel, list[Inputs]]]) -> tuple[dict, dict]:
     """Time training steps of each model on its batches, one after the other, in one thread.
 
     Returns:
@@ -100,7 +100,7 @@ def in_turn(models: dict[str, tuple[PromptedModel, list[Pair]]]) -> tuple[dict, 
     return spent, logits
 
 
-def peak(model: PromptedModel, pair: Pair) -> float:
+def peak(model: PromptedModel, pair: Inputs) -> float:
     """Measure what a first training step adds to the peak memory of this process, in MB."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of building the model
     before = resident("VmRSS")
@@ -125,21 +125,21 @@ def method_row(backbone: str, method: str) -> dict[str, Any]:
 
 def prompts_by_sample(model: PromptedModel) -> None:
     """Make DCP's prompts anew for each sample instead of once for each of the three cases."""
-    method, own, made = model.prompts, model.prompts.for_samples, []
+    method, own, made = model.prompts, model.prompts.select, []
 
-    def each(name: str, cases: dict, tokens: Tensor, case: Tensor, visible: Tensor) -> list:
+    def each(name: str, cases: dict, tokens: Tensor, case: Tensor, mask: Tensor) -> list:
         if name == next(iter(cases)):
-            made[:] = [method.cases() for _ in tokens]
-        rows = [own(name, here, tokens[i : i + 1], case[i : i + 1], visible[i : i + 1]) for i, here in enumerate(made)]
+            made[:] = [method.prompts_by_case() for _ in tokens]
+        rows = [own(name, here, tokens[i : i + 1], case[i : i + 1], mask[i : i + 1]) for i, here in enumerate(made)]
         return [torch.cat(layer) for layer in zip(*rows, strict=True)]
 
-    method.for_samples = each
+    method.select = each
 
 
 def whole_last_block(model: PromptedModel) -> None:
     """Compute all outputs of the last block and read one."""
     last = model.stream.transformer.resblocks[-1]
-    last.pool = lambda x, position, causal, prefix, visible: last(x, causal, prefix, 0, visible)[
+    last.pool = lambda x, position, causal, prefix, mask: last(x, causal, prefix, 0, mask)[
         torch.arange(len(x), device=x.device), position
     ]
 
@@ -148,8 +148,8 @@ def unread_outputs(model: PromptedModel) -> None:
     """Compute the outputs that the next layer's prompts replace."""
     for block in model.stream.transformer.resblocks:
 
-        def whole(x, causal, prefix, unread, visible, own=block.forward):  # noqa: ANN001, ANN202
-            return own(x, causal, prefix, 0, visible)[:, unread:]
+        def whole(x, causal, prefix, drop_first, mask, own=block.forward):  # noqa: ANN001, ANN202
+            return own(x, causal, prefix, 0, mask)[:, drop_first:]
 
         block.forward = whole
 

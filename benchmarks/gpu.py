@@ -23,7 +23,7 @@ from benchmarks import machine
 from benchmarks.inputs import VIT_B_16, Batch, batches, random_model
 from clip.modules import PromptedCLIP
 from clip.modules.backbones.clip_convert import ClipSizes
-from clip.modules.prompted_clip import Present, count_present
+from clip.modules.prompted_clip import BatchIndex, build_index
 from tests.oracles.clip import SlowModel
 
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -75,12 +75,12 @@ def ceiling(scale: Scale, dtype: torch.dtype) -> float:
     return 2 * scale.matrix**3 / seconds(lambda: a @ b, scale) / 1e12
 
 
-def placed(made: list[Batch], device: str) -> list[tuple[Tensor, Tensor, Tensor, Present]]:
+def placed(made: list[Batch], device: str) -> list[tuple[Tensor, Tensor, Tensor, BatchIndex]]:
     """Count what batches hold and put them on the device, as the loader does."""
     out = []
     for image, tokens, cases in made:
-        rows = count_present(tokens, cases)
-        present = Present(rows.image_rows.to(device), rows.text_rows.to(device), rows.longest)
+        rows = build_index(tokens, cases)
+        present = BatchIndex(rows.image_rows.to(device), rows.text_rows.to(device), rows.longest)
         out.append((image.to(device), tokens.to(device), cases.to(device), present))
     return out
 
@@ -161,7 +161,7 @@ class Films(Dataset):
 def collate(samples: list[tuple]) -> tuple:
     """Stack samples and count in the worker what they hold."""
     image, tokens, cases = map(torch.stack, zip(*samples, strict=True))
-    return image, tokens, cases, count_present(tokens, cases)
+    return image, tokens, cases, build_index(tokens, cases)
 
 
 def epochs(scale: Scale) -> dict[str, float]:
@@ -181,7 +181,7 @@ def epochs(scale: Scale) -> dict[str, float]:
             image, tokens, cases = (x.to(scale.device, non_blocking=True)
                                     for x in (image, tokens, cases))  # fmt: skip
             rows = [x.to(scale.device, non_blocking=True) for x in present[:2]]
-            here = Present(*rows, present.longest)
+            here = BatchIndex(*rows, present.longest)
             train_step(model, [(image * SPREAD, tokens, cases, here)], scale, TYPES["bf16"])
             optimizer.step()
             optimizer.zero_grad()

@@ -43,7 +43,7 @@ def forward(member: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     sizes = MEMBERS[member]
     model = random_model(sizes=sizes).eval()
-    pair = model.complete_pair(sizes, "cpu")
+    pair = model.example_inputs(sizes, "cpu")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of building the model
     with torch.inference_mode():
         assert model(*pair).isfinite().all()  # the first call allocates

@@ -46,7 +46,7 @@ def base_config():
     prompt_type = "dcp"  # dcp, coop, mmp, mmp_attention, maple, dept, none (baseline) or finetune
     prompt_length = 36  # prompt tokens of each tower or modality; for dcp a multiple of three
     prompt_depth = 6  # layers that get fresh prompts; of dcp the correlated ones
-    thaw = None  # of CLIP: ln_post ln_final image_proj; of each: backbone; None: as published
+    unfreeze = None  # of CLIP: ln_post ln_final image_proj; of each: backbone; None: as published
     vilt = {  # settings of backbone=vilt
         "max_text_len": None,  # tokens of a text; None: mmimdb 1024, food101 512, hatememes 128
         "drop_missing": False,  # leave a missing modality out; published: a dummy stands in
@@ -168,7 +168,7 @@ def released():
 def paper():
     """The paper as printed: formulas 1-8, only prompts and classifier train, Adam, batch 4."""
     dcp = {"formulas": "paper"}
-    thaw = []
+    unfreeze = []
     optim_type = "adam"
     batch_size = 4
 

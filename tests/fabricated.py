@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from clip.evaluation.predictions import StatePredictions
+from clip.evaluation.predictions import CasePredictions
 from clip.experiments.schema import Experiment, Read, Run
 from clip.missing.masks import MissingSettings, draw, table_hash
 from clip.modules.objectives import TASKS
@@ -31,8 +31,8 @@ def predict(task, split, skill, seed, samples):
     noise = torch.randn(3, samples, classes)
     strength = skill * torch.tensor([2.0, 1.2, 1.5])[:, None, None]
     logits = noise + strength * (2 * truth - 1) - (0.6 if task == "mmimdb" else 0)
-    identity = {"task": task, "vit": "ViT-B/16", "backbone_sha256": "ab" * 32}
-    return StatePredictions(logits, labels, np.arange(samples), samples, split, identity)
+    model_config = {"task": task, "vit": "ViT-B/16", "backbone_sha256": "ab" * 32}
+    return CasePredictions(logits, labels, np.arange(samples), samples, split, model_config)
 
 
 def write_run(folder, task, method, seed, split_sizes, extra):
@@ -45,7 +45,7 @@ def write_run(folder, task, method, seed, split_sizes, extra):
     settings = {"task": task, "prompt_type": TYPES[method], "both_ratio": 0.5, "missing_seed": 0,
                 "missing_type": {"train": "both"}, "missing_ratio": {"train": 0.7}}  # fmt: skip
     about = {"settings": settings, "seed": seed, "key": folder.name, "trainable": TRAINABLE,
-             "identity": splits["val"].identity, "total_parameters": 150_000,
+             "model_config": splits["val"].model_config, "total_parameters": 150_000,
              "missing_tables": {"train": "cd" * 32}, "git_commit": "0123abc",
              "command": f"python run.py with task_finetune_{task} seed={seed}"}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(about | extra))
@@ -72,10 +72,10 @@ def fabricate(folder, tasks=("mmimdb",), types=("both",), ratios=(0.0, 0.7), see
         for split, kind, ratio in itertools.product(splits, types, ratios):
             found = made[split]
             table = draw(MissingSettings(task, split, found.num_rows, kind, ratio, 0.5, 0))
-            score = TASKS[task].score(found.under(table), found.labels)
-            floor = TASKS[task].floor(found.labels)[TASKS[task].headline]
+            score = TASKS[task].score(found.select(table), found.labels)
+            floor = TASKS[task].constant_baseline(found.labels)[TASKS[task].headline]
             rows.append({"task": task, "method": method, "seed": seed, "split": split,
-                         "test_type": kind, "test_ratio": ratio, **score, "input_ignored": floor,
+                         "test_type": kind, "test_ratio": ratio, **score, "constant_baseline": floor,
                          "missing_table": table_hash(table), "run": key,
                          "score": score[metric or TASKS[task].headline],
                          "published": 50 - 10 * ratio if method != "MMP" else np.nan})  # fmt: skip

@@ -29,7 +29,7 @@ def write_run(clip_folder, folder, task="mmimdb"):
     built = assembly.build(validate(run.ex.configurations[0]() | settings), set(settings))
     with torch.no_grad():
         built.model.classifier.weight *= 20
-    state = {"identity": built.identity, "state_dict": built.model.own_state()}
+    state = {"model_config": built.model_config, "state_dict": built.model.adapter_state_dict()}
     torch.save(state, folder / "epoch-00-step-000001-best.pt")
     return folder
 

@@ -140,12 +140,12 @@ def odd_tensors() -> Iterator[bytes]:
     """Save tensors that claim more numbers than they have, and other things than tensors."""
     one = torch.zeros(1)
     wide = one.expand(10**6, 10**6)
-    identity = {"task": "food101", "prompt_length": 10**9, "class_names": [[]]}
+    model_config = {"task": "food101", "prompt_length": 10**9, "class_names": [[]]}
     state = {"classifier.bias": wide}
     of_many = {f"a{i}": one.expand(10**4) for i in range(100)}
     for content in (wide, {"a": wide}, {"visual.conv1.weight": wide}, of_many, one.to_sparse(), [],
-                    {"identity": {}, "state_dict": state}, {"identity": 1, "state_dict": []},
-                    {"identity": identity, "state_dict": {}}, {"state_dict": {1: 2}},
+                    {"model_config": {}, "state_dict": state}, {"model_config": 1, "state_dict": []},
+                    {"model_config": model_config, "state_dict": {}}, {"state_dict": {1: 2}},
                     {f"visual.transformer.resblocks.{10**8}.a": one}):  # fmt: skip
         out = io.BytesIO()
         torch.save(content, out)

@@ -13,13 +13,13 @@ import torch
 from benchmarks.hostile.files import Reader, put
 from benchmarks.startup import small_clip
 from clip.engine import trainer as runs
-from clip.engine.checkpoints import load_own
+from clip.engine.checkpoints import load_adapter
 from clip.experiments.spec import FOLDER, load_experiment
 from clip.inference.predictor import Predictor
 from clip.inference.web import Server
 from clip.modules import build_model
 from clip.modules.backbones.clip import load_clip
-from clip.modules.backbones.clip_checks import whole_clip
+from clip.modules.backbones.clip_checks import convert_state_dict
 from clip.modules.backbones.clip_config import find_activation, find_tokenizer
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.backbones.tensor_files import read_tensors
@@ -45,7 +45,7 @@ def weights(folder: Path) -> Reader:
     def read(path: Path) -> None:
         tensors = read_tensors(path)
         if path != files[2]:  # its names have no dots
-            whole_clip(tensors)
+            convert_state_dict(tensors)
 
     return Reader(files, read)
 
@@ -79,11 +79,11 @@ def checkpoints(folder: Path) -> Reader:
     theirs |= {f"model.{k}": v for k, v in released.items() if not k.startswith("prompts.")}
     theirs["model.logit_scale"] = torch.tensor(1.0)
     files = [folder / "ours.pt", folder / "released.pt"]
-    torch.save({"identity": {"task": "food101"}, "state_dict": model.own_state()}, files[0])
+    torch.save({"model_config": {"task": "food101"}, "state_dict": model.adapter_state_dict()}, files[0])
     torch.save({"state_dict": theirs, "callbacks": {Reader: 1}}, files[1])
 
     def read(path: Path) -> None:
-        load_own(model, runs.read_checkpoint(path, 0)["state_dict"], path)
+        load_adapter(model, runs.read_checkpoint(path, 0)["state_dict"], path)
 
     return Reader(files, read)
 

@@ -12,13 +12,13 @@ from clip.datamodules import MissingModalityDataModule
 from clip.datasets import DATASETS
 from clip.engine import micro_batch, run_folder
 from clip.engine import trainer as runs
-from clip.engine.checkpoints import IF_BOTH_SAY, check_identity, load_own
+from clip.engine.checkpoints import IF_BOTH_SAY, check_compatible, load_adapter
 from clip.engine.loss_guard import LossGuard
-from clip.modules.backbones.base import FrozenBackbone
+from clip.modules.backbones.base import Backbone
 from clip.modules.backbones.registry import WEIGHTS
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.factory import MODELS, build_model, read_backbone_settings
-from clip.modules.objectives import FROM_FILES, TASKS, Task, find_task
+from clip.modules.objectives import FROM_FILES, TASKS, Task, resolve_task
 from clip.modules.optim import OptimSettings
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import named_settings, read_settings
@@ -30,7 +30,7 @@ PROTOCOL_KEYS = (  # with the masks: what must not change when an interrupted ru
     "seed", "plots", "simulate_missing", "batch_size", "optim_type", "learning_rate",
     "weight_decay", "schedule_length", "lr_mult", "warmup_steps", "decay_power", "end_lr",
 )  # fmt: skip
-MODEL_KEYS = ("backbone", "prompt_type", "prompt_length", "prompt_depth", "thaw")
+MODEL_KEYS = ("backbone", "prompt_type", "prompt_length", "prompt_depth", "unfreeze")
 
 
 class Built(NamedTuple):
@@ -40,15 +40,15 @@ class Built(NamedTuple):
         model: with the checkpoint's tensors, if there is one.
         frozen: its backbone.
         task: what it predicts.
-        identity: what its checkpoints must agree with.
+        model_config: what its checkpoints must agree with.
         path: of the checkpoint.
-        written: the identity that stands in the checkpoint; empty without one.
+        written: the model_config that stands in the checkpoint; empty without one.
     """
 
     model: PromptedModel
-    frozen: FrozenBackbone
+    frozen: Backbone
     task: Task
-    identity: dict[str, Any]
+    model_config: dict[str, Any]
     path: Path | None
     written: dict[str, Any]
 
@@ -77,9 +77,9 @@ def from_config(
     if config["compile"]:
         check_compiler(device)
         model.compile_towers()
-    optim, prepare = OptimSettings.from_config(config), data.transform.prepare
+    optim, normalize = OptimSettings.from_config(config), data.transform.normalize
     guard = LossGuard(config["nonfinite_loss"])
-    return MissingAwarePromptModule(model, built.task, optim, prepare, built.identity, guard), data
+    return MissingAwarePromptModule(model, built.task, optim, normalize, built.model_config, guard), data
 
 
 def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) -> Built:
@@ -97,12 +97,12 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
     path = runs.find_checkpoint(config["load_path"], runs.BEST) if config["load_path"] else None
     checkpoint = runs.read_checkpoint(path, config["seed"]) if path else None
     if checkpoint:
-        _adopt(config, checkpoint["identity"], given, adopt, path)
+        _adopt(config, checkpoint["model_config"], given, adopt, path)
     prompt_type = config["prompt_type"]
     settings = read_settings(prompt_type, config.get(prompt_type, {}))
-    written = checkpoint["identity"] if checkpoint else {}
+    written = checkpoint["model_config"] if checkpoint else {}
     # Whoever adopts has no data at hand: the checkpoint says what it predicts.
-    task, facts = told_by(config["task"], written) if adopt else task_of(config)
+    task, label_metadata = told_by(config["task"], written) if adopt else task_of(config)
     backbone, own = config["backbone"], backbone_settings(config)
     frozen = WEIGHTS[backbone].load(config["vit"], config["activation"], own, config["task"])
     model = build_model(
@@ -113,19 +113,19 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
         config["prompt_depth"],
         backbone=backbone,
         backbone_settings=asdict(frozen.settings),
-        thaw=config["thaw"],
+        unfreeze=config["unfreeze"],
         activation=frozen.activation,
         seed=config["seed"],
         **asdict(settings),
     )
-    identity = {key: config[key] for key in ("task", "vit", *MODEL_KEYS)}
-    identity |= named_settings(prompt_type, settings) | named_settings(backbone, frozen.settings)
-    identity |= facts
-    identity |= {"thaw": list(model.thaw), "backbone_sha256": frozen.sha256,
+    model_config = {key: config[key] for key in ("task", "vit", *MODEL_KEYS)}
+    model_config |= named_settings(prompt_type, settings) | named_settings(backbone, frozen.settings)
+    model_config |= label_metadata
+    model_config |= {"unfreeze": list(model.unfreeze), "backbone_sha256": frozen.sha256,
                  "activation": frozen.activation}  # fmt: skip
     if checkpoint:
-        _load(model, frozen, identity, checkpoint, path)
-    return Built(model, frozen, task, identity, path, written)
+        _load(model, frozen, model_config, checkpoint, path)
+    return Built(model, frozen, task, model_config, path, written)
 
 
 def backbone_settings(config: dict[str, Any]) -> Any:
@@ -135,16 +135,16 @@ def backbone_settings(config: dict[str, Any]) -> Any:
 
 def _load(
     model: PromptedModel,
-    frozen: FrozenBackbone,
-    identity: dict[str, Any],
+    frozen: Backbone,
+    model_config: dict[str, Any],
     checkpoint: dict[str, Any],
     path: Path,
 ) -> None:
     if "released" in checkpoint:  # released code keeps its backbone, ours keeps its SHA-256
         check_backbone(model, checkpoint["released"], path)
-        checkpoint["identity"]["backbone_sha256"] = frozen.sha256
-    check_identity(identity, checkpoint["identity"], path)
-    load_own(model, checkpoint["state_dict"], path)
+        checkpoint["model_config"]["backbone_sha256"] = frozen.sha256
+    check_compatible(model_config, checkpoint["model_config"], path)
+    load_adapter(model, checkpoint["state_dict"], path)
 
 
 def micro_batch_of(config: dict[str, Any], built: Built, device: dict[str, Any]) -> int:
@@ -157,18 +157,18 @@ def micro_batch_of(config: dict[str, Any], built: Built, device: dict[str, Any])
 
 def _adopt(
     config: dict[str, Any],
-    identity: dict[str, Any],
+    model_config: dict[str, Any],
     given: set[str],
     more: Iterable[str],
     path: Path,
 ) -> None:
     """Take from a checkpoint what the user did not say about the model, as strictly as from him."""
-    for key in sorted({"vit", "activation", *MODEL_KEYS, *more} & identity.keys() - given):
+    for key in sorted({"vit", "activation", *MODEL_KEYS, *more} & model_config.keys() - given):
         accepts, allowed = RULES[key]
-        if not accepts(identity[key]):
-            raise UserError(f"{path} was made with {key}={identity[key]!r:.60}; known: {allowed}")
-        config[key] = identity[key]
-    for key, value in identity.items():
+        if not accepts(model_config[key]):
+            raise UserError(f"{path} was made with {key}={model_config[key]!r:.60}; known: {allowed}")
+        config[key] = model_config[key]
+    for key, value in model_config.items():
         owner, dot, own = key.partition(".")
         if dot and owner in (config["prompt_type"], config["backbone"]) and key not in given:
             # A method that is unknown here has no settings; it is refused when they are read.
@@ -182,16 +182,16 @@ def task_of(config: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
         UserError: the task is what the files say, and they are absent or do not say it.
     """
     name, root = config["task"], Path(config["data_root"])
-    facts = DATASETS[name].facts(root)
-    if not facts and TASKS[name] is FROM_FILES:
+    label_metadata = DATASETS[name].label_metadata(root)
+    if not label_metadata and TASKS[name] is FROM_FILES:
         DATASETS[name].find(root, "train")  # says which file is absent
-    return find_task(name, facts), facts
+    return resolve_task(name, label_metadata), label_metadata
 
 
-def told_by(name: str, identity: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
-    """Give a task by name, and what a checkpoint's identity says of its labels."""
-    facts = {key: identity[key] for key in IF_BOTH_SAY if key in identity}
-    return find_task(name, facts), facts
+def told_by(name: str, model_config: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
+    """Give a task by name, and what a checkpoint's model_config says of its labels."""
+    label_metadata = {key: model_config[key] for key in IF_BOTH_SAY if key in model_config}
+    return resolve_task(name, label_metadata), label_metadata
 
 
 def data_from_config(config: dict[str, Any], image_size: int, tokenize: Any) -> MissingModalityDataModule:
@@ -212,7 +212,7 @@ def check_compiler(device: dict[str, Any]) -> None:
         raise UserError(f"compile=True needs the C++ compiler {name}; install it or set CXX")
 
 
-def protocol(config: dict[str, Any], data: MissingModalityDataModule) -> dict[str, Any]:
+def training_config(config: dict[str, Any], data: MissingModalityDataModule) -> dict[str, Any]:
     """Give what makes a run the same experiment after an interruption.
 
     Args:
@@ -235,5 +235,5 @@ def run_record(module: MissingAwarePromptModule, config: dict[str, Any]) -> dict
     trainable = {name: sizes[name] for name in module.model.trainable_names()}
     count, total = sum(trainable.values()), sum(sizes.values())
     print(f"{count:,} of {total:,} parameters train ({100 * count / total:.2f} %)")
-    return {"git_commit": run_folder.git_commit(), "config": config, "identity": module.identity,
+    return {"git_commit": run_folder.git_commit(), "config": config, "model_config": module.model_config,
             "trainable": trainable, "total_parameters": total}  # fmt: skip

@@ -18,13 +18,13 @@ from clip.demo.job import whole_job
 from clip.demo.pretrain import PretrainSettings, train_clip
 from clip.engine import run_folder
 from clip.engine import trainer as runs
-from clip.engine.checkpoints import check_identity
-from clip.engine.interruption import Interruption
+from clip.engine.checkpoints import check_compatible
+from clip.engine.interruption import GracefulStop
 from clip.engine.meter import Meter
 from clip.engine.micro_batch import accumulation
 from clip.evaluation import predictions as evaluation
 from clip.evaluation import report
-from clip.modules.objectives import Task, find_task
+from clip.modules.objectives import Task, resolve_task
 from clip.utils.errors import UserError
 from clip.utils.files import write_text
 
@@ -65,10 +65,10 @@ def train(config: Config, given: Given) -> Config:
     print(f"{config['batch_size']} samples a step: {accumulated} passes of {per_pass}")
     data.setup("fit")
     check_headline(module.task, data.datasets["val"].sample_labels())
-    module.protocol = assembly.protocol(config, data)
+    module.training_config = assembly.training_config(config, data)
     if resume:
         shape = {"per_gpu_batchsize": per_pass, "processes": world}
-        runs.check_resume(resume, module.identity, module.protocol, shape)
+        runs.check_resume(resume, module.model_config, module.training_config, shape)
     record = assembly.run_record(module, config) | assembly.data_record(data)
     loggers = start(config, "train", record)
     folder = module.guard.folder = Path(loggers[0].log_dir) if loggers else None
@@ -79,7 +79,7 @@ def train(config: Config, given: Given) -> Config:
     trainer = runs.make_trainer(
         loggers,
         device,
-        [*callbacks, meter, Interruption(folder, per_pass)] if folder else [],
+        [*callbacks, meter, GracefulStop(folder, per_pass)] if folder else [],
         num_nodes=config["num_nodes"],
         max_epochs=config["max_epoch"],
         max_steps=config["max_steps"] or -1,
@@ -105,7 +105,7 @@ def check_headline(task: Task, label: Tensor) -> None:
     Raises:
         UserError: the headline has no value on them.
     """
-    if math.isnan(task.floor(label)[task.headline]):
+    if math.isnan(task.constant_baseline(label)[task.headline]):
         raise UserError(
             f"the validation rows, all of one class, have no {task.headline} to choose a "
             "checkpoint by; give them rows of the other class too"
@@ -133,10 +133,10 @@ def evaluate(config: Config, given: Given) -> Config:
     loggers = start(config, "test", record)
     trainer = runs.make_trainer(loggers, device, num_nodes=config["num_nodes"], fast_dev_run=config["fast_dev_run"])
     (metrics,) = trainer.test(module, datamodule=data, verbose=False)
-    floor = module.task.floor(data.datasets["test"].sample_labels())
-    print(f"{report.metrics_text(metrics)}\n{report.floor_text(floor)}")
+    floor = module.task.constant_baseline(data.datasets["test"].sample_labels())
+    print(f"{report.metrics_text(metrics)}\n{report.baseline_text(floor)}")
     if loggers:
-        result = metrics | {"input_ignored": floor, "missing_tables": data.table_hashes}
+        result = metrics | {"constant_baseline": floor, "missing_tables": data.table_hashes}
         runs.write_json(Path(loggers[0].log_dir) / "metrics.json", result)
     return metrics
 
@@ -145,18 +145,18 @@ def sweep(config: Config, given: Given) -> pd.DataFrame:
     """Score a grid of test types, rates and seeds; table, csv, figure and the predictions."""
     if config["predictions"]:
         path = Path(config["predictions"])
-        predictions = evaluation.StatePredictions.load(path, config["task"], "test")
-        config["prompt_type"] = predictions.identity["prompt_type"]
-        check_identity(assembly.task_of(config)[1], predictions.identity, config["predictions"])
+        predictions = evaluation.CasePredictions.load(path, config["task"], "test")
+        config["prompt_type"] = predictions.model_config["prompt_type"]
+        check_compatible(assembly.task_of(config)[1], predictions.model_config, config["predictions"])
         data = assembly.data_from_config(config, 1, tokenize=list)
         loggers = start(config | {"fast_dev_run": False}, "sweep",
-                        {"config": config, "identity": predictions.identity})  # fmt: skip
+                        {"config": config, "model_config": predictions.model_config})  # fmt: skip
     else:
         predictions, data, loggers = _predict_test(config, given)
-    task = find_task(config["task"], predictions.identity)
+    task = resolve_task(config["task"], predictions.model_config)
     folder = Path(loggers[0].log_dir)
     predictions.save(folder / "predictions.arrow")
-    draw = functools.partial(data.draw, "test", predictions.real)
+    draw = functools.partial(data.draw, "test", predictions.observed)
     seeds = config["sweep_seeds"] or [config["missing_seed"]]
     grid = (config["sweep_types"], config["sweep_ratios"], seeds)
     results = evaluation.sweep(predictions, task, draw, *grid)
@@ -167,7 +167,7 @@ def sweep(config: Config, given: Given) -> pd.DataFrame:
     return results
 
 
-def _predict_test(config: Config, given: Given) -> tuple[evaluation.StatePredictions, Any, list[Any]]:
+def _predict_test(config: Config, given: Given) -> tuple[evaluation.CasePredictions, Any, list[Any]]:
     """Run the test split through load_path in all three states."""
     if not config["load_path"]:
         raise UserError("sweep needs load_path=, a checkpoint or the folder of a run")
@@ -178,7 +178,7 @@ def _predict_test(config: Config, given: Given) -> tuple[evaluation.StatePredict
     return predict_split(module, data, "test", device), data, loggers
 
 
-def predict_split(module: Any, data: Any, split: str, device: Config) -> evaluation.StatePredictions:
+def predict_split(module: Any, data: Any, split: str, device: Config) -> evaluation.CasePredictions:
     """Run one split through a model in all three states.
 
     Args:
@@ -189,8 +189,8 @@ def predict_split(module: Any, data: Any, split: str, device: Config) -> evaluat
     """
     loader = data.loader(data.dataset(split))
     where = "cuda" if device["accelerator"] == "gpu" else "cpu"
-    how = (module.prepare, where, runs.DTYPES[device["precision"]], split, module.identity)
-    return evaluation.predict_states(module.model, loader, *how)
+    how = (module.normalize, where, runs.DTYPES[device["precision"]], split, module.model_config)
+    return evaluation.predict_cases(module.model, loader, *how)
 
 
 def one_device(config: Config, command: str) -> Config:

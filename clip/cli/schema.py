@@ -128,7 +128,7 @@ RULES: dict[str, Rule] = {
     "prompt_type": choice(*PROMPT_TYPES),
     "prompt_length": whole(1, LONGEST_PROMPT),
     "prompt_depth": whole(1),
-    "thaw": optional(each(TEXT)),
+    "unfreeze": optional(each(TEXT)),
     "batch_size": whole(1),
     "per_gpu_batchsize": (
         lambda value: value == AUTO or (_whole(value) and value >= 1),

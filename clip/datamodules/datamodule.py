@@ -22,8 +22,8 @@ from clip.missing.masks import (
     MissingSettings,
     describe,
     draw,
-    draw_stream,
-    keep_real,
+    draw_released_masks,
+    merge_observed,
     table_hash,
 )
 from clip.transforms import Transform
@@ -70,10 +70,10 @@ class MissingPlan:
             draw=config["missing_draw"],
         )
 
-    def settings(self, dataset: str, split: str, real: np.ndarray) -> MissingSettings:
+    def settings(self, dataset: str, split: str, observed: np.ndarray) -> MissingSettings:
         """Give everything that decides the table of one split with these real states, (rows,)."""
-        return MissingSettings(dataset, split, len(real), self.types[split], self.ratios[split],
-                               self.both_ratio, self.seed, real.tobytes())  # fmt: skip
+        return MissingSettings(dataset, split, len(observed), self.types[split], self.ratios[split],
+                               self.both_ratio, self.seed, observed.tobytes())  # fmt: skip
 
 
 def leave_signals(worker: int) -> None:
@@ -166,15 +166,15 @@ class MissingModalityDataModule(pl.LightningDataModule):
         self.datasets[split] = dataset
         self.table_hashes[split] = table_hash(table)
         self.fingerprints[split] = fingerprint(*dataset.paths)
-        print(describe(table[dataset.rows], settings, dataset.real[dataset.rows]))
+        print(describe(table[dataset.rows], settings, dataset.observed[dataset.rows]))
 
     def table(self, split: str, dataset: ArrowDataset) -> tuple[MissingSettings, np.ndarray]:
         """Give what decides a split's table, and the table: made elsewhere, kept, or drawn."""
-        settings = self.plan.settings(self.name, split, dataset.real)
+        settings = self.plan.settings(self.name, split, dataset.observed)
         if self.plan.files.get(split):
             path = self.plan.files[split]
             made = import_table(path, dataset.num_rows, split, dataset.row_ids())
-            return settings, keep_real(made, dataset.real)
+            return settings, merge_observed(made, dataset.observed)
         if self.plan.draw == "stream":
             return settings, self._stream(settings)
         return settings, load_or_draw(self.plan.folder or self.data_root / "missing_tables", settings)
@@ -184,10 +184,10 @@ class MissingModalityDataModule(pl.LightningDataModule):
         before = SPLITS[: SPLITS.index(settings.split)]
         files = {split: self.declaration.find(self.data_root, split) for split in before}
         texts = self.declaration.text_column
-        real = {split: real_of_files(*paths, text_column=texts) for split, paths in files.items()}
+        observed = {split: real_of_files(*paths, text_column=texts) for split, paths in files.items()}
         earlier = [replace(self.plan.settings(self.name, split, states), seed=settings.seed)
-                   for split, states in real.items()]  # fmt: skip
-        return draw_stream([*earlier, settings])[settings.split]
+                   for split, states in observed.items()]  # fmt: skip
+        return draw_released_masks([*earlier, settings])[settings.split]
 
     def dataset(self, split: str) -> ArrowDataset:
         """Open a split with all its modalities there.
@@ -201,10 +201,10 @@ class MissingModalityDataModule(pl.LightningDataModule):
             raise UserError(f"{dataset.place} has no samples; make it again with make_arrow.py")
         return dataset
 
-    def draw(self, split: str, real: np.ndarray, missing_type: str, ratio: float, seed: int) -> np.ndarray:
+    def draw(self, split: str, observed: np.ndarray, missing_type: str, ratio: float, seed: int) -> np.ndarray:
         """Draw a table of another type, ratio and seed for a split; it is not kept."""
-        settings = MissingSettings(self.name, split, len(real), missing_type, ratio,
-                                   self.plan.both_ratio, seed, real.tobytes())  # fmt: skip
+        settings = MissingSettings(self.name, split, len(observed), missing_type, ratio,
+                                   self.plan.both_ratio, seed, observed.tobytes())  # fmt: skip
         return self._stream(settings) if self.plan.draw == "stream" else draw(settings)
 
     def loader(self, dataset: ArrowDataset, sampler: Sampler | None = None) -> DataLoader:

@@ -1,6 +1,6 @@
 """One arrow dataset for all data sets, and one small declaration for each."""
 
 from clip.datasets.arrow_dataset import PLOT_POLICIES, ArrowDataset
-from clip.datasets.registry import DATASETS, Declaration
+from clip.datasets.registry import DATASETS, DatasetSpec
 
-__all__ = ["DATASETS", "PLOT_POLICIES", "ArrowDataset", "Declaration"]
+__all__ = ["DATASETS", "PLOT_POLICIES", "ArrowDataset", "DatasetSpec"]

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from clip.datasets.columns import numbers
 from clip.datasets.shards import open_table
-from clip.datasets.states import check_columns, real_states
+from clip.datasets.states import check_columns, observed_cases
 from clip.missing.masks import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.transforms import Transform
 from clip.utils.errors import UserError
@@ -65,8 +65,8 @@ class ArrowDataset(Dataset):
         self.num_rows = self.table.num_rows
         self.labels = self._read_labels()  # (rows,) int64 or (rows, C) float32
         self.rows, self.texts = self._select(plots)  # (samples,): arrow row, number of its text
-        self.real = real_states(self.table, text_column)  # (rows,) states without simulation
-        self.missing = self.real
+        self.observed = observed_cases(self.table, text_column)  # (rows,) states without simulation
+        self.missing = self.observed
         shape = len(self.rows), len(self.empty_text)
         self.ids = torch.full(shape, UNKNOWN, dtype=torch.int32).share_memory_()
 
@@ -144,7 +144,7 @@ class ArrowDataset(Dataset):
         row = int(self.rows[index])
         state = self._state(index)
         return {
-            "image": self.transform.empty(lambda: self._size(row))
+            "image": self.transform.placeholder(lambda: self._size(row))
             if state == MISSING_IMAGE
             else self.image(row, self.transform),
             "tokens": self.empty_text if state == MISSING_TEXT else self.tokens(index),
@@ -169,7 +169,7 @@ class ArrowDataset(Dataset):
 
     def _size(self, row: int) -> tuple[int, int] | None:
         """Read width and height of a row's image, None if it never had one."""
-        return None if self.real[row] == MISSING_IMAGE else self.image(row, lambda image: image.size)
+        return None if self.observed[row] == MISSING_IMAGE else self.image(row, lambda image: image.size)
 
     def tokens(self, index: int) -> Tensor:
         """Give the ids (L,) of a sample's text, made once."""

@@ -10,7 +10,7 @@ from clip.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class Declaration:
+class DatasetSpec:
     """One data set.
 
     Attributes:
@@ -58,7 +58,7 @@ class Declaration:
                 return
         self.find(data_root, "train")
 
-    def facts(self, data_root: Path) -> dict[str, Any]:
+    def label_metadata(self, data_root: Path) -> dict[str, Any]:
         """Read what the files of a data set say of its labels, as ``shards.read_facts``.
 
         Nothing where there are no files yet: opening them has the message for that.
@@ -89,25 +89,25 @@ def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
 
 
 DATASETS = {
-    "mmimdb": Declaration(
+    "mmimdb": DatasetSpec(
         {"train": "mmimdb_train", "val": "mmimdb_dev", "test": "mmimdb_test"},
         text_column="plots",
         folder="mmimdb",
         converter="mmimdb",
     ),
-    "food101": Declaration(
+    "food101": DatasetSpec(
         {"train": "food101_train", "val": "food101_val", "test": "food101_test"},
         text_column="text",
         folder="food101",
         converter="food101",
     ),
-    "hatememes": Declaration(
+    "hatememes": DatasetSpec(
         {"train": "hatememes_train", "val": "hatememes_dev", "test": "hatememes_test"},
         text_column="text",
         folder="hateful_memes",
         converter="hateful_memes",
     ),
-    "manifest": Declaration(
+    "manifest": DatasetSpec(
         {"train": "train", "val": "val", "test": "test"},
         text_column="text",
         folder="manifest",

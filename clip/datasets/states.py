@@ -31,7 +31,7 @@ def check_columns(table: pa.Table, text_column: str, place: str) -> None:
         raise UserError(f"{place} has {text_column} of the type {texts}; it must be list<string>")
 
 
-def real_states(table: pa.Table, text_column: str) -> np.ndarray:
+def observed_cases(table: pa.Table, text_column: str) -> np.ndarray:
     """Find the state that each row has before anything is simulated; no image is read.
 
     A row with neither counts as without text: reading its image then fails with the row's number.
@@ -51,7 +51,7 @@ def real_states(table: pa.Table, text_column: str) -> np.ndarray:
 
 def real_of_files(*paths: Path, text_column: str) -> np.ndarray:
     """Find the states of a split's rows; errors as in ``open_table``."""
-    return real_states(open_table(*paths), text_column)
+    return observed_cases(open_table(*paths), text_column)
 
 
 def _joined(parts: object) -> np.ndarray:

@@ -98,7 +98,7 @@ class ContrastiveModule(pl.LightningModule):
         """Give the similarities (B, B) of B images (uint8) and B texts, scaled."""
         end = tokens.argmax(dim=1)
         longest = int(end.max()) + 1
-        image = self.visual.encode(self.visual.embed(ClipTransform.prepare(pixels)), [])
+        image = self.visual.encode(self.visual.embed(ClipTransform.normalize(pixels)), [])
         text = self.text.encode(self.text.embed(tokens)[:, :longest], [], end)
         scale = self.logit_scale.clamp(max=LAST_SCALE).exp()
         return scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
@@ -152,7 +152,7 @@ def vary_texts(tokens: Tensor) -> Tensor:
 
 def samples_of(dataset: ArrowDataset, label: str) -> list[int]:
     """Choose the samples with a label, or all where it is "", that really are pairs."""
-    whole = dataset.real[dataset.rows] == COMPLETE
+    whole = dataset.observed[dataset.rows] == COMPLETE
     chosen = np.flatnonzero(whole).tolist()
     if label:
         chosen = [i for i in chosen if str(dataset.labels[dataset.rows[i]].tolist()) == label]

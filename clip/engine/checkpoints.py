@@ -15,16 +15,16 @@ SHOWN = 12  # entries of a list in a message
 IF_BOTH_SAY = ("class_names", "task_type", "arrow_files.train", "arrow_files.val")
 
 
-def check_form(checkpoint: dict[str, Any], source: Path) -> None:
-    """Refuse what no program of ours wrote: an identity or tensors of another kind.
+def validate_checkpoint(checkpoint: dict[str, Any], source: Path) -> None:
+    """Refuse what no program of ours wrote: an model_config or tensors of another kind.
 
     Raises:
         UserError: names the part.
     """
-    identity, state = checkpoint["identity"], checkpoint["state_dict"]
-    names = identity.get("class_names", []) if isinstance(identity, dict) else None
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in [*names, *identity]):
-        raise UserError(f"{source} has an identity that no run writes; get the file again")
+    model_config, state = checkpoint["model_config"], checkpoint["state_dict"]
+    names = model_config.get("class_names", []) if isinstance(model_config, dict) else None
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in [*names, *model_config]):
+        raise UserError(f"{source} has an model_config that no run writes; get the file again")
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
         and tensor.device.type == "cpu" for name, tensor in state.items()
@@ -33,7 +33,7 @@ def check_form(checkpoint: dict[str, Any], source: Path) -> None:
     refuse_larger(source, state.values())
 
 
-def check_identity(ours: dict, theirs: dict, source: object) -> None:
+def check_compatible(ours: dict, theirs: dict, source: object) -> None:
     """Refuse a checkpoint of another task, backbone, prompt shape or other classes.
 
     The name of the backbone may differ, since a folder can move; its SHA-256 may not.
@@ -61,13 +61,13 @@ def _short(value: Any, other: Any) -> Any:
     return f"{len(value)} with {value[where]!r} at {where}"
 
 
-def check_own(model: PromptedModel, state: dict[str, Tensor], source: object) -> None:
+def check_adapter(model: PromptedModel, state: dict[str, Tensor], source: object) -> None:
     """Refuse tensors that are not exactly the model's own.
 
     Raises:
         UserError: names the first tensor that is missing, left over or of another shape.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in model.own_state().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.adapter_state_dict().items()}
     for name in [*expected, *state]:
         theirs = tuple(state[name].shape) if name in state else "absent"
         ours = expected.get(name, "absent")
@@ -75,10 +75,10 @@ def check_own(model: PromptedModel, state: dict[str, Tensor], source: object) ->
             raise UserError(f"{source}: {name} is {theirs} in the checkpoint and {ours} in the model")
 
 
-def load_own(model: PromptedModel, state: dict[str, Tensor], source: object) -> None:
+def load_adapter(model: PromptedModel, state: dict[str, Tensor], source: object) -> None:
     """Copy a checkpoint's tensors into the model, all of them or none."""
-    check_own(model, state, source)
-    own = model.own_state()
+    check_adapter(model, state, source)
+    own = model.adapter_state_dict()
     with torch.no_grad():
         for name, tensor in state.items():
             own[name].copy_(tensor)

@@ -25,7 +25,7 @@ SHELL = 128  # a shell tells a signal by this much more
 State = dict[str, Any]
 
 
-class Interruption(Callback):
+class GracefulStop(Callback):
     """Stops a training on a signal, at the next optimiser step; at the third ctrl-C at once.
 
     Args:

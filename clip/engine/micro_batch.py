@@ -61,6 +61,6 @@ def saved_bytes(model: PromptedModel, sizes: Sizes) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = model(*model.complete_pair(sizes, "cpu"))
+        out = model(*model.example_inputs(sizes, "cpu"))
     assert out.requires_grad
     return sum(kept.values())  # while the graph lives, no storage takes the place of another

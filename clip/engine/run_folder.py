@@ -10,7 +10,7 @@ from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
-from clip.utils.files import whole
+from clip.utils.files import atomic_write
 
 TENSORBOARDS = ("tensorboard", "tensorboardX")  # packages that Lightning can log to
 
@@ -34,7 +34,7 @@ class WholeWriter(ExperimentWriter):
         self.rows += self.metrics
         self.metrics = []
         path = Path(self.metrics_file_path)
-        with whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
             writer.writerows(self.rows)

@@ -22,12 +22,12 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
-from clip.engine.checkpoints import check_form, check_identity
+from clip.engine.checkpoints import check_compatible, validate_checkpoint
 from clip.modules.backbones.tensor_files import first_line
 from clip.modules.released.reader import read_released
 from clip.utils.archives import refuse_bombs
 from clip.utils.errors import UserError
-from clip.utils.files import whole, write_text
+from clip.utils.files import atomic_write, write_text
 
 REFRESH = 10  # batches between two updates of the progress bar
 BEST, LAST = "best", "last"
@@ -58,7 +58,7 @@ class Checkpoint(ModelCheckpoint):
         if not kept.is_file():
             return  # a checkpoint that was taken out of its folder: this run's best starts anew
         own = Path(self.dirpath) / kept.name
-        with whole(own) as partial:
+        with atomic_write(own) as partial:
             shutil.copyfile(kept, partial)
         super().load_state_dict(
             state
@@ -77,7 +77,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *_: Any, **__: Any) -> None:
         """Save a checkpoint whole or not at all; a disk that is full shows as an OSError."""
-        with whole(Path(path)) as partial, partial.open("wb") as file:
+        with atomic_write(Path(path)) as partial, partial.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:  # torch hides what the system said
@@ -150,7 +150,7 @@ def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
         seed: of the run that wrote it, if it is the released code's.
 
     Returns:
-        "identity" and "state_dict" among others; of released code also "released".
+        "model_config" and "state_dict" among others; of released code also "released".
 
     Raises:
         UserError: damaged, or neither.
@@ -161,11 +161,11 @@ def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
             checkpoint = {}  # ours name no classes, the released code's do
-        if not isinstance(checkpoint, dict) or not {"identity", "state_dict"} <= checkpoint.keys():
+        if not isinstance(checkpoint, dict) or not {"model_config", "state_dict"} <= checkpoint.keys():
             checkpoint = read_released(path, seed)
-        check_form(checkpoint, path)
+        validate_checkpoint(checkpoint, path)
         # Before there were others, backbones were CLIP.
-        return checkpoint | {"identity": {"backbone": "clip"} | checkpoint["identity"]}
+        return checkpoint | {"model_config": {"backbone": "clip"} | checkpoint["model_config"]}
     except UserError:
         raise
     except pickle.UnpicklingError:
@@ -174,26 +174,28 @@ def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({first_line(error)}); give another") from None
 
 
-def check_resume(path: Path, identity: dict[str, Any], protocol: dict[str, Any], shape: dict[str, int]) -> None:
+def check_resume(
+    path: Path, model_config: dict[str, Any], training_config: dict[str, Any], shape: dict[str, int]
+) -> None:
     """Refuse to go on with a checkpoint of another model, data, masks or optimiser settings.
 
     Args:
         path: the checkpoint.
-        identity: of the model.
-        protocol: of ``assembly.protocol``.
+        model_config: of the model.
+        training_config: of ``assembly.training_config``.
         shape: "per_gpu_batchsize" and "processes", which must agree within an epoch only.
 
     Raises:
         UserError: names the first difference with both values, or that there is nothing to resume.
     """
     checkpoint = read_checkpoint(path, seed=0)
-    if "optimizer_states" not in checkpoint or "protocol" not in checkpoint:
+    if "optimizer_states" not in checkpoint or "training_config" not in checkpoint:
         raise UserError(f"{path} has no optimiser to go on with; give the run's epoch-*-{LAST}.pt")
-    check_identity(identity, checkpoint["identity"], path)
-    check_identity(protocol, checkpoint["protocol"], path)
+    check_compatible(model_config, checkpoint["model_config"], path)
+    check_compatible(training_config, checkpoint["training_config"], path)
     position = checkpoint.get("position", {})
     if position.get("batches"):
-        check_identity(shape, position, f"{path}, stopped within an epoch,")
+        check_compatible(shape, position, f"{path}, stopped within an epoch,")
 
 
 @rank_zero_only

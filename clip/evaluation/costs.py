@@ -12,13 +12,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from clip.modules.backbones.clip_convert import ClipSizes
-from clip.modules.factory import blank_model
+from clip.modules.factory import init_model
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.prompts.base import Sizes
 
 BASELINE = "none"
-PARTS = ("prompts", "generators", "thawed", "head")
+PARTS = ("prompts", "generators", "unfrozen", "head")
 LAYER_ENDINGS = ("weight", "bias", "scale", "shift")  # what the parameters of a layer are called
 
 
@@ -30,7 +30,7 @@ def part_of(name: str) -> str:
     owner = name.partition(".")[0]
     if owner == "prompts":
         return "generators" if name.endswith(LAYER_ENDINGS) else "prompts"
-    return "head" if owner == "classifier" else "thawed"
+    return "head" if owner == "classifier" else "unfrozen"
 
 
 def by_part(trainable: Mapping[str, int]) -> dict[str, int]:
@@ -42,9 +42,9 @@ def by_part(trainable: Mapping[str, int]) -> dict[str, int]:
 
 
 def shape_model(sizes: Sizes, prompt_type: str, num_classes: int, **settings: Any) -> PromptedModel:
-    """Build a model that has shapes and no numbers; arguments as in ``model.blank_model``."""
+    """Build a model that has shapes and no numbers; arguments as in ``model.init_model``."""
     with torch.device("meta"):
-        return blank_model(sizes, prompt_type, num_classes, **settings)
+        return init_model(sizes, prompt_type, num_classes, **settings)
 
 
 def trainable(model: PromptedModel) -> dict[str, int]:
@@ -74,7 +74,7 @@ class Cost:
         method: key of ``PROMPT_TYPES``.
         prompts: parameters that are prompts.
         generators: parameters of the layers that make or use prompts.
-        thawed: parameters of the backbone that train too.
+        unfrozen: parameters of the backbone that train too.
         head: parameters of the classifier.
         total: of these four.
         share: of the backbone, without the head, which every method has.
@@ -85,7 +85,7 @@ class Cost:
     method: str
     prompts: int
     generators: int
-    thawed: int
+    unfrozen: int
     head: int
     total: int
     share: float
@@ -96,7 +96,7 @@ class Cost:
 def cost(sizes: Sizes, prompt_type: str, num_classes: int, **settings: Any) -> Cost:
     """Count one method; arguments as in ``shape_model``."""
     model = shape_model(sizes, prompt_type, num_classes, **settings)
-    parts, batch = by_part(trainable(model)), model.complete_pair(sizes, "meta")
+    parts, batch = by_part(trainable(model)), model.example_inputs(sizes, "meta")
     total = sum(parts.values())
     return Cost(
         prompt_type,
@@ -133,10 +133,10 @@ def claims(sizes: ClipSizes, num_classes: int) -> list[dict[str, Any]]:
         model = shape_model(sizes, "dcp", num_classes, prompt_length=length, **settings)
         parts = by_part(trainable(model))
         own = parts["prompts"] + parts["generators"]
-        return own, own + parts["thawed"], backbone(model)
+        return own, own + parts["unfrozen"], backbone(model)
 
-    own, thawed, whole = added()
-    printed, *_ = added(formulas="paper", thaw=())
+    own, unfrozen, whole = added()
+    printed, *_ = added(formulas="paper", unfreeze=())
     coarse = replace(sizes, patch=2 * sizes.patch, grid=sizes.grid // 2)
     coarse_whole = backbone(shape_model(coarse, BASELINE, num_classes))
     slope = (added(60)[0] - added(12)[0]) / 4
@@ -144,7 +144,7 @@ def claims(sizes: ClipSizes, num_classes: int) -> list[dict[str, Any]]:
         ("the backbone", "151M", _millions(whole, 0)),
         ("a backbone with patches twice as wide (ViT-B/32)", "151M", _millions(coarse_whole, 0)),
         ("prompts and generators", "4.0M", _millions(own, 1)),
-        ("prompts and generators, with the thawed parts", "4.0M", _millions(thawed, 1)),
+        ("prompts and generators, with the unfrozen parts", "4.0M", _millions(unfrozen, 1)),
         ("prompts and generators under the printed formulas", "4.0M", _millions(printed, 1)),
         ("12 more prompt tokens (Table 5)", "1.2M", f"{slope / 1e6:.2g}M"),
         ("4.0M as a share of 151M", "2.4 %", f"{100 * 4.0 / 151:.1f} %"),
@@ -153,10 +153,10 @@ def claims(sizes: ClipSizes, num_classes: int) -> list[dict[str, Any]]:
     rows = [{"claim": claim, "paper": paper, "counted": counted, "agrees": paper == counted}
             for claim, paper, counted in equal]  # fmt: skip
     below = {
-        "claim": "all that is added or thawed, as a share",
+        "claim": "all that is added or unfrozen, as a share",
         "paper": "< 4 %",
-        "counted": f"{100 * thawed / whole:.1f} %",
-        "agrees": thawed / whole < 0.04,
+        "counted": f"{100 * unfrozen / whole:.1f} %",
+        "agrees": unfrozen / whole < 0.04,
     }
     return [*rows, below]
 

@@ -25,11 +25,11 @@ from clip.missing.masks import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT, tab
 from clip.modules.objectives import Task
 from clip.modules.prompted_model import PromptedModel, case_vector
 from clip.utils.errors import UserError
-from clip.utils.files import whole
+from clip.utils.files import atomic_write
 
 
 @dataclass(frozen=True)
-class StatePredictions:
+class CasePredictions:
     """Logits of every sample in each of its three states.
 
     Attributes:
@@ -38,7 +38,7 @@ class StatePredictions:
         rows: (N,), each sample's row of the arrow file, the key into missing tables.
         num_rows: of the arrow file.
         split: whose samples these are, as missing tables name it.
-        identity: of the model, as its checkpoints record it; it names the task.
+        model_config: of the model, as its checkpoints record it; it names the task.
         lacking: state -> rows that are in it whatever is simulated, as no text or image of theirs
             ever existed. The logits of their samples are those of that state three times.
     """
@@ -48,18 +48,18 @@ class StatePredictions:
     rows: np.ndarray
     num_rows: int
     split: str
-    identity: dict[str, Any]
+    model_config: dict[str, Any]
     lacking: dict[str, list[int]] = field(default_factory=dict)
 
     @property
-    def real(self) -> np.ndarray:
+    def observed(self) -> np.ndarray:
         """The rows' states before anything is simulated, (rows,) uint8."""
         states = np.full(self.num_rows, COMPLETE, dtype=np.uint8)
         for name, rows in self.lacking.items():
             states[rows] = CASES.index(name)
         return states
 
-    def under(self, table: np.ndarray) -> Tensor:
+    def select(self, table: np.ndarray) -> Tensor:
         """Pick each sample's logits (N, C) by a missing table of (rows,) states."""
         states = torch.from_numpy(table[self.rows].astype(np.int64))
         return self.logits[states, torch.arange(len(states))]
@@ -76,14 +76,14 @@ class StatePredictions:
                 "label": list(self.labels.numpy()) * states,
             }
         )
-        about = {"identity": self.identity, "num_rows": self.num_rows, "split": self.split,
+        about = {"model_config": self.model_config, "num_rows": self.num_rows, "split": self.split,
                  "states": CASES, "lacking": self.lacking}  # fmt: skip
         table = table.replace_schema_metadata({"predictions": json.dumps(about)})
-        with whole(path) as partial, pa.ipc.new_file(partial, table.schema) as writer:
+        with atomic_write(path) as partial, pa.ipc.new_file(partial, table.schema) as writer:
             writer.write_table(table)
 
     @classmethod
-    def load(cls, path: Path, task: str, split: str) -> "StatePredictions":
+    def load(cls, path: Path, task: str, split: str) -> "CasePredictions":
         """Read what ``save`` wrote.
 
         Raises:
@@ -98,70 +98,70 @@ class StatePredictions:
         except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError) as error:
             raise UserError(f"predictions={path} is no predictions.arrow of a sweep ({error})") from None
         asked = {"task": task, "split": split}
-        for key, theirs in (("task", about["identity"]["task"]), ("split", about.get("split"))):
+        for key, theirs in (("task", about["model_config"]["task"]), ("split", about.get("split"))):
             if theirs != asked[key]:
                 raise UserError(f"predictions={path} are of the {key} {theirs}, not {asked[key]}")
         size = len(rows) // len(CASES)
         labels = labels[:size].float() if labels.is_floating_point() else labels[:size]
         return cls(logits.unflatten(0, (len(CASES), size)), labels, rows[:size],
-                   about["num_rows"], split, about["identity"],
+                   about["num_rows"], split, about["model_config"],
                    about.get("lacking", {}))  # fmt: skip
 
 
 @torch.inference_mode()
-def predict_states(
+def predict_cases(
     model: PromptedModel,
     loader: DataLoader,
-    prepare: Callable[[Tensor], Tensor],
+    normalize: Callable[[Tensor], Tensor],
     device: str,
     dtype: torch.dtype,
     split: str,
-    identity: dict[str, Any],
-) -> StatePredictions:
+    model_config: dict[str, Any],
+) -> CasePredictions:
     """Run a complete split through the model in all three states.
 
     Args:
         model: put on the device here.
         loader: unshuffled batches of an ``ArrowDataset`` in which nothing is missing.
-        prepare: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
+        normalize: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
         device: of torch, such as "cpu" or "cuda".
         dtype: in which a GPU multiplies, as in a test; float32 for all else.
         split: of the loader.
-        identity: of the model.
+        model_config: of the model.
     """
     model.to(device).eval()
     logits, labels, samples = [], [], []
     for batch in tqdm(loader, desc="samples in three states", unit="batch"):
         here = move_data_to_device(batch, device)
-        image, tokens, present = prepare(here["image"]), here["tokens"], here["present"]
+        image, tokens, present = normalize(here["image"]), here["tokens"], here["present"]
         states = [case_vector(case, len(image), like=image) for case in range(len(CASES))]
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-            made = [model(image, tokens, state, model.recount(present, tokens, state))
+            made = [model(image, tokens, state, model.reindex(present, tokens, state))
                     for state in states]  # fmt: skip
         logits.append(torch.stack(made).float().cpu())
         labels.append(batch["label"])
         samples.append(batch["sample_id"])
     dataset = loader.dataset
     rows = dataset.rows[torch.cat(samples).numpy()]
-    lacking = {CASES[state]: np.flatnonzero(dataset.real == state).tolist()
-               for state in (MISSING_TEXT, MISSING_IMAGE) if state in dataset.real}  # fmt: skip
-    possible = settled(torch.cat(logits, dim=1), torch.from_numpy(dataset.real[rows]).long())
-    return StatePredictions(possible, torch.cat(labels), rows, dataset.num_rows, split, identity, lacking)
+    lacking = {CASES[state]: np.flatnonzero(dataset.observed == state).tolist()
+               for state in (MISSING_TEXT, MISSING_IMAGE) if state in dataset.observed}  # fmt: skip
+    possible = fix_observed(torch.cat(logits, dim=1), torch.from_numpy(dataset.observed[rows]).long())
+    return CasePredictions(possible, torch.cat(labels), rows, dataset.num_rows, split, model_config, lacking)
 
 
-def settled(logits: Tensor, real: Tensor) -> Tensor:
+def fix_observed(logits: Tensor, observed: Tensor) -> Tensor:
     """Leave samples that really lack something in their one state: its logits three times.
 
     Args:
         logits: (3, N, C), in the order of ``missing.CASES``.
-        real: (N,), states before anything is simulated.
+        observed: (N,), states before anything is simulated.
     """
-    own = logits[real, torch.arange(len(real))]
-    return torch.where((real == COMPLETE)[:, None], logits, own)
+    own = logits[observed, torch.arange(len(observed))]
+    return torch.where((observed == COMPLETE)[:, None], logits, own)
 
 
 def sweep(
-    predictions: StatePredictions,
+    predictions: CasePredictions,
     task: Task,
     draw: Callable[[str, float, int], np.ndarray],
     types: Iterable[str],
@@ -171,7 +171,7 @@ def sweep(
     """Score a grid of missing types, rates and seeds of the tables.
 
     Args:
-        predictions: of ``predict_states``.
+        predictions: of ``predict_cases``.
         task: its metrics are the columns.
         draw: (type, ratio, seed) -> missing table.
         types: "text", "image", "both".
@@ -179,10 +179,10 @@ def sweep(
         seeds: of the tables.
 
     Returns:
-        One row a cell: missing_type, missing_ratio, missing_seed, the metrics, "input_ignored":
+        One row a cell: missing_type, missing_ratio, missing_seed, the metrics, "constant_baseline":
         what a constant answer reaches of the headline metric, the SHA-256 of the table.
     """
-    floor = task.floor(predictions.labels)[task.headline]
+    floor = task.constant_baseline(predictions.labels)[task.headline]
     cells = [(kind, float(ratio), seed) for kind, ratio, seed in
              itertools.product(types, ratios, seeds)]  # fmt: skip
     tables = [draw(*cell) for cell in cells]
@@ -191,8 +191,8 @@ def sweep(
             "missing_type": kind,
             "missing_ratio": ratio,
             "missing_seed": seed,
-            **task.score(predictions.under(table), predictions.labels),
-            "input_ignored": floor,
+            **task.score(predictions.select(table), predictions.labels),
+            "constant_baseline": floor,
             "missing_table": table_hash(table),
         }
         for (kind, ratio, seed), table in zip(cells, tables, strict=True)

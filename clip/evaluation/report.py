@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 
-from clip.utils.files import whole
+from clip.utils.files import atomic_write
 
 matplotlib.use("Agg")  # no screen is needed
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
@@ -17,7 +17,7 @@ MARKERS = "osD^vP"
 LINES = ("-", "--", ":", "-.")
 
 
-def floor_text(floor: dict[str, float]) -> str:
+def baseline_text(floor: dict[str, float]) -> str:
     """Say in one line what a predictor that ignores its input would score."""
     scores = ", ".join(f"{name} {PERCENT * value:.2f}" for name, value in floor.items())
     return f"a predictor that ignores its input (best constant answer): {scores}"
@@ -32,7 +32,7 @@ def as_text(results: pd.DataFrame, headline: str) -> str:
     index = pd.MultiIndex.from_frame(order) if len(keys) > 1 else pd.Index(order[keys[0]])
     table = (PERCENT * table.loc[index]).round(2)
     table.columns = [f"{PERCENT * ratio:g} %" for ratio in table.columns]
-    floor = PERCENT * results["input_ignored"].iloc[0]
+    floor = PERCENT * results["constant_baseline"].iloc[0]
     seeds = results["missing_seed"].nunique()
     spread = PERCENT * cells.std().max()
     tables = f"; mean of {seeds} tables, deviation up to {spread:.2f}" if seeds > 1 else ""
@@ -75,7 +75,7 @@ def draw_sweep(results: pd.DataFrame, headline: str, path: Path, title: str = ""
             axis.plot(rates, curve["mean"], label=name,
                       marker=MARKERS[number % len(MARKERS)], markersize=5, linewidth=1.6,
                       linestyle=LINES[number % len(LINES)])  # fmt: skip
-        floor = PERCENT * rows["input_ignored"].iloc[0]
+        floor = PERCENT * rows["constant_baseline"].iloc[0]
         axis.axhline(floor, color="grey", linewidth=1, label="input ignored")
         axis.set_xlabel("missing rate of the test split (%)")
         axis.set_title(f"missing {panel}" if panel else title, fontsize=10)
@@ -86,6 +86,6 @@ def draw_sweep(results: pd.DataFrame, headline: str, path: Path, title: str = ""
     axes[0, 0].set_ylabel(f"{headline} (%)")
     if several:
         figure.suptitle(title, fontsize=11)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format=path.suffix[1:], dpi=150)
     plt.close(figure)

@@ -16,7 +16,7 @@ from clip.modules.objectives import Task
 from clip.utils.errors import UserError
 
 RENAMED = {"missing_type": "test_type", "missing_ratio": "test_ratio"}
-LAST = ("input_ignored", "missing_table", "score", "run", "published")
+LAST = ("constant_baseline", "missing_table", "score", "run", "published")
 
 
 def collect(experiment: Experiment, planned: Iterable[Planned]) -> pd.DataFrame:
@@ -28,7 +28,7 @@ def collect(experiment: Experiment, planned: Iterable[Planned]) -> pd.DataFrame:
 
     Returns:
         One row a run, split and test case: the coordinates, "seed", "split", "test_type",
-        "test_ratio", all metrics of the task (as shares), "input_ignored" (what a constant answer
+        "test_ratio", all metrics of the task (as shares), "constant_baseline" (what a constant answer
         reaches of the headline), "missing_table" (SHA-256), "score" (the metric that is read),
         "run" (its key) and "published" (in percent, NaN where there is none).
 
@@ -47,7 +47,7 @@ def _cells(experiment: Experiment, run: Planned) -> Iterator[dict[str, Any]]:
     read, task = experiment.read, assembly.task_of(run.config)[0]
     metric = read.metric_of(task)
     for split in read.splits:
-        predictions = evaluation.StatePredictions.load(run.folder / f"{split}.arrow", run.config["task"], split)
+        predictions = evaluation.CasePredictions.load(run.folder / f"{split}.arrow", run.config["task"], split)
         for row in _scores(experiment, run, split, predictions, task):
             if metric not in row:
                 raise UserError(f"{experiment.name} reads {metric}, which {run.label} has not")
@@ -61,7 +61,7 @@ def _scores(
     experiment: Experiment,
     run: Planned,
     split: str,
-    predictions: evaluation.StatePredictions,
+    predictions: evaluation.CasePredictions,
     task: Task,
 ) -> list[dict[str, Any]]:
     """Score the run's own case, or each case that is read from it."""
@@ -71,7 +71,7 @@ def _scores(
         grid = (read.types, read.ratios)
 
         def draw(*cell: Any) -> np.ndarray:
-            return data.draw(split, predictions.real, *cell)
+            return data.draw(split, predictions.observed, *cell)
     else:
         grid = ([config["missing_type"][split]], [config["missing_ratio"][split]])
 

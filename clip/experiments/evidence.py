@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from clip.evaluation import bootstrap
-from clip.evaluation.predictions import StatePredictions
+from clip.evaluation.predictions import CasePredictions
 from clip.missing.masks import CASES, MissingSettings, draw, table_hash
 from clip.modules.objectives import Task
 
@@ -46,7 +46,7 @@ def _weights(samples: int) -> np.ndarray:
     return bootstrap.resample(samples)
 
 
-def masks(predictions: StatePredictions, settings: Mapping[str, Any], cell: Mapping[str, Any]) -> np.ndarray | None:
+def masks(predictions: CasePredictions, settings: Mapping[str, Any], cell: Mapping[str, Any]) -> np.ndarray | None:
     """Draw the missing table of a cell again; its hash decides whether it is the one.
 
     Args:
@@ -61,7 +61,7 @@ def masks(predictions: StatePredictions, settings: Mapping[str, Any], cell: Mapp
         made = MissingSettings(
             settings["task"], cell["split"], predictions.num_rows, cell["test_type"],
             cell["test_ratio"], settings["both_ratio"], settings["missing_seed"],
-            predictions.real.tobytes(),
+            predictions.observed.tobytes(),
         )  # fmt: skip
     except KeyError:
         return None
@@ -69,7 +69,7 @@ def masks(predictions: StatePredictions, settings: Mapping[str, Any], cell: Mapp
     return table if found == cell["missing_table"] else None
 
 
-def gather(predictions: StatePredictions, task: Task, table: np.ndarray | None, metrics: Iterable[str]) -> Evidence:
+def gather(predictions: CasePredictions, task: Task, table: np.ndarray | None, metrics: Iterable[str]) -> Evidence:
     """Score the predictions of one run.
 
     Args:
@@ -85,7 +85,7 @@ def gather(predictions: StatePredictions, task: Task, table: np.ndarray | None, 
     if table is None:
         unknown = np.full(task.num_classes, np.nan)
         return Evidence(np.array(states), unknown, support, {}, {})
-    logits = predictions.under(table)
+    logits = predictions.select(table)
     once, weights = np.ones((1, len(labels)), dtype=np.int64), _weights(len(labels))
     each = bootstrap.class_f1 if truth.ndim > 1 else bootstrap.class_accuracy
     probabilities = task.probabilities(logits.float()).numpy()

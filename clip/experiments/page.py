@@ -73,7 +73,7 @@ def _listed(values: Any) -> str:
 def facts(what: Compared, cells: pd.DataFrame, known: Mapping[str, Record]) -> list[tuple[str, str]]:
     """Say when, from what code, with which backbone and how many runs."""
     about = [record.about for record in known.values()]
-    identities = [one["identity"] for one in about]
+    identities = [one["model_config"] for one in about]
     now = datetime.datetime.now(datetime.UTC)
     return [
         ("Written", now.strftime("%Y-%m-%d %H:%M UTC")),

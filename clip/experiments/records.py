@@ -10,12 +10,12 @@ import pandas as pd
 
 from clip.evaluation import bootstrap
 from clip.evaluation.costs import BASELINE
-from clip.evaluation.predictions import StatePredictions
+from clip.evaluation.predictions import CasePredictions
 from clip.experiments import evidence
 from clip.experiments.evidence import Evidence
 from clip.experiments.layout import name_of
 from clip.experiments.schema import CASE_AXES, Experiment
-from clip.modules.objectives import TASKS, Task, find_task
+from clip.modules.objectives import TASKS, Task, resolve_task
 
 MAIN_CASE = ("both", 0.7)  # the paper's default, where a report looks closer
 
@@ -42,12 +42,12 @@ class Record:
     @property
     def goal(self) -> Task:
         """The task, with the classes of the run's own data."""
-        return find_task(self.task, self.about["identity"])
+        return resolve_task(self.task, self.about["model_config"])
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes in their order; none where the run's files did not say them."""
-        return self.about["identity"].get("class_names", [])
+        return self.about["model_config"].get("class_names", [])
 
 
 def read_records(folders: Mapping[str, Path]) -> dict[str, Record]:
@@ -165,7 +165,7 @@ def read(
         for _, row in rows.iterrows():
             record = records[row["run"]]
             path = record.folder / f"{what.split}.arrow"
-            predictions = StatePredictions.load(path, task, what.split)
+            predictions = CasePredictions.load(path, task, what.split)
             table = evidence.masks(predictions, record.about["settings"], row)
             names = wanted(setting, goal)
             found.append(evidence.gather(predictions, goal, table, names))

@@ -11,7 +11,7 @@ from clip.modules.objectives import Task
 SPLITS = ("val", "test")
 CASE_AXES = ("test_type", "test_ratio")
 FIGURES = ("none", "curves")
-TAKEN = ("seed", "split", *CASE_AXES, "input_ignored", "missing_table", "score", "run", "published",
+TAKEN = ("seed", "split", *CASE_AXES, "constant_baseline", "missing_table", "score", "run", "published",
          "value")  # fmt: skip
 Coordinates = dict[str, Any]
 

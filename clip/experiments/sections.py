@@ -32,7 +32,7 @@ def _title(what: Compared, setting: tuple[Any, ...]) -> str:
 
 
 def _floor(reading: Reading) -> Cell:
-    return Cell(percent(reading.cells["input_ignored"].mean()))
+    return Cell(percent(reading.cells["constant_baseline"].mean()))
 
 
 def states(what: Compared, readings: Iterable[Reading]) -> Section:

@@ -133,14 +133,14 @@ def difference(predictor: Predictor, case: int, kind: Format, path: Path) -> flo
 
 def about(predictor: Predictor, formats: Sequence[str]) -> dict[str, Any]:
     """Say what whoever runs the files must know."""
-    task, identity = predictor.task, predictor.identity
+    task, model_config = predictor.task, predictor.model_config
     kind = next(kind for kind, row in TASK_TYPES.items()
                 if replace(row, num_classes=task.num_classes) == task)  # fmt: skip
     return {
         "graphs": {name: [i for i in ("image", "tokens") if i != LACKS.get(case)]
                    for name, case in GRAPHS.items()},
         "formats": list(formats),
-        "task": identity["task"],
+        "task": model_config["task"],
         "task_type": kind,
         "class_names": predictor.class_names,
         "image_size": predictor.transform.size,
@@ -148,6 +148,6 @@ def about(predictor: Predictor, formats: Sequence[str]) -> dict[str, Any]:
         "image_std": STD,
         "context_length": predictor.tokenizer.context,
         "tokenizer": TOKENIZER,
-        "prompt_type": identity["prompt_type"],
-        "backbone_sha256": identity["backbone_sha256"],
+        "prompt_type": model_config["prompt_type"],
+        "backbone_sha256": model_config["backbone_sha256"],
     }  # fmt: skip

@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.objectives import Task
-from clip.modules.prompted_model import PromptedModel, case_vector, mix
+from clip.modules.prompted_model import PromptedModel, case_vector, weighted_sum
 from clip.utils.errors import UserError
 
 Inputs = dict[str, Tensor]  # "image" (B, 3, H, W) normalised, "tokens" (B, 77); what is there
@@ -46,7 +46,7 @@ class OneCase(nn.Module):
         lacks = case_vector(self.case, given.shape[0], given)
         features = self.model.features_of(lacks, image, tokens)
         heads = self.model.prompts.heads(features, self.model.classifier)
-        return self.task.probabilities(mix(heads))
+        return self.task.probabilities(weighted_sum(heads))
 
 
 def trace(module: OneCase, inputs: Inputs) -> ExportedProgram:

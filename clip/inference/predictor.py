@@ -36,7 +36,7 @@ class Predictor:
         class_names: a name a class.
         device: of ``runs.devices``.
         batch_size: samples of one forward pass, unless ``predict`` is told otherwise.
-        identity: what the checkpoint says of its model.
+        model_config: what the checkpoint says of its model.
 
     Attributes:
         class_names: as given; "class …" is put before one that is named as another column.
@@ -51,14 +51,14 @@ class Predictor:
         class_names: Sequence[str],
         device: dict[str, Any],
         batch_size: int,
-        identity: Mapping[str, Any],
+        model_config: Mapping[str, Any],
     ):
         self.device = "cuda" if device["accelerator"] == "gpu" else "cpu"
         self.dtype = runs.DTYPES[device["precision"]]
         self.model = model.to(self.device).eval()
         self.tokenizer, self.transform, self.task = tokenizer, transform, task
         self.class_names = columns(class_names)
-        self.batch_size, self.identity = batch_size, identity
+        self.batch_size, self.model_config = batch_size, model_config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], given: set[str]) -> "Predictor":
@@ -83,7 +83,7 @@ class Predictor:
             _class_names(built),
             device,
             assembly.micro_batch_of(config, built, device),
-            built.identity,
+            built.model_config,
         )
 
     def predict(
@@ -147,7 +147,7 @@ class Predictor:
         """Run samples through the model, (N, C) float32 on the CPU."""
         if not samples:
             return torch.zeros(0, len(self.class_names))
-        empty = self.transform.empty(lambda: None)
+        empty = self.transform.placeholder(lambda: None)
         tokens = self.tokenizer([sample.text or "" for sample in samples])
         batch = self.model.collate(
             [{"image": empty if sample.image is None else sample.image, "tokens": ids,
@@ -155,7 +155,7 @@ class Predictor:
              for sample, ids in zip(samples, tokens, strict=True)]
         )  # fmt: skip
         batch = move_data_to_device(batch, self.device)
-        image = self.transform.prepare(batch.pop("image"))
+        image = self.transform.normalize(batch.pop("image"))
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
             return self.model(image, **batch).float().cpu()
 
@@ -191,6 +191,6 @@ def _class_names(built: assembly.Built) -> list[str]:
     if len(names) != num_classes or len(set(names)) != num_classes:
         raise UserError(
             f"{built.path} names {len(names)} classes, {len(set(names))} of them different, and "
-            f"has {num_classes}; write class_names into its identity again"
+            f"has {num_classes}; write class_names into its model_config again"
         )
     return [str(name) for name in names]

@@ -74,12 +74,12 @@ class Survey:
 
 def check(config: dict[str, Any], given: set[str]) -> Path:
     """Print what the splits hold, and draw a few samples of each; returns the picture's path."""
-    task, facts = assembly.task_of(config)
+    task, label_metadata = assembly.task_of(config)
     data = assembly.data_from_config(config, 1, tokenize=list)
     datasets = {split: data.dataset(split) for split in SPLITS}
     measure = _measure(config)
     surveys = [survey(split, dataset, task, measure.count) for split, dataset in datasets.items()]
-    names = facts.get("class_names") or [f"class {i}" for i in range(task.num_classes)]
+    names = label_metadata.get("class_names") or [f"class {i}" for i in range(task.num_classes)]
     if len(names) > task.num_classes:
         raise UserError(
             f"data_root={config['data_root']} names {len(names)} classes, but "
@@ -87,7 +87,7 @@ def check(config: dict[str, Any], given: set[str]) -> Path:
         )
     lines = [*_rows(surveys), "", *_classes(surveys, names), "", *_lengths(surveys, measure),
              "", *_images(surveys), "", *_duplicates(surveys)]  # fmt: skip
-    print("\n".join([f"{config['task']}: {facts.get('task_type', 'labels')}, "
+    print("\n".join([f"{config['task']}: {label_metadata.get('task_type', 'labels')}, "
                      f"{task.num_classes} classes", *lines]))  # fmt: skip
     path = draw_sheet(datasets, names, Path(config["log_dir"]) / f"{config['task']}_samples.png")
     print(f"\nwritten: {path}")
@@ -114,7 +114,7 @@ def survey(split: str, dataset: ArrowDataset, task: Task, count: Count) -> Surve
     unlabelled = int((labels.sum(1) == 0).sum()) if several else 0
     sizes, broken, images = _read_images(split, dataset)
     lengths, texts = _read_texts(dataset, count)
-    return Survey(split, dataset.real, classes.numpy(), unlabelled,
+    return Survey(split, dataset.observed, classes.numpy(), unlabelled,
                   lengths, sizes, broken, images, texts)  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def _number(content: Any) -> int:
 
 def _read_images(split: str, dataset: ArrowDataset) -> tuple[np.ndarray, list[int], np.ndarray]:
     sizes, broken, digests = [], [], []
-    there = np.flatnonzero(dataset.real != MISSING_IMAGE).tolist()
+    there = np.flatnonzero(dataset.observed != MISSING_IMAGE).tolist()
     column = dataset.table.column("image")
     for row in tqdm(there, desc=split, unit="image", disable=None):
         data = column[row].as_py() or b""
@@ -139,7 +139,7 @@ def _read_images(split: str, dataset: ArrowDataset) -> tuple[np.ndarray, list[in
 
 
 def _read_texts(dataset: ArrowDataset, count: Count) -> tuple[np.ndarray, np.ndarray]:
-    there = (i for i, row in enumerate(dataset.rows) if dataset.real[row] != MISSING_TEXT)
+    there = (i for i, row in enumerate(dataset.rows) if dataset.observed[row] != MISSING_TEXT)
     texts = map(dataset.text, there)
     lengths, digests = [], []
     while some := list(islice(texts, TEXTS_AT_ONCE)):

@@ -13,7 +13,7 @@ from torch import Tensor
 from clip.datasets import ArrowDataset
 from clip.missing.masks import MISSING_IMAGE
 from clip.utils.errors import UserError
-from clip.utils.files import whole
+from clip.utils.files import atomic_write
 from clip.utils.images import crop_extreme, to_rgb
 
 matplotlib.use("Agg")  # no screen is needed
@@ -40,7 +40,7 @@ def draw_sheet(datasets: Mapping[str, ArrowDataset], names: Sequence[str], path:
         chosen = np.linspace(0, len(dataset) - 1, min(SHOWN, len(dataset))).astype(int).tolist()
         for axis, index in zip(line, chosen, strict=False):
             _draw_sample(axis, dataset, index, f"{split} {dataset.rows[index]}", names)
-    with warnings.catch_warnings(), whole(path) as partial:
+    with warnings.catch_warnings(), atomic_write(path) as partial:
         warnings.filterwarnings("ignore", message="Glyph")  # a box stands for such a letter
         figure.savefig(partial, format="png", dpi=100)
     plt.close(figure)
@@ -50,7 +50,7 @@ def draw_sheet(datasets: Mapping[str, ArrowDataset], names: Sequence[str], path:
 def _draw_sample(axis: plt.Axes, dataset: ArrowDataset, index: int, place: str, names: Sequence[str]) -> None:
     row = int(dataset.rows[index])
     axis.imshow(_picture(dataset, row))
-    if dataset.real[row] == MISSING_IMAGE:
+    if dataset.observed[row] == MISSING_IMAGE:
         axis.text(0.5, 0.5, "(no image)", fontsize=8, ha="center", transform=axis.transAxes)
     label = shorten(", ".join(classes_of(dataset.labels[row], names)) or "no class", 1)
     text = shorten(dataset.text(index), LINES) or "(no text)"
@@ -61,7 +61,7 @@ def _draw_sample(axis: plt.Axes, dataset: ArrowDataset, index: int, place: str, 
 
 def _picture(dataset: ArrowDataset, row: int) -> np.ndarray:
     """Give an image, small; grey where there is none, dark where it cannot be decoded."""
-    if dataset.real[row] == MISSING_IMAGE:
+    if dataset.observed[row] == MISSING_IMAGE:
         return np.full((SIDE, SIDE, 3), 225, dtype=np.uint8)
     try:
         return dataset.image(row, _small)

@@ -41,7 +41,7 @@ UNREADABLE = (
 
 
 def file_name(settings: MissingSettings) -> str:
-    """Name a table's file by all its settings but size and real states, which `load` checks."""
+    """Name a table's file by all its settings but size and observed states, which `load` checks."""
     share = f"{settings.missing_type}_{settings.ratio}_both{settings.both_ratio}"
     return f"{settings.dataset}_{settings.split}_missing_{share}_seed{settings.seed}.npz"
 
@@ -49,8 +49,8 @@ def file_name(settings: MissingSettings) -> str:
 def written(settings: MissingSettings) -> dict[str, Any]:
     """Give what a file holds of its settings; of the real states a hash, if any row lacks some."""
     plain = asdict(settings)
-    plain.pop("real")
-    return plain | ({"real": table_hash(settings.real_states())} if settings.real else {})
+    plain.pop("observed")
+    return plain | ({"observed": table_hash(settings.observed_cases())} if settings.observed else {})
 
 
 def load_or_draw(folder: str | Path, settings: MissingSettings) -> np.ndarray:

@@ -134,9 +134,9 @@ def _in_row_order(path: Path, ids: Sequence[object], states: Sequence[int], row_
     return [found[key] for key in keys]
 
 
-def _bare_id(identity: object) -> str:
+def _bare_id(model_config: object) -> str:
     """An id as AOEPT leaves it: "0162024" is 162024, "pie_7.jpg" pie_7, "img/01235.png" 1235."""
-    stem = re.sub(r"^.*/|\.(jpe?g|png)$", "", str(identity), flags=re.IGNORECASE)
+    stem = re.sub(r"^.*/|\.(jpe?g|png)$", "", str(model_config), flags=re.IGNORECASE)
     return stem.lstrip("0") or "0" if stem.isdecimal() else stem
 
 

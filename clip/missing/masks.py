@@ -22,7 +22,7 @@ MISSING_IMAGE = 2
 CASES = ("complete", "missing_text", "missing_image")
 MISSING_TYPES = ("text", "image", "both")
 SPLITS = ("train", "val", "test")  # the order in which the released code draws
-DRAWS = ("nested", "stream")  # `draw` and `draw_stream`
+DRAWS = ("nested", "stream")  # `draw` and `draw_released_masks`
 
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 SPLIT_NAME = re.compile(r"[A-Za-z0-9-]+")  # no underscore: it ends the data set in file names
@@ -40,7 +40,7 @@ class MissingSettings:
         ratio: Share of the rows that lose a modality, among those that have both, from 0 to 1.
         both_ratio: Share of those that lack the image when the type is "both", from 0 to 1.
         seed: Any whole number.
-        real: State that each row has before anything is simulated, a byte a row; b"" where all are
+        observed: State that each row has before anything is simulated, a byte a row; b"" where all are
             complete.
 
     Raises:
@@ -54,7 +54,7 @@ class MissingSettings:
     ratio: float
     both_ratio: float
     seed: int
-    real: bytes = b""
+    observed: bytes = b""
 
     def __post_init__(self) -> None:
         _check_name("dataset", self.dataset, DATASET_NAME)
@@ -68,15 +68,15 @@ class MissingSettings:
         object.__setattr__(self, "seed", _whole("seed", self.seed))
         if self.size < 0:
             raise UserError(f"size={self.size}: give the number of rows, 0 or more")
-        assert len(self.real) in (0, self.size), (len(self.real), self.size)
-        if not any(self.real):
-            object.__setattr__(self, "real", b"")
+        assert len(self.observed) in (0, self.size), (len(self.observed), self.size)
+        if not any(self.observed):
+            object.__setattr__(self, "observed", b"")
 
-    def real_states(self) -> np.ndarray:
+    def observed_cases(self) -> np.ndarray:
         """Give the states before anything is simulated, (size,) uint8, to be filled."""
-        if not self.real:
+        if not self.observed:
             return np.full(self.size, COMPLETE, dtype=np.uint8)
-        return np.frombuffer(self.real, dtype=np.uint8).copy()
+        return np.frombuffer(self.observed, dtype=np.uint8).copy()
 
 
 def _check_name(key: str, value: str, pattern: re.Pattern) -> None:
@@ -107,7 +107,7 @@ def draw(settings: MissingSettings) -> np.ndarray:
     Returns:
         States, (size,) uint8.
     """
-    table = settings.real_states()
+    table = settings.observed_cases()
     rows = _ranked_rows(settings, np.flatnonzero(table == COMPLETE).tolist())
     missing_rows = rows[: _floor(len(rows), _exact(settings.ratio))]
     image_share = {"text": Fraction(0), "image": Fraction(1), "both": _exact(settings.both_ratio)}
@@ -136,7 +136,7 @@ def _floor(count: int, share: Fraction) -> int:
     return count * share.numerator // share.denominator
 
 
-def draw_stream(settings: Sequence[MissingSettings]) -> dict[str, np.ndarray]:
+def draw_released_masks(settings: Sequence[MissingSettings]) -> dict[str, np.ndarray]:
     """Draw what the released code draws in one run that finds no cached table.
 
     Faithful: one random stream passes through the splits in turn and the counts are truncated
@@ -161,7 +161,7 @@ def draw_stream(settings: Sequence[MissingSettings]) -> dict[str, np.ndarray]:
 
 
 def _draw_from_stream(stream: random.Random, settings: MissingSettings) -> np.ndarray:
-    table = settings.real_states()
+    table = settings.observed_cases()
     whole = np.flatnonzero(table == COMPLETE).tolist()
     rows = stream.sample(whole, int(len(whole) * settings.ratio))
     table[rows] = MISSING_IMAGE if settings.missing_type == "image" else MISSING_TEXT
@@ -180,26 +180,26 @@ def counts(table: np.ndarray) -> tuple[int, int, int]:
     return complete, no_text, no_image
 
 
-def keep_real(table: np.ndarray, real: np.ndarray) -> np.ndarray:
+def merge_observed(table: np.ndarray, observed: np.ndarray) -> np.ndarray:
     """Put the real states over a table that was made without knowing them.
 
     Args:
         table: States, (size,).
-        real: States before anything is simulated, (size,).
+        observed: States before anything is simulated, (size,).
     """
-    return np.where(real == COMPLETE, table, real).astype(np.uint8)
+    return np.where(observed == COMPLETE, table, observed).astype(np.uint8)
 
 
-def describe(table: np.ndarray, settings: MissingSettings, real: np.ndarray) -> str:
+def describe(table: np.ndarray, settings: MissingSettings, observed: np.ndarray) -> str:
     """Say in one line what a split lacks, really and by simulation, at the start of a run.
 
     Args:
         table: States, (samples,).
         settings: What the table was drawn from.
-        real: States of the same samples before anything was simulated, (samples,).
+        observed: States of the same samples before anything was simulated, (samples,).
     """
     complete, no_text, no_image = counts(table)
-    _, never_text, never_image = counts(real)
+    _, never_text, never_image = counts(observed)
     simulated = no_text + no_image - never_text - never_image
     note = (
         f"; really without text {never_text}, without image {never_image}; simulated {simulated} "
@@ -207,7 +207,7 @@ def describe(table: np.ndarray, settings: MissingSettings, real: np.ndarray) -> 
     )
     return (
         f"{settings.split}: {complete} complete, {no_text} without text, {no_image} without image"
-        f" (missing {settings.missing_type} at {settings.ratio}{note * bool(real.any())})"
+        f" (missing {settings.missing_type} at {settings.ratio}{note * bool(observed.any())})"
     )
 
 

@@ -7,11 +7,11 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from clip.engine.checkpoints import check_identity, check_own
+from clip.engine.checkpoints import check_adapter, check_compatible
 from clip.engine.loss_guard import LossGuard
 from clip.modules.objectives import Task
 from clip.modules.optim import OptimSettings, make_optimizer
-from clip.modules.prompted_model import PromptedModel, mix
+from clip.modules.prompted_model import PromptedModel, weighted_sum
 from clip.utils.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -24,12 +24,12 @@ class MissingAwarePromptModule(pl.LightningModule):
         model: the frozen backbone with prompts and head.
         task: loss and metrics.
         optim: optimiser and schedule.
-        prepare: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
-        identity: what a checkpoint must agree with to be loaded; saved in it under "identity".
+        normalize: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
+        model_config: what a checkpoint must agree with to be loaded; saved in it under "model_config".
         guard: of training losses; None for one that stops.
 
     Attributes:
-        protocol: what a run must agree with to go on from a checkpoint; saved in it.
+        training_config: what a run must agree with to go on from a checkpoint; saved in it.
         guard: watches for training losses that are no numbers.
     """
 
@@ -40,13 +40,13 @@ class MissingAwarePromptModule(pl.LightningModule):
         model: PromptedModel,
         task: Task,
         optim: OptimSettings,
-        prepare: Callable[[Tensor], Tensor],
-        identity: dict,
+        normalize: Callable[[Tensor], Tensor],
+        model_config: dict,
         guard: LossGuard | None = None,
     ):
         super().__init__()
-        self.model, self.task, self.optim, self.identity = model, task, optim, identity
-        self.prepare, self.protocol = prepare, {}
+        self.model, self.task, self.optim, self.model_config = model, task, optim, model_config
+        self.normalize, self.training_config = normalize, {}
         self.guard = guard or LossGuard()
         # A ModuleDict may not have a key "train", which is a method of every module.
         self.metrics = nn.ModuleList(task.collection(f"{split}/") for split in SPLITS)
@@ -54,9 +54,9 @@ class MissingAwarePromptModule(pl.LightningModule):
 
     def _step(self, batch: dict[str, Any], split: str) -> Tensor:
         rest = (batch[key] for key in ("tokens", "missing_type", "present"))
-        heads, label = self.model.heads(self.prepare(batch["image"]), *rest), batch["label"]
-        logits = mix(heads)
-        loss = mix([(weight, self.task.loss(one, label)) for weight, one in heads])
+        heads, label = self.model.heads(self.normalize(batch["image"]), *rest), batch["label"]
+        logits = weighted_sum(heads)
+        loss = weighted_sum([(weight, self.task.loss(one, label)) for weight, one in heads])
         metrics, accepted = self.metrics[SPLITS.index(split)], True
         if split == "train":
             self.log("train/loss_step", loss, prog_bar=True)
@@ -128,12 +128,12 @@ class MissingAwarePromptModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keep only what is the model's own, and write down what it belongs to."""
-        own = self.model.own_state()
+        own = self.model.adapter_state_dict()
         checkpoint["state_dict"] = {name: tensor.cpu().clone() for name, tensor in own.items()}
-        checkpoint["identity"], checkpoint["protocol"] = self.identity, self.protocol
+        checkpoint["model_config"], checkpoint["training_config"] = self.model_config, self.training_config
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Refuse a checkpoint of another model before Lightning loads it."""
-        check_identity(self.identity, checkpoint["identity"], "resume_from")
-        check_own(self.model, checkpoint["state_dict"], "resume_from")
+        check_compatible(self.model_config, checkpoint["model_config"], "resume_from")
+        check_adapter(self.model, checkpoint["state_dict"], "resume_from")
         checkpoint["state_dict"] = {f"model.{k}": v for k, v in checkpoint["state_dict"].items()}

@@ -9,7 +9,7 @@ from torch import Tensor
 from clip.modules.prompted_clip import PromptedCLIP
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompted_vilt import PromptedViLT
-from clip.modules.prompts import PROMPT_TYPES, Frame, read_settings
+from clip.modules.prompts import PROMPT_TYPES, PromptConfig, read_settings
 from clip.modules.prompts.base import Sizes, check_choice, settings_of
 from clip.utils.errors import UserError
 
@@ -26,7 +26,7 @@ def read_backbone_settings(backbone: str, given: Any) -> Any:
     return settings_of(backbone, MODELS[backbone].Settings, given)
 
 
-def blank_model(
+def init_model(
     sizes: Sizes,
     prompt_type: str = "dcp",
     num_classes: int = 23,
@@ -34,7 +34,7 @@ def blank_model(
     prompt_depth: int = 6,
     *,
     backbone_settings: Mapping[str, Any] = MappingProxyType({}),
-    thaw: tuple[str, ...] | None = None,
+    unfreeze: tuple[str, ...] | None = None,
     activation: str = "quick_gelu",
     seed: int = 0,
     **settings: object,
@@ -43,15 +43,15 @@ def blank_model(
     own = read_settings(prompt_type, settings)
     backbone, model = next(row for row in MODELS.items() if isinstance(sizes, row[1].Sizes))
     options = read_backbone_settings(backbone, backbone_settings)
-    if unknown := set(thaw or ()) - model.THAWABLE.keys():
-        parts = ", ".join(model.THAWABLE)
-        raise UserError(f"thaw={sorted(unknown)} is unknown; choose from {parts}")
-    towers = model.towers(sizes, activation)
-    frame = Frame(sizes, prompt_length, prompt_depth, num_classes, seed)
+    if unknown := set(unfreeze or ()) - model.UNFREEZABLE.keys():
+        parts = ", ".join(model.UNFREEZABLE)
+        raise UserError(f"unfreeze={sorted(unknown)} is unknown; choose from {parts}")
+    towers = model.build_towers(sizes, activation)
+    frame = PromptConfig(sizes, prompt_length, prompt_depth, num_classes, seed)
     prompts = PROMPT_TYPES[prompt_type](frame, own)
-    if thaw is None:  # a backbone need not have all that was thawed elsewhere
-        thaw = tuple(part for part in prompts.thaw if part in model.THAWABLE)
-    return model(towers, prompts, num_classes, tuple(thaw), options)
+    if unfreeze is None:  # a backbone need not have all that was unfrozen elsewhere
+        unfreeze = tuple(part for part in prompts.unfreeze if part in model.UNFREEZABLE)
+    return model(towers, prompts, num_classes, tuple(unfreeze), options)
 
 
 def build_model(
@@ -68,13 +68,13 @@ def build_model(
 
     Args:
         clip_state: its tensors, of CLIP under OpenAI's names, of ViLT under those of
-            ``JointTransformer``; all sizes are read from their shapes.
+            ``ViltTransformer``; all sizes are read from their shapes.
         prompt_type: a key of ``PROMPT_TYPES``.
         num_classes: outputs of the head.
         prompt_length: prompt tokens in all.
         prompt_depth: layers with fresh prompts.
         backbone: a key of ``MODELS``.
-        settings: ``backbone_settings``, the fields of the backbone's ``Settings``; ``thaw``, parts
+        settings: ``backbone_settings``, the fields of the backbone's ``Settings``; ``unfreeze``, parts
             of the backbone that train too, None for what the method was published with;
             ``activation``, the backbone's non-linearity, "quick_gelu" or "gelu"; ``seed`` of the
             run, for what a method draws apart from its initial weights; and the method's own, the
@@ -86,7 +86,7 @@ def build_model(
     check_choice("backbone", backbone, MODELS)
     sizes = MODELS[backbone].Sizes.of(clip_state)
     shape = prompt_type, num_classes, prompt_length, prompt_depth
-    model = blank_model(sizes, *shape, **settings)
+    model = init_model(sizes, *shape, **settings)
     for name, part in model.tower_states(clip_state).items():
         model.get_submodule(name).load_state_dict(part)
     return model

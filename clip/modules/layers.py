@@ -38,7 +38,7 @@ class Prefix(NamedTuple):
     values: Tensor
 
 
-class Added(NamedTuple):
+class Prepended(NamedTuple):
     """Prompts that are put in front of those of earlier layers instead of replacing them.
 
     Attributes:
@@ -70,9 +70,9 @@ class Attention(nn.Module):
         query: Tensor,
         context: Tensor | None = None,
         causal: bool = False,
-        visible: Tensor | None = None,
+        mask: Tensor | None = None,
         prefix: Prefix | None = None,
-        unread: int = 0,
+        drop_first: int = 0,
     ) -> Tensor:
         """Let the query attend to the context, or to itself where there is none.
 
@@ -80,12 +80,12 @@ class Attention(nn.Module):
             query: (B, L, D).
             context: (B, S, D), or None for self-attention.
             causal: position i sees positions 0..i only (self-attention).
-            visible: (B, L, S) bool, what each query may see of the context; None for all.
+            mask: (B, L, S) bool, what each query may see of the context; None for all.
             prefix: what every query sees besides, masks or not.
-            unread: as many of the first queries have no reader, and no output is made for them.
+            drop_first: as many of the first queries have no reader, and no output is made for them.
 
         Returns:
-            (B, L - unread, D).
+            (B, L - drop_first, D).
         """
         q, k, v = self._project(query, context)
         if prefix is not None:
@@ -93,16 +93,16 @@ class Attention(nn.Module):
             k = torch.cat([prefix.keys.to(k.dtype), k], dim=1)
             v = torch.cat([prefix.values.to(v.dtype), v], dim=1)
             if causal:
-                visible = visible_before(q.shape[1], q.device)
-            visible = None if visible is None else F.pad(visible, (in_front, 0), value=True)
+                mask = causal_mask(q.shape[1], q.device)
+            mask = None if mask is None else F.pad(mask, (in_front, 0), value=True)
             causal = False  # the mask says it
         q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=self.heads) for x in (q, k, v))
-        mask = None if visible is None else rearrange(visible, "b l s -> b 1 l s")
+        mask = None if mask is None else rearrange(mask, "b l s -> b 1 l s")
         if query.shape[0]:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         else:
             mixed = q @ k.mT @ v  # not every GPU kernel takes a batch of none
-        return self.out_proj(rearrange(mixed[:, :, unread:], "b h l d -> b l (h d)"))
+        return self.out_proj(rearrange(mixed[:, :, drop_first:], "b h l d -> b l (h d)"))
 
     def _project(self, query: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         if context is None:
@@ -114,7 +114,7 @@ class Attention(nn.Module):
         return F.linear(query, q_weight, q_bias), k, v
 
 
-def visible_before(length: int, device: torch.device) -> Tensor:
+def causal_mask(length: int, device: torch.device) -> Tensor:
     """Make (1, length, length) bool: position i sees positions 0..i."""
     return torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
 
@@ -146,16 +146,16 @@ class ResidualAttentionBlock(nn.Module):
         x: Tensor,
         causal: bool,
         prefix: Prefix | None = None,
-        unread: int = 0,
-        visible: Tensor | None = None,
+        drop_first: int = 0,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """Map (B, L, D) to (B, L - unread, D): the first outputs, if unread, are not made.
+        """Map (B, L, D) to (B, L - drop_first, D): the first outputs, if drop_first, are not made.
 
-        ``visible``, (B, 1, L), is what may be seen where not all is; then nothing is causal.
+        ``mask``, (B, 1, L), is what may be seen where not all is; then nothing is causal.
         """
         normed = self.ln_1(x)
-        read = self.attn(normed, None, causal, visible, prefix, unread)
-        x = x[:, unread:] + read
+        read = self.attn(normed, None, causal, mask, prefix, drop_first)
+        x = x[:, drop_first:] + read
         return x + self.mlp(self.ln_2(x))
 
     def pool(
@@ -164,7 +164,7 @@ class ResidualAttentionBlock(nn.Module):
         position: Tensor,
         causal: bool,
         prefix: Prefix | None = None,
-        visible: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Compute the output at one position only, which is all that is read of the last block.
 
@@ -173,7 +173,7 @@ class ResidualAttentionBlock(nn.Module):
             position: (B,), whose output is wanted.
             causal: as in ``forward``.
             prefix: as in ``forward``.
-            visible: as in ``forward``.
+            mask: as in ``forward``.
 
         Returns:
             (B, D).
@@ -181,10 +181,10 @@ class ResidualAttentionBlock(nn.Module):
         rows = torch.arange(x.shape[0], device=x.device)
         if causal:
             place = torch.arange(x.shape[1], device=x.device)
-            visible = (place <= position[:, None])[:, None]  # (B, 1, L)
+            mask = (place <= position[:, None])[:, None]  # (B, 1, L)
         context = self.ln_1(x)
         query = context[rows, position, None]  # (B, 1, D)
-        read = self.attn(query, context, visible=visible, prefix=prefix)
+        read = self.attn(query, context, mask=mask, prefix=prefix)
         one = x[rows, position] + read[:, 0]
         return one + self.mlp(self.ln_2(one))
 

@@ -134,7 +134,7 @@ class Task:
         metrics.update(probabilities, label.long())
         return {name: float(value) for name, value in metrics.compute().items()}
 
-    def floor(self, label: Tensor) -> dict[str, float]:
+    def constant_baseline(self, label: Tensor) -> dict[str, float]:
         """Compute what no input is needed for: the better of two constant answers, by metric.
 
         One is the labels' own frequencies, the other names every class that occurs; what a model
@@ -183,24 +183,24 @@ TASKS: dict[str, Task | None] = {
 }
 
 
-def find_task(name: str, facts: Mapping[str, Any]) -> Task:
+def resolve_task(name: str, label_metadata: Mapping[str, Any]) -> Task:
     """Give a task.
 
     Args:
         name: key of ``TASKS``.
-        facts: "class_names" and "task_type", as arrow files say them or a checkpoint's identity.
+        label_metadata: "class_names" and "task_type", as arrow files say them or a checkpoint's model_config.
 
     Raises:
         UserError: the task is what the files say, and these do not say it, or nothing known.
     """
     if TASKS[name] is not FROM_FILES:
         return TASKS[name]
-    if not {"class_names", "task_type"} <= facts.keys():
+    if not {"class_names", "task_type"} <= label_metadata.keys():
         raise UserError(
             f"task={name}, but its files do not say their classes; make them with "
             f"`python make_arrow.py --dataset {name}`"
         )
-    kind, classes = facts["task_type"], len(facts["class_names"])
+    kind, classes = label_metadata["task_type"], len(label_metadata["class_names"])
     if kind not in TASK_TYPES or classes < 2 or (kind == "binary" and classes != 2):
         raise UserError(f"task_type={kind} with {classes} classes is none of {', '.join(TASK_TYPES)}")
     return replace(TASK_TYPES[kind], num_classes=classes)

@@ -15,7 +15,7 @@ HEAD_STD = 0.02
 COMPILED_VARIANTS = 64
 
 
-class Pair(NamedTuple):
+class Inputs(NamedTuple):
     """A batch as the model takes it.
 
     Attributes:
@@ -31,12 +31,12 @@ class Pair(NamedTuple):
     present: Any
 
 
-def mix(heads: list[tuple[float, Tensor]]) -> Tensor:
+def weighted_sum(heads: list[tuple[float, Tensor]]) -> Tensor:
     """Sum what several heads give, logits or losses, by their weights."""
     return sum(weight * value for weight, value in heads)
 
 
-def linear(width_in: int, width_out: int) -> nn.Linear:
+def init_linear(width_in: int, width_out: int) -> nn.Linear:
     """Make a layer of a head as published: weights from N(0, 0.02), no bias at the start."""
     layer = nn.Linear(width_in, width_out)
     nn.init.normal_(layer.weight, std=HEAD_STD)
@@ -60,20 +60,20 @@ class PromptedModel(nn.Module):
         towers: of ``towers``: the backbone's parts by name.
         prompts: the prompt method.
         num_classes: outputs of the head.
-        thaw: keys of ``THAWABLE`` that train too.
+        unfreeze: keys of ``UNFREEZABLE`` that train too.
         options: an instance of ``Settings``.
 
     Attributes:
         Settings: frozen dataclass; the config holds its fields under the backbone's name.
-        THAWABLE: parts that a method may train -> how their parameters' names begin.
-        TRAINS: how the names of further parameters begin that train with every method.
+        UNFREEZABLE: parts that a method may train -> how their parameters' names begin.
+        ALWAYS_TRAINED: how the names of further parameters begin that train with every method.
         UNREAD: missing case -> tower that is not run in it.
         Sizes: class that reads the backbone's sizes from its tensors by ``of``.
     """
 
     Settings: ClassVar[type] = NoSettings
-    THAWABLE: ClassVar[dict[str, tuple[str, ...]]]
-    TRAINS: ClassVar[tuple[str, ...]] = ()
+    UNFREEZABLE: ClassVar[dict[str, tuple[str, ...]]]
+    ALWAYS_TRAINED: ClassVar[tuple[str, ...]] = ()
     UNREAD: ClassVar[dict[int, str]] = {}
     Sizes: ClassVar[type[Sizes]]
 
@@ -82,19 +82,19 @@ class PromptedModel(nn.Module):
         towers: dict[str, nn.Module],
         prompts: PromptMethod,
         num_classes: int,
-        thaw: tuple[str, ...],
+        unfreeze: tuple[str, ...],
         options: Any,
     ):
         super().__init__()
         for name, tower in towers.items():
             self.add_module(name, tower)
         self.tower_names = tuple(towers)
-        self.prompts, self.thaw, self.options = prompts, thaw, options
-        self.classifier = self.head(num_classes)
+        self.prompts, self.unfreeze, self.options = prompts, unfreeze, options
+        self.classifier = self.build_classifier(num_classes)
         self._freeze()
 
     @classmethod
-    def towers(cls, sizes: Sizes, activation: str) -> dict[str, nn.Module]:
+    def build_towers(cls, sizes: Sizes, activation: str) -> dict[str, nn.Module]:
         """Build the towers by name, their weights random.
 
         Args:
@@ -109,7 +109,7 @@ class PromptedModel(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def complete_pair(cls, sizes: Sizes, device: str) -> Pair:
+    def example_inputs(cls, sizes: Sizes, device: str) -> Inputs:
         """Make one image of full size with a text that fills all positions."""
         raise NotImplementedError
 
@@ -119,11 +119,11 @@ class PromptedModel(nn.Module):
         raise NotImplementedError
 
     @staticmethod
-    def recount(present: Any, tokens: Tensor, missing_type: Tensor) -> Any:
+    def reindex(present: Any, tokens: Tensor, missing_type: Tensor) -> Any:
         """Count what a batch of ``collate`` holds when other samples of it lack something."""
         raise NotImplementedError
 
-    def head(self, num_classes: int) -> nn.Module:
+    def build_classifier(self, num_classes: int) -> nn.Module:
         """Make the classifier, features to logits."""
         raise NotImplementedError
 
@@ -160,10 +160,10 @@ class PromptedModel(nn.Module):
 
     def trainable_names(self) -> list[str]:
         """Name every parameter that trains, as its owners declare them."""
-        starts = ("prompts.", "classifier.", *self.TRAINS, *self.thawed(self.thaw))
+        starts = ("prompts.", "classifier.", *self.ALWAYS_TRAINED, *self.unfrozen(self.unfreeze))
         return [name for name, _ in self.named_parameters() if name.startswith(starts)]
 
-    def own_state(self) -> dict[str, Tensor]:
+    def adapter_state_dict(self) -> dict[str, Tensor]:
         """Give what a checkpoint holds: what trains, and fixed tensors of the prompts.
 
         The tensors are the model's own: to write into them is to change the model.
@@ -173,13 +173,13 @@ class PromptedModel(nn.Module):
         return {name: state[name] for name in own}
 
     @classmethod
-    def thawed(cls, parts: Iterable[str]) -> tuple[str, ...]:
-        """Give how the names of all parameters of some keys of ``THAWABLE`` begin."""
-        return tuple(start for part in parts for start in cls.THAWABLE[part])
+    def unfrozen(cls, parts: Iterable[str]) -> tuple[str, ...]:
+        """Give how the names of all parameters of some keys of ``UNFREEZABLE`` begin."""
+        return tuple(start for part in parts for start in cls.UNFREEZABLE[part])
 
     def _freeze(self) -> None:
         trainable = set(self.trainable_names())
-        for start in self.thawed(self.thaw):
+        for start in self.unfrozen(self.unfreeze):
             assert any(name.startswith(start) for name in trainable), start
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in trainable)
@@ -207,4 +207,4 @@ class PromptedModel(nn.Module):
 
     def forward(self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Any = None) -> Tensor:
         """Give the logits (B, num_classes), the heads mixed; arguments as in ``features``."""
-        return mix(self.heads(image, tokens, missing_type, present))
+        return weighted_sum(self.heads(image, tokens, missing_type, present))

@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 
 from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.backbones.vilt_convert import ViltSizes
-from clip.modules.prompted_model import HEAD_STD, Pair, PromptedModel, linear
+from clip.modules.prompted_model import HEAD_STD, Inputs, PromptedModel, init_linear
 from clip.modules.prompts import CasePrompts
 from clip.modules.prompts.base import check_choice
 from clip.modules.vision_transformer_prompts import Prompts, Transformer
@@ -29,7 +29,7 @@ SEGMENT, TEXT_TYPE, IMAGE_TYPE = 0, 0, 1  # rows of learned vectors
 ASPECT = 1333 / 800  # of the largest image, as its transform has it
 
 
-class Extents(NamedTuple):
+class ImageExtents(NamedTuple):
     """What a batch holds.
 
     Attributes:
@@ -64,7 +64,7 @@ def interleave(sets: list[list[Tensor]]) -> Prompts:
     return [rearrange(list(layer), "s b p d -> b (p s) d") for layer in zip(*sets, strict=True)]
 
 
-class JointTransformer(nn.Module):
+class ViltTransformer(nn.Module):
     """ViLT's embeddings, blocks and pooler.
 
     Args:
@@ -128,10 +128,10 @@ class JointTransformer(nn.Module):
         learned = learned.expand(len(where), -1, -1, -1)
         return F.grid_sample(learned, where, align_corners=True, padding_mode="border")
 
-    def encode(self, tokens: Tensor, prompts: Prompts, visible: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, prompts: Prompts, mask: Tensor) -> Tensor:
         """Turn X_0 (B, L, D), of which (B, L) is no padding, into the feature (B, D)."""
         first = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-        read = self.transformer(tokens, prompts, first, visible)
+        read = self.transformer(tokens, prompts, first, mask)
         return self.pooler(self.ln_final(read)).tanh()
 
 
@@ -160,32 +160,32 @@ class PromptedViLT(PromptedModel):
 
     Settings = ViltSettings
     Sizes = ViltSizes
-    THAWABLE = {"backbone": ("stream.",)}
-    TRAINS = ("stream.pooler.",)
+    UNFREEZABLE = {"backbone": ("stream.",)}
+    ALWAYS_TRAINED = ("stream.pooler.",)
 
     @classmethod
-    def towers(cls, sizes: ViltSizes, activation: str) -> dict[str, nn.Module]:
+    def build_towers(cls, sizes: ViltSizes, activation: str) -> dict[str, nn.Module]:
         """Build the one stream; see ``PromptedModel.towers``."""
-        return {"stream": JointTransformer(sizes, activation)}
+        return {"stream": ViltTransformer(sizes, activation)}
 
     @staticmethod
     def tower_states(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Take over tensors under the names of ``JointTransformer``."""
+        """Take over tensors under the names of ``ViltTransformer``."""
         return {"stream": state}
 
     @classmethod
-    def complete_pair(cls, sizes: ViltSizes, device: str) -> Pair:
+    def example_inputs(cls, sizes: ViltSizes, device: str) -> Inputs:
         """Make the largest image with a text that fills all positions."""
         high, wide = sizes.image_size, int(ASPECT * sizes.grid) * sizes.patch
         image = torch.zeros(1, 3, high, wide, device=device)
         tokens = torch.ones(1, sizes.context, dtype=torch.long, device=device)
         row = torch.zeros(1, dtype=torch.long, device=device)
         size = torch.tensor([[high, wide]]).to(device)
-        return Pair(image, tokens, row, Extents(size, high * wide, sizes.context, row, row[:0]))
+        return Inputs(image, tokens, row, ImageExtents(size, high * wide, sizes.context, row, row[:0]))
 
     @staticmethod
     def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Stack samples, the images padded to the largest; "present" is an ``Extents``."""
+        """Stack samples, the images padded to the largest; "present" is an ``ImageExtents``."""
         sizes = torch.tensor([sample["image"].shape[1:] for sample in samples])
         high, wide = sizes.max(dim=0).values.tolist()
         padded = [sample | {"image": pad_to(sample["image"], high, wide)} for sample in samples]
@@ -194,17 +194,19 @@ class PromptedViLT(PromptedModel):
         return batch | {"present": present}
 
     @staticmethod
-    def recount(present: Extents, tokens: Tensor, missing_type: Tensor) -> Extents:
-        """Count anew, the images' sizes kept; see ``PromptedModel.recount``."""
+    def reindex(present: ImageExtents, tokens: Tensor, missing_type: Tensor) -> ImageExtents:
+        """Count anew, the images' sizes kept; see ``PromptedModel.reindex``."""
         return measure(present.sizes, tokens, missing_type)
 
-    def head(self, num_classes: int) -> nn.Module:
+    def build_classifier(self, num_classes: int) -> nn.Module:
         """Make the classifier of two layers (MMP's release)."""
         width = self.stream.pooler.out_features
-        inner = [linear(width, 2 * width), nn.LayerNorm(2 * width), nn.GELU()]
-        return nn.Sequential(*inner, linear(2 * width, num_classes))
+        inner = [init_linear(width, 2 * width), nn.LayerNorm(2 * width), nn.GELU()]
+        return nn.Sequential(*inner, init_linear(2 * width, num_classes))
 
-    def features(self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Extents | None = None) -> Tensor:
+    def features(
+        self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: ImageExtents | None = None
+    ) -> Tensor:
         """Encode pairs, dummies among them; see ``PromptedModel.features``.
 
         Without ``present`` no image has padding: all are as large as the batch.
@@ -212,7 +214,7 @@ class PromptedViLT(PromptedModel):
         ids = torch.where((missing_type == MISSING_TEXT)[:, None], blank(tokens), tokens)
         sizes = torch.tensor(image.shape[2:], device=image.device).expand(len(image), 2)
         here = present or measure(sizes, ids, missing_type)
-        cases, ids = self.prompts.cases(), ids[:, : here.positions]
+        cases, ids = self.prompts.prompts_by_case(), ids[:, : here.positions]
         if not self.options.drop_missing:
             return self._encode(cases, missing_type, ids, ids != PAD, image, here)
         read = (ids != PAD) & (missing_type != MISSING_TEXT)[:, None]
@@ -230,9 +232,9 @@ class PromptedViLT(PromptedModel):
         cases: CasePrompts,
         missing_type: Tensor,
         ids: Tensor,
-        visible: Tensor,
+        mask: Tensor,
         image: Tensor | None = None,
-        here: Extents | None = None,
+        here: ImageExtents | None = None,
     ) -> Tensor:
         tokens = self.stream.embed_text(ids)
         if image is not None:
@@ -241,10 +243,10 @@ class PromptedViLT(PromptedModel):
             most = here.area // self.stream.patch**2
             patches, valid = self.stream.embed_image(image, here.sizes, most)
             tokens = torch.cat([tokens, patches], dim=1)
-            visible = torch.cat([visible, valid], dim=1)
-        sets = [self.prompts.for_samples(name, cases, tokens, missing_type, visible)
+            mask = torch.cat([mask, valid], dim=1)
+        sets = [self.prompts.select(name, cases, tokens, missing_type, mask)
                 for name in cases]  # fmt: skip
-        return self.stream.encode(tokens, interleave(sets), visible)
+        return self.stream.encode(tokens, interleave(sets), mask)
 
 
 def pad_to(image: Tensor, high: int, wide: int) -> Tensor:
@@ -252,10 +254,10 @@ def pad_to(image: Tensor, high: int, wide: int) -> Tensor:
     return F.pad(image, (0, wide - image.shape[2], 0, high - image.shape[1]))
 
 
-def measure(sizes: Tensor, tokens: Tensor, missing_type: Tensor) -> Extents:
+def measure(sizes: Tensor, tokens: Tensor, missing_type: Tensor) -> ImageExtents:
     """Count what a batch of images (B, 2) and ids (B, L), dummies among them, holds."""
     lacks = missing_type == MISSING_IMAGE
     seen, unseen = (~lacks).nonzero().squeeze(1), lacks.nonzero().squeeze(1)
     positions = int((tokens != PAD).sum(1).max()) if len(tokens) else 2
     area = int(sizes.prod(1).max()) if len(sizes) else 0
-    return Extents(sizes, area, positions, seen, unseen)
+    return ImageExtents(sizes, area, positions, seen, unseen)

@@ -3,7 +3,7 @@
 The towers know nothing about prompt methods. They are given ``prompts``, a list over layers: the
 entry of layer 0 (B, P, D) is put in front of the tokens; the entry of a later layer (B, Q, D)
 replaces the first Q prompts before that layer's attention (paper, eq. 1); behind the end of the
-list all prompts are carried on (eq. 2). An entry may be ``Added`` instead, which replaces nothing,
+list all prompts are carried on (eq. 2). An entry may be ``Prepended`` instead, which replaces nothing,
 or a ``Prefix``: that layer's attention finds it in front of its keys and values, and the sequence
 stays as it is. No prompts at all is the plain backbone.
 """
@@ -13,9 +13,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from clip.modules.layers import Added, Prefix, ResidualAttentionBlock
+from clip.modules.layers import Prefix, Prepended, ResidualAttentionBlock
 
-Prompts = list[Tensor | Added | Prefix]
+Prompts = list[Tensor | Prepended | Prefix]
 
 
 class Transformer(nn.Module):
@@ -39,14 +39,14 @@ class Transformer(nn.Module):
         for block in self.resblocks:
             block.compile(dynamic=True)  # the rows that have a modality differ in each batch
 
-    def forward(self, x: Tensor, prompts: Prompts, position: Tensor, visible: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, prompts: Prompts, position: Tensor, mask: Tensor | None = None) -> Tensor:
         """Run the blocks over [prompts, tokens] and read one token.
 
         Args:
             x: (B, L, D), the embedded tokens.
             prompts: see the head of this file.
             position: (B,), of the token that is read, the prompts not counted.
-            visible: (B, L) bool, which tokens are no padding; None if all of them may be seen.
+            mask: (B, L) bool, which tokens are no padding; None if all of them may be seen.
 
         Returns:
             (B, D).
@@ -55,11 +55,11 @@ class Transformer(nn.Module):
         given = [*prompts, *[None] * (len(self.resblocks) - len(prompts))]
         for block, here, following in zip(self.resblocks, given, [*given[1:], None], strict=True):
             prefix = here if isinstance(here, Prefix) else None
-            tokens = here.tokens if isinstance(here, Added) else here
+            tokens = here.tokens if isinstance(here, Prepended) else here
             if isinstance(tokens, Tensor):
                 x = torch.cat([tokens.to(x.dtype), x], dim=1)
             in_front = x.shape[1] - length
-            seen = None if visible is None else pad(visible, (in_front, 0), value=True)[:, None]
+            seen = None if mask is None else pad(mask, (in_front, 0), value=True)[:, None]
             if block is not last:
                 # Nobody reads the outputs that the next layer replaces.
                 replaced = following.shape[1] if isinstance(following, Tensor) else 0

@@ -34,7 +34,7 @@ class Transform:
         """Resize a Pillow image of any mode to (H, W, 3) uint8."""
         raise NotImplementedError
 
-    def empty(self, measure: Callable[[], tuple[int, int] | None]) -> Tensor:
+    def placeholder(self, measure: Callable[[], tuple[int, int] | None]) -> Tensor:
         """Stand for a missing image, (3, H, W) uint8.
 
         Args:
@@ -48,7 +48,7 @@ class Transform:
         return rearrange(torch.from_numpy(self.pixels(image).copy()), "h w c -> c h w")
 
     @classmethod
-    def prepare(cls, pixels: Tensor) -> Tensor:
+    def normalize(cls, pixels: Tensor) -> Tensor:
         """Turn (..., 3, H, W) in 0..255, on any device, into what the backbone takes."""
         mean, std = _on(pixels.device, cls.moments)
         return (pixels.float() / 255 - mean) / std

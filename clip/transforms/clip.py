@@ -26,6 +26,6 @@ class ClipTransform(Transform):
         """Resize and crop to (size, size, 3) uint8."""
         return square(image, self.size)
 
-    def empty(self, measure: Callable[[], tuple[int, int] | None]) -> Tensor:
+    def placeholder(self, measure: Callable[[], tuple[int, int] | None]) -> Tensor:
         """Give zeros, which nobody reads."""
         return torch.zeros(3, self.size, self.size, dtype=torch.uint8)

@@ -36,7 +36,7 @@ class ViltTransform(Transform):
         image = crop_extreme(to_rgb(image))
         return np.asarray(image.resize(self.shape(*image.size), Image.Resampling.BICUBIC))
 
-    def empty(self, measure: Callable[[], tuple[int, int] | None]) -> Tensor:
+    def placeholder(self, measure: Callable[[], tuple[int, int] | None]) -> Tensor:
         """Give an image of the shape of the one that is taken away, a square if there is none."""
         wide, high = self.shape(*(measure() or (self.size, self.size)))
         return torch.zeros(3, high, wide, dtype=torch.uint8)

@@ -1,7 +1,7 @@
 """The one exception for mistakes that the user of the program can mend."""
 
 
-def one_line(text: str) -> str:
+def escape(text: str) -> str:
     """Escape line ends and what a terminal would obey: names in files come from anybody."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
@@ -14,4 +14,4 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(one_line(message))
+        super().__init__(escape(message))

@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_LEAVE = (errno.EROFS, errno.EACCES, errno.EPERM)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a name to write to; when the block ends well, the file takes the place of ``path``.
 
     It lies in the same folder, since only within one file system is a rename one step. Several
@@ -52,16 +52,16 @@ def _to_disk(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file whole or not at all, and give its path."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
 
 
-def in_words(error: OSError) -> str:
+def describe_os_error(error: OSError) -> str:
     """Say in one line what the system refused, of which file, and what helps."""
-    if error.errno in NO_ROOM:
+    if error.errno in DISK_FULL:
         helps = "make room there and call it again; every file that was whole is still there"
-    elif error.errno in NO_LEAVE:
+    elif error.errno in NO_PERMISSION:
         helps = "give a place that can be written, or the right to write there"
     else:
         helps = "check the paths among the settings"

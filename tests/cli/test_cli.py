@@ -46,7 +46,7 @@ def test_a_run_folder_holds_its_record_and_small_checkpoints(trained, clip_folde
     _, folder = trained
     record = json.loads((folder / "run.json").read_text())
     assert record["config"]["exp_name"] == "tiny"
-    assert record["identity"]["vit"] == str(clip_folder)
+    assert record["model_config"]["vit"] == str(clip_folder)
     assert record["missing_tables"].keys() == {"train", "val"}
     assert record["git_commit"]
     metrics = pd.read_csv(folder / "metrics.csv")
@@ -98,7 +98,7 @@ def test_sweep_equals_separate_tests(trained, settings, arrow_folder, tmp_path):
     assert len(more) == 3 * 2 * 3
     records = [json.loads(next(tmp_path.glob(f"{name}_dcp_sweep_*/version_0/run.json")).read_text())
                for name in ("t", "p")]  # fmt: skip
-    assert records[0]["identity"] == records[1]["identity"]  # whose predictions they are
+    assert records[0]["model_config"] == records[1]["model_config"]  # whose predictions they are
     same = more.merge(table, on=["missing_type", "missing_ratio", "missing_seed", "missing_table"])
     assert len(same) == 6
     assert same["F1_Macro_x"].tolist() == same["F1_Macro_y"].tolist()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from clip.missing.masks import MissingSettings, counts, draw_stream, table_hash
+from clip.missing.masks import MissingSettings, counts, draw_released_masks, table_hash
 from clip.modules.optim import OptimSettings
 from tests.conftest import SIZES, shell
 
@@ -29,7 +29,7 @@ def test_released(settings, tmp_path):
     assert {"image_encoder.proj", "text_encoder.ln_final.bias"} <= record["trainable"].keys()
     plan = [MissingSettings("mmimdb", split, size, "both", 0.7, 0.5, 5)
             for split, size in (("train", SIZES["train"]), ("val", SIZES["dev"]))]  # fmt: skip
-    tables = draw_stream(plan)
+    tables = draw_released_masks(plan)
     hashes = {split: table_hash(table) for split, table in tables.items()}
     assert record["missing_tables"] == hashes
     # Every second film has two plots: 36 samples of 24 films, and films are what is masked.

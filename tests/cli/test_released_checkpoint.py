@@ -66,7 +66,7 @@ def test_a_released_file_gives_its_logits_through_the_command_line(
     assert f"drawn again from seed={SEED}" in done.stdout
     checkpoint = runs.read_checkpoint(file, SEED)
     wanted = from_published(state, SEED)
-    own = wanted.own_state()
+    own = wanted.adapter_state_dict()
     assert checkpoint["state_dict"].keys() == own.keys()
     assert all(torch.equal(checkpoint["state_dict"][name], own[name]) for name in own)
     inputs = tiny.batch([0, 1, 2], tiny.FEWER_IDS)

@@ -48,8 +48,8 @@ def trained(common, tmp_path_factory):
 def test_a_run_names_its_backbone(trained):
     said, folder = trained
     record = json.loads((folder / "run.json").read_text())
-    assert record["identity"]["backbone"] == "vilt"
-    assert record["identity"]["vilt.max_text_len"] == 60
+    assert record["model_config"]["backbone"] == "vilt"
+    assert record["model_config"]["vilt.max_text_len"] == 60
     assert "stream.pooler.weight" in record["trainable"]
     assert "parameters train" in said
 
@@ -63,7 +63,7 @@ def test_a_missing_image_keeps_its_shape_and_is_not_decoded(arrow_folder):
     dataset.set_missing(np.full(len(dataset), MISSING_IMAGE))
     assert dataset[0]["image"].shape == (3, 96, 64)
     assert not dataset[0]["image"].any()
-    dataset.real = dataset.missing
+    dataset.observed = dataset.missing
     assert dataset[0]["image"].shape == (3, 64, 64)
 
 
@@ -105,7 +105,7 @@ def test_predictions_of_the_three_states(trained, tmp_path, capsys):
         (["backbone=bert"], "backbone='bert' is not valid; give one of clip, vilt"),
         (["vilt.max_text_len=1"], "vilt.max_text_len=1 is not valid; give a whole number"),
         (["vilt.drop_missing=3"], "vilt.drop_missing=3 is unknown; choose one of True, False"),
-        (["thaw=['ln_post']"], "thaw=['ln_post'] is unknown; choose from backbone"),
+        (["unfreeze=['ln_post']"], "unfreeze=['ln_post'] is unknown; choose from backbone"),
         (["prompt_depth=4"], "prompt_depth=4 does not fit this backbone, whose tower has 3 layers"),
         (["activation=quick_gelu"], "activation=quick_gelu is not ViLT's; leave it out"),
     ],

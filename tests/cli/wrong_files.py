@@ -57,7 +57,7 @@ def _checkpoints(folder: Path, checkpoint: Path) -> None:
     torch.save({"weights": torch.zeros(2)}, folder / "other.pt")
     cut(checkpoint, folder / "cut.pt")
     of_nobody = torch.load(checkpoint, weights_only=True)
-    of_nobody["identity"] |= {"prompt_type": "fading", "fading.fade": 0.5}
+    of_nobody["model_config"] |= {"prompt_type": "fading", "fading.fade": 0.5}
     torch.save(of_nobody, folder / "fading.pt")
     (folder / "notes.arrow").write_text("no predictions")
 

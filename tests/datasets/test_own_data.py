@@ -64,9 +64,9 @@ def trained(common, tmp_path_factory):
 
 
 def test_a_run_knows_its_classes(trained):
-    identity = json.loads((trained / "run.json").read_text())["identity"]
-    assert identity["class_names"] == list(SHAPES)
-    assert identity["task_type"] == "multiclass"
+    model_config = json.loads((trained / "run.json").read_text())["model_config"]
+    assert model_config["class_names"] == list(SHAPES)
+    assert model_config["task_type"] == "multiclass"
 
 
 def test_a_sweep_equals_tests_where_texts_never_existed(trained, common, tmp_path):

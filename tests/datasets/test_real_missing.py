@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch.utils.data import default_collate
 
 from clip.datamodules.datamodule import MissingModalityDataModule, MissingPlan
-from clip.datasets.states import real_states
-from clip.evaluation.predictions import StatePredictions, settled, sweep
+from clip.datasets.states import observed_cases
+from clip.evaluation.predictions import CasePredictions, fix_observed, sweep
 from clip.experiments.evidence import masks
 from clip.missing.files import file_name, load, load_or_draw, save
-from clip.missing.masks import COMPLETE, SPLITS, describe, draw, draw_stream, keep_real, table_hash
-from clip.modules.objectives import find_task
+from clip.missing.masks import COMPLETE, SPLITS, describe, draw, draw_released_masks, merge_observed, table_hash
+from clip.modules.objectives import resolve_task
 from clip.transforms import ClipTransform
 from tests.own_data import shapes, write_manifest
 from tests.toy_tables import TOY, TOY_TABLE, refusal, toy
@@ -31,13 +31,13 @@ STATES = st.lists(st.integers(0, 2), max_size=60).map(bytes)
 
 
 def test_hand_computed_table():
-    assert draw(toy(real=REAL)).tolist() == WITH_REAL
-    assert draw(toy(ratio=0, real=REAL)).tolist() == list(REAL)
-    assert draw(toy(ratio=1, missing_type="text", real=REAL)).tolist() == [1, 1, 1, 2] + [1] * 6
+    assert draw(toy(observed=REAL)).tolist() == WITH_REAL
+    assert draw(toy(ratio=0, observed=REAL)).tolist() == list(REAL)
+    assert draw(toy(ratio=1, missing_type="text", observed=REAL)).tolist() == [1, 1, 1, 2] + [1] * 6
 
 
 def test_rows_that_lack_nothing_change_nothing(tmp_path):
-    same = toy(real=bytes(10))
+    same = toy(observed=bytes(10))
     assert same == TOY
     assert draw(same).tolist() == TOY_TABLE
     save(tmp_path / "t.npz", TOY_TABLE, same)
@@ -49,37 +49,37 @@ def test_rows_that_lack_nothing_change_nothing(tmp_path):
 
 @settings(deadline=None)
 @given(STATES, st.floats(0, 1), st.floats(0, 1), st.sampled_from(["text", "image", "both"]))
-def test_real_states_stay_and_the_rate_is_that_of_the_others(real, ratio, both_ratio, kind):
-    asked = toy(len(real), kind, ratio, both_ratio, real=real)
-    states = np.frombuffer(real, dtype=np.uint8)
+def test_real_states_stay_and_the_rate_is_that_of_the_others(observed, ratio, both_ratio, kind):
+    asked = toy(len(observed), kind, ratio, both_ratio, observed=observed)
+    states = np.frombuffer(observed, dtype=np.uint8)
     whole = states == COMPLETE
-    for table in (draw(asked), draw_stream([asked])["train"]):
+    for table in (draw(asked), draw_released_masks([asked])["train"]):
         assert np.array_equal(table[~whole], states[~whole])
         lost = int((table[whole] != COMPLETE).sum())
         assert lost <= whole.sum() * ratio + 1e-9 < lost + 1 + 1e-6
-    few = draw(toy(len(real), kind, ratio / 2, both_ratio, real=real))
+    few = draw(toy(len(observed), kind, ratio / 2, both_ratio, observed=observed))
     assert np.array_equal(draw(asked)[few != COMPLETE], few[few != COMPLETE])
 
 
 def test_a_kept_table_is_refused_for_other_real_states(tmp_path):
-    asked = toy(real=REAL)
+    asked = toy(observed=REAL)
     assert load_or_draw(tmp_path, asked).tolist() == WITH_REAL
     path = tmp_path / file_name(asked)
     assert load(path, asked).tolist() == WITH_REAL
-    for other in (TOY, toy(real=REAL[::-1])):
-        assert "has real=" in refusal(load, path, other)
+    for other in (TOY, toy(observed=REAL[::-1])):
+        assert "has observed=" in refusal(load, path, other)
     save(path, TOY_TABLE, TOY)
-    assert "has real=None" in refusal(load, path, asked)
+    assert "has observed=None" in refusal(load, path, asked)
 
 
 def test_a_table_made_elsewhere_never_takes_the_other_modality():
-    table, real = np.array([0, 1, 2, 1, 2, 0]), np.array([1, 2, 1, 1, 0, 0])
-    assert keep_real(table, real).tolist() == [1, 2, 1, 1, 2, 0]
+    table, observed = np.array([0, 1, 2, 1, 2, 0]), np.array([1, 2, 1, 1, 0, 0])
+    assert merge_observed(table, observed).tolist() == [1, 2, 1, 1, 2, 0]
 
 
 def test_the_line_of_a_run_tells_real_from_simulated():
-    asked = toy(real=REAL)
-    assert describe(draw(asked), asked, asked.real_states()) == (
+    asked = toy(observed=REAL)
+    assert describe(draw(asked), asked, asked.observed_cases()) == (
         "train: 3 complete, 4 without text, 3 without image (missing both at 0.7; really without "
         "text 1, without image 1; simulated 5 of the other 8)"
     )
@@ -93,30 +93,30 @@ def test_states_are_read_from_chunks_and_slices():
     wanted = [0, 1, 1, 1, 1, 0, 2, 2, 1]
     parts = pa.concat_tables([whole.slice(0, 2), whole.slice(2, 5), whole.slice(7)])
     for table in (whole, parts):
-        assert real_states(table, "words").tolist() == wanted
-    assert real_states(whole.slice(4, 4), "words").tolist() == wanted[4:8]
-    assert real_states(whole.slice(0, 0), "words").tolist() == []
+        assert observed_cases(table, "words").tolist() == wanted
+    assert observed_cases(whole.slice(4, 4), "words").tolist() == wanted[4:8]
+    assert observed_cases(whole.slice(0, 0), "words").tolist() == []
 
 
 def test_a_sample_without_a_text_is_scored_without_it_in_every_cell(tmp_path):
     """Complete: always right; without text: always wrong; sample 0 never had a text."""
     right = torch.tensor([[0.0, 9.0], [9.0, 0.0]])
-    logits = settled(torch.stack([right, -right, right]), torch.tensor([1, 0]))
+    logits = fix_observed(torch.stack([right, -right, right]), torch.tensor([1, 0]))
     assert torch.equal(logits[:, 0], -right[0].expand(3, 2))
     assert torch.equal(logits[:, 1], torch.stack([right[1], -right[1], right[1]]))
-    facts = {"class_names": ["no", "yes"], "task_type": "binary"}
-    found = StatePredictions(logits, torch.tensor([1, 0]), np.arange(2), 2, "test",
-                             {"task": "manifest"} | facts, {"missing_text": [0]})  # fmt: skip
+    label_metadata = {"class_names": ["no", "yes"], "task_type": "binary"}
+    found = CasePredictions(logits, torch.tensor([1, 0]), np.arange(2), 2, "test",
+                             {"task": "manifest"} | label_metadata, {"missing_text": [0]})  # fmt: skip
     found.save(tmp_path / "p.arrow")
-    back = StatePredictions.load(tmp_path / "p.arrow", "manifest", "test")
-    assert back.real.tolist() == [1, 0]
+    back = CasePredictions.load(tmp_path / "p.arrow", "manifest", "test")
+    assert back.observed.tolist() == [1, 0]
 
     def cell(kind, ratio, seed):
-        return draw(toy(2, kind, ratio, real=back.real.tobytes()))
+        return draw(toy(2, kind, ratio, observed=back.observed.tobytes()))
 
-    scores = sweep(back, find_task("manifest", facts), cell, ["text", "image"], [0.0, 1.0], [7])
+    scores = sweep(back, resolve_task("manifest", label_metadata), cell, ["text", "image"], [0.0, 1.0], [7])
     assert scores["accuracy"].tolist() == [0.5, 0.0, 0.5, 0.5]
-    lacking = SimpleNamespace(num_rows=10, real=np.frombuffer(REAL, dtype=np.uint8))
+    lacking = SimpleNamespace(num_rows=10, observed=np.frombuffer(REAL, dtype=np.uint8))
     run = {"task": "toy", "both_ratio": 0.5, "missing_seed": 7}
     at = {"split": "train", "test_type": "both", "test_ratio": 0.7,
           "missing_table": table_hash(np.array(WITH_REAL))}  # fmt: skip
@@ -157,7 +157,7 @@ def test_a_data_module_gives_batches_of_what_is_there(tmp_path, how):
     assert np.bincount(val.missing).tolist() == [3, 3, 1]
     assert val.missing[[4, 6]].tolist() == [1, 2]
     if how == "stream":
-        asked = [plan.settings("manifest", split, one.real) for split, one in data.datasets.items()]
-        assert val.missing.tolist() == draw_stream(asked)["val"].tolist()
+        asked = [plan.settings("manifest", split, one.observed) for split, one in data.datasets.items()]
+        assert val.missing.tolist() == draw_released_masks(asked)["val"].tolist()
     data.setup("test")
     assert data.datasets["test"].missing.tolist() == [0, 0, 0, 0, 1, 0, 2]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip.datasets import DATASETS, Declaration
+from clip.datasets import DATASETS, DatasetSpec
 from clip.modules import build_model
-from clip.modules.objectives import find_task
+from clip.modules.objectives import resolve_task
 from clip.modules.prompts import PROMPT_TYPES
 from tests import tiny
 from tests.raw_data import draw
@@ -50,10 +50,10 @@ def test_the_data_set_of_the_page_converts_and_is_found(tmp_path):
     (tmp_path / "flowers.json").write_text(json.dumps(dict.fromkeys(names["PUBLISHED"], rows)))
     report = names["make_arrow"](tmp_path, tmp_path)
     assert "class stone is unknown: 1 (3.png)" in report
-    row = re.search(r'`"flowers": (Declaration\(.*?\))` \|', PAGE)[1]
-    flowers = eval(row, {"Declaration": Declaration})
+    row = re.search(r'`"flowers": (DatasetSpec\(.*?\))` \|', PAGE)[1]
+    flowers = eval(row, {"DatasetSpec": DatasetSpec})
     assert flowers.find(tmp_path, "test") == [tmp_path / "flowers_test.arrow"]
-    facts = flowers.facts(tmp_path)
-    assert facts["class_names"] == list(names["CLASSES"])
-    assert find_task("manifest", facts).num_classes == 3
+    label_metadata = flowers.label_metadata(tmp_path)
+    assert label_metadata["class_names"] == list(names["CLASSES"])
+    assert resolve_task("manifest", label_metadata).num_classes == 3
     assert "flowers" not in DATASETS

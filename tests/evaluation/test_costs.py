@@ -23,13 +23,13 @@ CLASSES = 5
 SHAPE = {"prompt_length": LENGTH, "prompt_depth": DEPTH}
 
 
-def linear(width_in: int, width_out: int) -> int:
+def init_linear(width_in: int, width_out: int) -> int:
     return width_in * width_out + width_out
 
 
 def mlp(width_in: int, width_out: int) -> int:
     hidden = width_in // 16
-    return linear(width_in, hidden) + linear(hidden, width_out)
+    return init_linear(width_in, hidden) + init_linear(hidden, width_out)
 
 
 def test_parameters_of_the_tiny_model_by_hand():
@@ -40,17 +40,17 @@ def test_parameters_of_the_tiny_model_by_hand():
     queries, common = 3 * third * joint, 3 * third * text
     assert parts["prompts"] == initial + queries + common
     generators = DEPTH * sum(2 * joint + mlp(joint, width) for width in (image, text))
-    attention = sum(4 * linear(width, width) for width in (image, text))
+    attention = sum(4 * init_linear(width, width) for width in (image, text))
     assert parts["generators"] == generators + attention + mlp(text, image) + mlp(text, text)
-    assert parts["thawed"] == 2 * image + 2 * text + image * 32
-    assert parts["head"] == linear(64, CLASSES)
+    assert parts["unfrozen"] == 2 * image + 2 * text + image * 32
+    assert parts["head"] == init_linear(64, CLASSES)
 
 
 def test_dcp_at_published_size():
-    """5.42M in prompts and generators, 5.82M with what is thawed, in the released code."""
+    """5.42M in prompts and generators, 5.82M with what is unfrozen, in the released code."""
     fixed = cost(VIT_B_16, "dcp", 23, dynamic_queries="fixed")
     assert fixed.prompts + fixed.generators == 5_419_776
-    assert fixed.prompts + fixed.generators + fixed.thawed == 5_815_552
+    assert fixed.prompts + fixed.generators + fixed.unfrozen == 5_815_552
     assert fixed.share == 5_815_552 / 149_620_736  # the head, which all methods have, left out
     trained = cost(VIT_B_16, "dcp", 23)
     assert trained.prompts - fixed.prompts == 3 * 12 * (768 + 512)  # trained queries
@@ -85,17 +85,17 @@ def test_prompts_cost_what_a_longer_sequence_costs():
         for length, width in ((197, 768), (77, 512))
     )
     # What five layers would make of twelve prompts that the next ones replace: out_proj and MLP.
-    unread = sum(5 * 12 * (2 + 8 + 8) * width**2 for width in (768, 512))
-    own = dcp.forward_flops - plain.forward_flops - longer + unread
+    drop_first = sum(5 * 12 * (2 + 8 + 8) * width**2 for width in (768, 512))
+    own = dcp.forward_flops - plain.forward_flops - longer + drop_first
     assert 0 < own < 0.02 * plain.forward_flops  # prompts are made once, not once a token
     assert 2 < dcp.step_flops / dcp.forward_flops < 2.1  # no gradients of frozen weights
 
 
 @pytest.mark.parametrize("method", PROMPT_TYPES)
 def test_every_method_counts_what_a_real_model_trains(method):
-    real = build_model(clip_state(), method, CLASSES, LENGTH, DEPTH)
+    observed = build_model(clip_state(), method, CLASSES, LENGTH, DEPTH)
     counted = cost(SIZES, method, CLASSES, **SHAPE)
-    assert counted.total == sum(p.numel() for p in real.parameters() if p.requires_grad)
+    assert counted.total == sum(p.numel() for p in observed.parameters() if p.requires_grad)
     assert counted.total == sum(getattr(counted, part) for part in PARTS)
     assert counted.step_flops > counted.forward_flops > 0
 
@@ -114,4 +114,4 @@ def test_which_claims_agree():
 def test_flops_of_one_product():
     a, b = torch.empty(2, 3, device="meta"), torch.empty(3, 5, device="meta")
     assert count_flops(lambda: a @ b) == 2 * 2 * 3 * 5
-    assert PromptedCLIP.complete_pair(SIZES, "meta").tokens.shape == (1, 77)
+    assert PromptedCLIP.example_inputs(SIZES, "meta").tokens.shape == (1, 77)

@@ -197,9 +197,9 @@ def test_only_what_the_user_gave_goes_over_the_base():
 
 
 def test_typed_words_are_read_back_as_the_same_values():
-    settings = {"vit": "2024", "data_root": "a b", "thaw": ["ln_post"], "max_steps": None,
+    settings = {"vit": "2024", "data_root": "a b", "unfreeze": ["ln_post"], "max_steps": None,
                 "missing_ratio": {"train": 0.5}, "learning_rate": 1e-5}  # fmt: skip
-    assert typed(settings) == ["vit='2024'", "data_root=a b", "thaw=['ln_post']",
+    assert typed(settings) == ["vit='2024'", "data_root=a b", "unfreeze=['ln_post']",
                                "max_steps=None", "missing_ratio.train=0.5",
                                "learning_rate=1e-05"]  # fmt: skip
     assert command_of({"data_root": "a b"}, "once") == "python run.py once with 'data_root=a b'"

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from clip.evaluation.predictions import StatePredictions
+from clip.evaluation.predictions import CasePredictions
 from clip.experiments.once import claim, locked
 from tests.conftest import ROOT
 from tests.experiment_files import call, write
@@ -127,7 +127,7 @@ def test_a_run_killed_after_its_last_epoch_only_predicts(lost, unbroken, setting
     assert Path(again["checkpoint"]).name == Path(earlier["checkpoint"]).name
     assert tmp_path in Path(again["checkpoint"]).parents  # not where the folder was before
     paths = [log_dir / "runs" / name / "val.arrow" for log_dir in (unbroken, tmp_path)]
-    before, after = (StatePredictions.load(path, "mmimdb", "val").logits for path in paths)
+    before, after = (CasePredictions.load(path, "mmimdb", "val").logits for path in paths)
     assert torch.equal(before, after)
 
 
@@ -149,7 +149,7 @@ def test_cells_agree_with_tests_of_the_same_checkpoint(files, settings, unbroken
         found = json.loads(path.read_text())
         for metric in ("F1_Macro", "F1_Micro", "mAP"):
             assert found[f"test/{metric}"] == pytest.approx(cell[metric], abs=1e-6)
-        assert found["input_ignored"]["F1_Macro"] == pytest.approx(cell["input_ignored"])
+        assert found["constant_baseline"]["F1_Macro"] == pytest.approx(cell["constant_baseline"])
         assert found["missing_tables"]["test"] == cell["missing_table"]
         assert cell["score"] == cell["F1_Macro"]
     published = cases.query("split == 'test' and test_type == 'image' and test_ratio == 0.3")

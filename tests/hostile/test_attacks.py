@@ -21,7 +21,7 @@ from clip.experiments.spec import load_experiment
 from clip.inference.readers import read_rows
 from clip.inference.samples import read_sample
 from clip.missing import importers as missing_import
-from clip.modules.backbones.clip_checks import whole_clip
+from clip.modules.backbones.clip_checks import convert_state_dict
 from clip.modules.backbones.tensor_files import read_tensors
 from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
@@ -75,7 +75,7 @@ def test_no_pickle_runs_and_no_archive_unfolds(loader, tmp_path):
 @pytest.mark.parametrize("loader", LOADERS)
 def test_tensors_that_claim_more_than_the_file_holds_are_refused(loader, tmp_path):
     wide = torch.zeros(1).expand(10**6, 10**6)
-    state = {"identity": {}, "state_dict": {"classifier.bias": wide}}
+    state = {"model_config": {}, "state_dict": {"classifier.bias": wide}}
     content = {"checkpoint": state, "weights": {"a": wide}}.get(loader, wide)
     with pytest.raises(UserError, match=r"tensors of 4,000,000,000,000"):
         LOADERS[loader](saved(tmp_path / "t.pt", content))
@@ -110,7 +110,7 @@ def test_a_lying_safetensors_header_is_refused(change, clip_folder, tmp_path):
 def test_a_name_with_a_billion_blocks_is_not_built(state):
     state["visual.transformer.resblocks.99999999.a"] = torch.zeros(1)
     with pytest.raises(UserError, match="names 100000000 blocks"):
-        whole_clip(state)
+        convert_state_dict(state)
 
 
 def test_lying_and_packed_arrow_buffers_are_refused(tmp_path):

@@ -111,7 +111,7 @@ def test_onnx_answers_as_predict(exported, run_folder, tmp_path):
     model = clip.load(run_folder)
     ((path, _),) = write_graphs(model, COMPLETE, tmp_path / "complete", ["onnx"])
     samples = [model.read(folder / row["image"], row["text"], "") for row in rows]
-    image = model.transform.prepare(torch.stack([sample.image for sample in samples]))
+    image = model.transform.normalize(torch.stack([sample.image for sample in samples]))
     tokens = model.tokenizer([sample.text for sample in samples])
     session = onnxruntime.InferenceSession(path)
     (found,) = session.run(None, {"image": image.numpy(), "tokens": tokens.numpy()})
@@ -127,7 +127,7 @@ def test_the_folder_says_what_it_holds(exported, run_folder):
         *files, "model.json", "tokenizer"}  # fmt: skip
     assert (about["task"], about["task_type"]) == ("mmimdb", "multilabel")
     assert about["class_names"] == model.class_names
-    assert about["backbone_sha256"] == model.identity["backbone_sha256"]
+    assert about["backbone_sha256"] == model.model_config["backbone_sha256"]
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
     assert any(name in said for name in model.class_names)
 

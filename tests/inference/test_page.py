@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from clip.evaluation import bootstrap
-from clip.evaluation.predictions import StatePredictions
+from clip.evaluation.predictions import CasePredictions
 from clip.experiments import figures
 from clip.experiments.page import write_page
 from clip.missing.masks import MissingSettings, draw
@@ -110,17 +110,17 @@ def test_the_results_are_those_of_the_predictions(made):
 def test_states_classes_and_metrics(made):
     cells, folders, _, page = made
     task = TASKS["mmimdb"]
-    found = [StatePredictions.load(folders[f"mmimdb-DCP-{s}"] / "test.arrow", "mmimdb", "test")
+    found = [CasePredictions.load(folders[f"mmimdb-DCP-{s}"] / "test.arrow", "mmimdb", "test")
              for s in (0, 1)]  # fmt: skip
     scores = [[task.score(p.logits[case], p.labels)["F1_Macro"] for case in range(3)]
               for p in found]  # fmt: skip
     wanted = [f"{100 * score:.2f}" for score in np.mean(scores, axis=0)]
-    floor = f"{100 * cells['input_ignored'].iloc[0]:.2f}"
+    floor = f"{100 * cells['constant_baseline'].iloc[0]:.2f}"
     assert page.find("Scores by state", "DCP") == ["F1_Macro", *wanted, floor]
     table = draw(MissingSettings("mmimdb", "test", 120, "both", 0.7, 0.5, 0))
     first = []
     for predictions in found:
-        named, true = predictions.under(table)[:, 0] > 0, predictions.labels[:, 0] > 0
+        named, true = predictions.select(table)[:, 0] > 0, predictions.labels[:, 0] > 0
         first.append(float(2 * (named & true).sum() / (named.sum() + true.sum())))
     support, *by_method = page.find("Scores by class", HOSTILE)
     assert support == str(int(found[0].labels[:, 0].sum()))
@@ -141,8 +141,8 @@ def test_intervals_are_of_the_same_resamples(made):
         seeds = []
         for seed in (0, 1):
             path = folders[f"mmimdb-{method}-{seed}"] / "test.arrow"
-            found = StatePredictions.load(path, "mmimdb", "test")
-            args = (task, found.under(table), found.labels, weights)
+            found = CasePredictions.load(path, "mmimdb", "test")
+            args = (task, found.select(table), found.labels, weights)
             seeds.append(bootstrap.resampled("F1_Macro", *args))
         drawn[method] = np.mean(seeds, axis=0)
     for method in SKILLS:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import clip
-from clip.evaluation.predictions import StatePredictions
+from clip.evaluation.predictions import CasePredictions
 from clip.inference import readers as sources
 from clip.inference.predictor import columns
 from clip.modules.objectives import TASKS
@@ -95,7 +95,7 @@ def in_three_states(run_folder, settings, tmp_path_factory):
     call("sweep", "with", "task_finetune_mmimdb", *settings, f"load_path={run_folder}",
          f"log_dir={log_dir}")  # fmt: skip
     (path,) = log_dir.glob("**/predictions.arrow")
-    return StatePredictions.load(path, "mmimdb", "test").logits.sigmoid().numpy()
+    return CasePredictions.load(path, "mmimdb", "test").logits.sigmoid().numpy()
 
 
 def test_python_and_command_give_the_logits_of_a_sweep(in_three_states, model, run_folder, posters, tmp_path):
@@ -168,14 +168,14 @@ def test_class_names_come_from_the_checkpoint(run_folder, clip_folder, tmp_path)
     (best,) = run_folder.glob("*best.pt")
     checkpoint = torch.load(best, weights_only=True)
     names = ["image", "Comedy", *(f"genre {i}" for i in range(21))]
-    checkpoint["identity"] |= {"class_names": names, "vit": "/gone"}
+    checkpoint["model_config"] |= {"class_names": names, "vit": "/gone"}
     torch.save(checkpoint, tmp_path / "epoch-named.pt")
     with pytest.raises(UserError, match="vit='/gone'"):
         clip.load(tmp_path / "epoch-named.pt")
     model = clip.load(tmp_path / "epoch-named.pt", vit=clip_folder)
     frame = model.predict(texts=["a hero"])
     assert list(frame.columns) == ["class image", *names[1:], "missing", "predicted"]
-    checkpoint["identity"]["class_names"] = names[1:]
+    checkpoint["model_config"]["class_names"] = names[1:]
     torch.save(checkpoint, tmp_path / "epoch-few.pt")
     with pytest.raises(UserError, match="names 22 classes.* has 23"):
         clip.load(tmp_path / "epoch-few.pt", vit=clip_folder)

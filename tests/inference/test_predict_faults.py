@@ -153,13 +153,13 @@ def test_of_two_that_write_one_file_the_first_wins(tmp_path):
 
 
 @pytest.mark.parametrize(("key", "value"), [
-    ("prompt_length", 10**9), ("prompt_depth", "2"), ("vit", 5), ("task", []), ("thaw", [{}]),
+    ("prompt_length", 10**9), ("prompt_depth", "2"), ("vit", 5), ("task", []), ("unfreeze", [{}]),
     ("class_names", 3), ("activation", {}),
 ])  # fmt: skip
 def test_an_identity_that_no_run_writes_is_refused(key, value, run_folder, tmp_path):
     (best,) = run_folder.glob("*best.pt")
     checkpoint = torch.load(best, weights_only=True)
-    checkpoint["identity"] |= {key: value}
+    checkpoint["model_config"] |= {key: value}
     torch.save(checkpoint, tmp_path / "epoch-odd.pt")
-    with pytest.raises(UserError, match=r"epoch-odd.pt (was made with|has an identity)"):
+    with pytest.raises(UserError, match=r"epoch-odd.pt (was made with|has an model_config)"):
         clip.load(tmp_path / "epoch-odd.pt")

@@ -261,14 +261,14 @@ def test_an_answer_to_an_older_question_is_not_shown(browser, poster, tmp_path):
     (tmp_path / "poster.png").write_bytes(poster)
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(MOST_BYTES + 1)
-    browser.js("(() => { const real = fetch; window.fetch = async (...given) => {"
+    browser.js("(() => { const observed = fetch; window.fetch = async (...given) => {"
                "await new Promise(go => { window.letGo = go; });"
                "return real(...given); }; })()")  # fmt: skip
     browser.choose_file("#file", tmp_path / "poster.png")
     browser.wait("window.letGo")
     browser.choose_file("#file", tmp_path / "large.png")
     browser.wait("at('error').textContent.includes('over 10 MB')")
-    browser.js("(() => { window.drawn = 0; const real = draw;"
+    browser.js("(() => { window.drawn = 0; const observed = draw;"
                "draw = () => { drawn += 1; real(); }; })()")  # fmt: skip
     browser.js("letGo()")
     browser.wait("!asking")

@@ -18,7 +18,7 @@ from clip.missing.masks import (
     counts,
     describe,
     draw,
-    draw_stream,
+    draw_released_masks,
     table_hash,
 )
 from tests.toy_tables import ROOT, TOY, TOY_TABLE, python, refusal, toy
@@ -55,7 +55,7 @@ def test_published_counts(missing_type, both_ratio, expected):
 
 def test_description_says_what_is_really_missing():
     both = toy(15552, both_ratio=0.3)
-    assert describe(draw(both), both, both.real_states()) == (
+    assert describe(draw(both), both, both.observed_cases()) == (
         "train: 4666 complete, 7621 without text, 3265 without image (missing both at 0.7)"
     )
 
@@ -111,7 +111,7 @@ def test_table_is_the_same_in_another_process():
 def test_released_tables(first):
     entries = RELEASED[first : first + 3]
     keys = ("split", "size", "missing_type", "ratio", "both_ratio", "seed")
-    tables = draw_stream([MissingSettings("x", *map(entry.get, keys)) for entry in entries])
+    tables = draw_released_masks([MissingSettings("x", *map(entry.get, keys)) for entry in entries])
     for entry in entries:
         table = tables[entry["split"]]
         assert table_hash(table) == entry["sha256_of_uint8"]
@@ -120,9 +120,9 @@ def test_released_tables(first):
 
 
 def test_released_order_and_truncation():
-    assert counts(draw_stream([toy(100, "image", 0.29)])["train"]) == (72, 0, 28)
-    assert "('test',)" in refusal(draw_stream, [toy(4, split="test")])
-    assert "[7, 8]" in refusal(draw_stream, [toy(), toy(split="val", seed=8)])
+    assert counts(draw_released_masks([toy(100, "image", 0.29)])["train"]) == (72, 0, 28)
+    assert "('test',)" in refusal(draw_released_masks, [toy(4, split="test")])
+    assert "[7, 8]" in refusal(draw_released_masks, [toy(), toy(split="val", seed=8)])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from clip.missing.masks import COMPLETE
 from clip.modules import build_model
-from clip.modules.backbones.base import FrozenBackbone
+from clip.modules.backbones.base import Backbone
 from clip.modules.backbones.clip import load_clip
 from clip.modules.backbones.clip_tokenizer import Tokenizer, vocabulary
 from clip.modules.backbones.tensor_files import sha256_of
@@ -31,7 +31,7 @@ CONSTANTS = {"input_resolution": 16, "context_length": 77, "vocab_size": 560}
 class OpenAIClip(torch.nn.Module):
     """OpenAI's module tree: its names, half precision, its constants, masks and all."""
 
-    def __init__(self, frozen: FrozenBackbone):
+    def __init__(self, frozen: Backbone):
         super().__init__()
         sizes = frozen.sizes
         self.visual = VisionTransformer(**sizes.image(), activation=frozen.activation)

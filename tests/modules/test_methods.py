@@ -4,14 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip.engine.checkpoints import load_own
+from clip.engine.checkpoints import load_adapter
 from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.layers import Attention, Prefix, ResidualAttentionBlock
 from clip.modules.objectives import TASKS
 from clip.modules.optim import OptimSettings
-from clip.modules.prompts import PROMPT_TYPES, Frame
+from clip.modules.prompts import PROMPT_TYPES, PromptConfig
 from clip.utils.errors import UserError
 from tests import tiny
 from tests.oracles.clip import SlowModel
@@ -78,7 +78,7 @@ def test_logits_and_gradients_equal_the_slow_form(name, settings):
 def test_two_steps_move_everything_and_reload(name, settings):
     """With the defaults' learning rate; the saved tensors alone bring the logits back."""
     model = build(name, **settings).train()
-    before = {key: tensor.clone() for key, tensor in model.own_state().items()}
+    before = {key: tensor.clone() for key, tensor in model.adapter_state_dict().items()}
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
     inputs = tiny.batch(MIXED)
     for _ in range(2):
@@ -88,10 +88,10 @@ def test_two_steps_move_everything_and_reload(name, settings):
         optimizer.step()
         assert loss.isfinite()
     for key in model.trainable_names():
-        assert not torch.equal(before[key], model.own_state()[key]), key
+        assert not torch.equal(before[key], model.adapter_state_dict()[key]), key
     other = build(name, seed=8, **settings)
     assert not torch.equal(other(*inputs), model(*inputs))
-    load_own(other, model.own_state(), "memory")
+    load_adapter(other, model.adapter_state_dict(), "memory")
     assert torch.equal(other(*inputs), model.eval()(*inputs))
 
 
@@ -136,8 +136,8 @@ def test_kinds_that_go_deepest_stand_first():
     """Three common layers, two dynamic, one correlated; what is replaced must stand first."""
     model = build("dcp", common_depth=3, dynamic_depth=2, prompt_depth=1, prompt_length=3)
     dcp, tokens = model.prompts, torch.randn(1, 4, tiny.SIZES.text_width)
-    cases = dcp.cases()
-    layers = dcp.for_samples("text", cases, tokens, torch.tensor([MISSING_IMAGE]))
+    cases = dcp.prompts_by_case()
+    layers = dcp.select("text", cases, tokens, torch.tensor([MISSING_IMAGE]))
     assert [layer.shape[1] for layer in layers] == [3, 2, 1]
     common = dcp.projections["text"](dcp.common[MISSING_IMAGE])
     read = dcp.dynamic["text"](tokens, torch.tensor([MISSING_IMAGE]))[0]
@@ -149,7 +149,7 @@ def test_kinds_that_go_deepest_stand_first():
 
 def test_the_coupling_of_maple():
     method = build("maple", per_case=True).prompts
-    cases = method.cases()
+    cases = method.prompts_by_case()
     for layer, couple in enumerate(method.couplings):
         text = method.text[layer, MISSING_TEXT]
         wanted = text @ couple.weight.T + couple.bias
@@ -216,14 +216,14 @@ def test_the_pooled_position_sees_the_whole_prefix(causal):
 def test_fine_tuning_trains_all_of_clip():
     model = build("finetune")
     assert all(parameter.requires_grad for parameter in model.parameters())
-    assert set(model.own_state()) == set(model.state_dict())
+    assert set(model.adapter_state_dict()) == set(model.state_dict())
 
 
 def test_parameter_counts_on_vit_b_16():
     """MMP's 23,040 parameters a token (paper, Table 5), and the others by their definition."""
     counts = {}
     for name in ("coop", "mmp", "mmp_attention", "maple"):
-        frame = Frame(tiny.VIT_B_16, length=36, depth=6)
+        frame = PromptConfig(tiny.VIT_B_16, length=36, depth=6)
         method = PROMPT_TYPES[name](frame, PROMPT_TYPES[name].Settings())
         counts[name] = sum(parameter.numel() for parameter in method.parameters())
     assert counts == {

@@ -7,8 +7,8 @@ from torch import nn
 
 from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
-from clip.modules.prompted_clip import count_present
-from clip.modules.prompts import PROMPT_TYPES, Frame
+from clip.modules.prompted_clip import build_index
+from clip.modules.prompts import PROMPT_TYPES, PromptConfig
 from clip.modules.prompts.released_queries import draw_queries
 from clip.utils.errors import UserError
 from tests import tiny
@@ -68,7 +68,7 @@ def test_equations_4_and_7_as_printed(state):
     image, text = dcp.initial["image"][MISSING_TEXT], dcp.initial["text"][MISSING_TEXT]
     (first, _, last), outer = dcp.generators["text"][0]
     wanted = norm(outer, mlp(first, last, torch.cat([image, text], -1)))
-    torch.testing.assert_close(dcp.cases()["text"][1][MISSING_TEXT], wanted)
+    torch.testing.assert_close(dcp.prompts_by_case()["text"][1][MISSING_TEXT], wanted)
     tokens, one = torch.randn(1, 5, tiny.SIZES.image_width), dcp.dynamic["image"]
     inner, (first, _, last), outer = one.refine
     read = one.attention(one.queries[case], tokens)
@@ -93,7 +93,7 @@ def test_a_missing_half_is_exactly_zero_and_its_input_is_not_read(state, prompt_
 def test_what_the_loader_counts_is_what_the_model_counts(state):
     model = build(state)
     image, tokens, case = tiny.batch(MIXED)
-    present = count_present(tokens, case)
+    present = build_index(tokens, case)
     assert present.image_rows.tolist() == [0, 1, 3]
     assert present.text_rows.tolist() == [0, 2, 3, 4]
     assert present.longest == 7  # the last text: start, five words, end
@@ -132,7 +132,7 @@ def test_the_trainable_set_is_what_the_owners_declare(state):
     }  # fmt: skip
     baseline = build(state, "none")
     assert set(baseline.trainable_names()) == {"classifier.weight", "classifier.bias"}
-    assert "image_encoder.proj" in build(state, "none", thaw=("image_proj",)).trainable_names()
+    assert "image_encoder.proj" in build(state, "none", unfreeze=("image_proj",)).trainable_names()
 
 
 def test_published_parameter_counts():
@@ -140,7 +140,7 @@ def test_published_parameter_counts():
 
     The dynamic queries are not counted there: the released code never trains them.
     """
-    dcp = PROMPT_TYPES["dcp"](Frame(tiny.VIT_B_16, length=36, depth=6), PROMPT_TYPES["dcp"].Settings())
+    dcp = PROMPT_TYPES["dcp"](PromptConfig(tiny.VIT_B_16, length=36, depth=6), PROMPT_TYPES["dcp"].Settings())
     queries = sum(one.queries.numel() for one in dcp.dynamic.values())
     count = sum(p.numel() for p in dcp.parameters()) - queries
     assert queries == 3 * 12 * (768 + 512)
@@ -183,7 +183,7 @@ def test_fixed_queries_are_drawn_as_the_released_constructor_draws_them():
     model = build(tiny.clip_state(sizes), dynamic_queries="fixed", seed=11, prompt_length=12)
     assert torch.equal(model.prompts.dynamic["text"].queries, found["text"])
     assert "prompts.dynamic.text.queries" not in model.trainable_names()
-    assert "prompts.dynamic.text.queries" in model.own_state()
+    assert "prompts.dynamic.text.queries" in model.adapter_state_dict()
 
 
 def test_initial_values(state):
@@ -205,7 +205,7 @@ def test_initial_values(state):
         ({"formulas": "mine"}, ["dcp.formulas='mine'", "released, paper"]),
         ({"dynamic_queries": "no"}, ["dcp.dynamic_queries='no'", "trained, fixed"]),
         ({"prompt_type": "cocoop"}, ["cocoop", "dcp, none, coop"]),
-        ({"thaw": ("head",)}, ["head", "ln_post"]),
+        ({"unfreeze": ("head",)}, ["head", "ln_post"]),
     ],
 )
 def test_settings_that_cannot_be_are_refused_with_the_value(state, changes, words):

@@ -101,7 +101,7 @@ def test_features_logits_loss_and_all_gradients(vectors, model, inputs):
 
 def released_gradients(model):
     ours = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    found = dict(ours)  # the thawed parts keep their names
+    found = dict(ours)  # the unfrozen parts keep their names
     for name, theirs in our_names(6):
         rows = ours[name] if len(theirs) > 1 else ours[name][None]
         found |= dict(zip(theirs, rows, strict=True))
@@ -109,7 +109,7 @@ def released_gradients(model):
 
 
 def test_prompts_of_all_three_cases(vectors, model):
-    cases = model.prompts.cases()
+    cases = model.prompts.prompts_by_case()
     for tower in WIDTHS:
         for layer, prompts in enumerate(cases[tower]):
             stored = vectors[f"{tower}_prompts.{layer}"]  # of a sample of each case in turn

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip.engine.checkpoints import load_own
+from clip.engine.checkpoints import load_adapter
 from clip.modules.factory import build_model
-from clip.modules.released.mmp import HEAD, PROMPTS, take_mmp_apart
+from clip.modules.released.mmp import HEAD, PROMPTS, convert_mmp
 from clip.modules.released.reader import check_backbone, read_released
 from clip.utils.errors import UserError
 from tests.modules.test_released_dcp import draw, normal
@@ -31,11 +31,11 @@ def published(request):
 
 
 def loaded(state, config):
-    released = take_mmp_apart(state, config)
-    shape = [released.identity[f"prompt_{key}"] for key in ("length", "depth")]
-    kind = released.identity["prompt_type"]
+    released = convert_mmp(state, config)
+    shape = [released.model_config[f"prompt_{key}"] for key in ("length", "depth")]
+    kind = released.model_config["prompt_type"]
     model = build_model(released.backbone, kind, 23, *shape, backbone="vilt", activation="gelu")
-    load_own(model, released.own, "these vectors")
+    load_adapter(model, released.own, "these vectors")
     check_backbone(model, released.backbone, "these vectors")
     return model
 
@@ -76,13 +76,13 @@ def test_a_checkpoint_of_the_release(published, tmp_path):
     torch.save(content, tmp_path / "mmp.ckpt")
     read = read_released(tmp_path / "mmp.ckpt", 0)
     kind = {"input": "mmp", "attention": "mmp_attention"}[config["prompt_type"]]
-    assert read["identity"]["prompt_type"] == kind
-    assert read["identity"]["task"] == "mmimdb"
-    assert read["identity"]["vilt.max_text_len"] == 40
+    assert read["model_config"]["prompt_type"] == kind
+    assert read["model_config"]["task"] == "mmimdb"
+    assert read["model_config"]["vilt.max_text_len"] == 40
     assert torch.equal(read["state_dict"]["prompts.layers.joint"][1, 2], state[PROMPTS[2]][1])
     model = loaded(state, config)
     other = read["released"] | {"ln_final.bias": read["released"]["ln_final.bias"] + 1}
     with pytest.raises(UserError, match="another backbone: stream.ln_final.bias differs"):
         check_backbone(model, other, "x")
     with pytest.raises(UserError, match="lacks 'missing_img_prompt'"):
-        take_mmp_apart({k: v for k, v in state.items() if k != PROMPTS[2]}, {})
+        convert_mmp({k: v for k, v in state.items() if k != PROMPTS[2]}, {})

@@ -9,7 +9,7 @@ from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcesso
 
 from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
-from clip.modules.backbones.bert_tokenizer import WordPieces
+from clip.modules.backbones.bert_tokenizer import BertTokenizer
 from clip.modules.backbones.vilt import load_vilt, positions_of
 from clip.modules.backbones.vilt_convert import HUGGING_FACE, ORIGINAL, from_layout, stretch
 from clip.modules.prompted_vilt import PromptedViLT, ViltSettings, blank
@@ -164,7 +164,7 @@ def test_files_of_both_layouts(tmp_path, vilt, form):
 
 def test_texts_are_those_of_bert(tmp_path):
     folder = tiny_vilt.write_vilt(tmp_path)
-    tokens, bert = WordPieces.from_folder(folder, 8), BertTokenizerFast.from_pretrained(folder)
+    tokens, bert = BertTokenizer.from_folder(folder, 8), BertTokenizerFast.from_pretrained(folder)
     texts = ["The DAY.", "", "a b c d e f g h", "x" * 300]
     ids = tokens(texts)
     assert ids.shape == (4, 8)
@@ -183,12 +183,12 @@ def test_images_are_those_of_transformers(size):
     if min(transform.shape(*size)) > 32 or size == (1, 1):
         theirs = ViltImageProcessorPil()(image, return_tensors="pt")["pixel_values"][0]
         assert ours.shape == theirs.shape
-        ours = transform.prepare(ours)
+        ours = transform.normalize(ours)
         half = ViltImageProcessorPil(image_mean=[0.5] * 3, image_std=[0.5] * 3)
         theirs = half(image, return_tensors="pt")["pixel_values"][0]
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
-    assert transform.empty(lambda: size).shape == transform(image).shape
-    assert transform.empty(lambda: None).shape == (3, 384, 384)
+    assert transform.placeholder(lambda: size).shape == transform(image).shape
+    assert transform.placeholder(lambda: None).shape == (3, 384, 384)
 
 
 def spoilt(change):

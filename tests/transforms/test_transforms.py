@@ -19,7 +19,7 @@ def test_equals_openais_preprocessing():
     stored = np.asarray(Image.open(DATA / "franz-kafka-224.png"))
     wanted = (torch.from_numpy(stored.copy()).permute(2, 0, 1).float() / 255 - MEAN) / STD
     transform = ClipTransform(224)
-    found = transform.prepare(transform(Image.open(DATA / "franz-kafka.jpg")))
+    found = transform.normalize(transform(Image.open(DATA / "franz-kafka.jpg")))
     assert torch.equal(found, wanted)
 
 
@@ -29,7 +29,7 @@ def test_any_mode_and_shape_gives_an_image(mode, size):
     found = ClipTransform(32)(Image.new(mode, size, 60))
     assert found.shape == (3, 32, 32)
     assert found.dtype == torch.uint8
-    assert ClipTransform.prepare(found).isfinite().all()
+    assert ClipTransform.normalize(found).isfinite().all()
 
 
 def test_sixteen_bits_keep_their_brightness():

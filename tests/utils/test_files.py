@@ -4,13 +4,13 @@ import tempfile
 
 import pytest
 
-from clip.utils.files import whole, write_text
+from clip.utils.files import atomic_write, write_text
 from tests.experiment_files import call
 
 
 def test_a_file_is_the_old_or_the_new_one(tmp_path):
     path = tmp_path / "folder" / "table.csv"
-    with whole(path) as first, whole(path) as second:
+    with atomic_write(path) as first, atomic_write(path) as second:
         first.write_text("first")
         second.write_text("second")
     assert path.read_text() == "first"  # its block ended last

@@ -112,7 +112,7 @@ def _transfer(part: Path, file: RepoFile, commit: str) -> None:
     The client's own download functions throw a broken-off file away, some of 5 GB here.
     """
     url = hf_hub_url(REPO, file.path, repo_type="dataset", revision=commit)
-    headers = build_hf_headers(headers={"Accept-Encoding": "identity"})
+    headers = build_hf_headers(headers={"Accept-Encoding": "model_config"})
     if part.exists() and part.stat().st_size > file.size:
         part.unlink()
     with part.open("ab") as sink:

@@ -25,7 +25,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 Row = dict[str, Any]
 
 
-def one_line(text: str) -> str:
+def escape(text: str) -> str:
     """Escapes line ends and what a terminal would obey: names in data come from anybody."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
@@ -34,7 +34,7 @@ class RawDataError(ValueError):
     """Data that cannot be used; the message, one line, names the path and the fix."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(escape(message))
 
 
 class BadImage(Exception):  # noqa: N818 - not an error of the run: the row is skipped and counted
@@ -89,7 +89,7 @@ class Tally:
         """Counts one entry."""
         self.counts[entry.reason] += 1
         if len(self.names[entry.reason]) < NAMES_SHOWN:
-            self.names[entry.reason].append(one_line(entry.name[:LONGEST_NAME]))
+            self.names[entry.reason].append(escape(entry.name[:LONGEST_NAME]))
 
     def __str__(self) -> str:
         return "; ".join(

@@ -38,7 +38,7 @@ def load_all(rows: list[Unread | Skipped], pixels: Pixels | None) -> list[Item]:
 
 
 class Reader:
-    """Turns unread rows into items; a context manager that owns the worker processes.
+    """Turns drop_first rows into items; a context manager that owns the worker processes.
 
     Args:
         pixels: Makes of each image what is stored in its place; None to store the file's bytes.

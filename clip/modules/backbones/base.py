@@ -22,7 +22,7 @@ class TextTokenizer(Protocol):
 
 
 @dataclass(frozen=True)
-class FrozenBackbone:
+class Backbone:
     """A loaded backbone.
 
     Attributes:

@@ -15,7 +15,7 @@ PAD = "[PAD]"
 SPECIAL = (PAD, "[CLS]", "[SEP]", "[UNK]")
 
 
-class WordPieces:
+class BertTokenizer:
     """Turns texts into ids of fixed length.
 
     Args:
@@ -40,7 +40,7 @@ class WordPieces:
         return [len(ids) for ids in self._bert([*texts])["input_ids"]]
 
     @classmethod
-    def from_folder(cls, folder: Path, context: int) -> "WordPieces":
+    def from_folder(cls, folder: Path, context: int) -> "BertTokenizer":
         """Read the vocabulary of a checkpoint's folder.
 
         Raises:

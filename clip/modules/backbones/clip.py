@@ -11,8 +11,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clip.modules.backbones.base import FrozenBackbone
-from clip.modules.backbones.clip_checks import whole_clip
+from clip.modules.backbones.base import Backbone
+from clip.modules.backbones.clip_checks import convert_state_dict
 from clip.modules.backbones.clip_config import CONFIGS, find_activation, find_tokenizer
 from clip.modules.backbones.clip_convert import ClipSizes, to_hugging_face
 from clip.modules.backbones.clip_tokenizer import TOKENIZER_FILES, Tokenizer
@@ -20,7 +20,7 @@ from clip.modules.backbones.hub import REPOSITORY, check_cached, download
 from clip.modules.backbones.tensor_files import read_tensors, sha256_of
 from clip.modules.layers import HEAD_WIDTH
 from clip.utils.errors import UserError
-from clip.utils.files import whole, write_text
+from clip.utils.files import atomic_write, write_text
 
 PUBLISHED = {  # name -> Hugging Face id of OpenAI's weights
     "ViT-B/32": "openai/clip-vit-base-patch32",
@@ -37,7 +37,7 @@ WEIGHT_FILES = (  # in a folder, the first that is there
 BESIDE = (*CONFIGS, *(name for group in TOKENIZER_FILES for name in group))
 
 
-def load_clip(vit: str, activation: str | None = None) -> FrozenBackbone:
+def load_clip(vit: str, activation: str | None = None) -> Backbone:
     """Load a CLIP; nothing in its files is run.
 
     Args:
@@ -54,13 +54,13 @@ def load_clip(vit: str, activation: str | None = None) -> FrozenBackbone:
     check_cached(weights, sha256)
     tensors = read_tensors(weights)
     try:
-        state = whole_clip(tensors)
+        state = convert_state_dict(tensors)
     except UserError as error:
         raise UserError(f"{weights}: {error}") from None
     sizes = ClipSizes.of(state)
     activation = find_activation(weights.parent, sizes, sha256, activation)
     tokenizer = find_tokenizer(weights.parent, sizes)
-    return FrozenBackbone(state, sizes, activation, tokenizer, vit, sha256)
+    return Backbone(state, sizes, activation, tokenizer, vit, sha256)
 
 
 def find_weights(vit: str, beside: Sequence[str] = BESIDE) -> Path:
@@ -132,7 +132,7 @@ def save_clip(folder: Path, state: dict[str, Tensor], activation: str, tokenizer
     }  # fmt: skip
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     tokenizer.save(folder)
-    with whole(folder / "model.safetensors") as partial:
+    with atomic_write(folder / "model.safetensors") as partial:
         save_file(to_hugging_face(state), partial, metadata={"format": "pt"})
 
 

@@ -14,7 +14,7 @@ PLAIN = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 SHOWN = 5  # names in a message; of the rest it says how many
 
 
-def whole_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def convert_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Translate a state dict of any layout to OpenAI's names, float32.
 
     Raises:

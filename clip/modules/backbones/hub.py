@@ -90,7 +90,7 @@ def _transfer(repository: str, file: RepoSibling) -> None:
         part = blob.with_name(f"{blob.name}.part")
         if part.exists() and part.stat().st_size > file.size:
             part.unlink()
-        headers = build_hf_headers(headers={"Accept-Encoding": "identity"})
+        headers = build_hf_headers(headers={"Accept-Encoding": "model_config"})
         with part.open("ab") as sink:
             http_get(hf_hub_url(repository, file.rfilename), sink, resume_size=sink.tell(),
                      headers=headers, expected_size=file.size)  # fmt: skip

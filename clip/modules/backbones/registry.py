@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip.modules.backbones.base import FrozenBackbone, TextTokenizer
+from clip.modules.backbones.base import Backbone, TextTokenizer
 from clip.modules.backbones.clip import find_weights, load_clip, tokenizer_of
 from clip.modules.backbones.vilt import find_vilt, load_vilt, positions_of, vilt_tokenizer_of
 
@@ -21,7 +21,7 @@ class Weights:
         positions: (the backbone's settings, task) -> tokens of a text that are read.
     """
 
-    load: Callable[[str, str | None, Any, str], FrozenBackbone]
+    load: Callable[[str, str | None, Any, str], Backbone]
     find: Callable[[str], Path]
     tokenizer: Callable[[str, Any, str], TextTokenizer]
     positions: Callable[[Any, str], int]

@@ -6,15 +6,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clip.modules.backbones.base import FrozenBackbone
-from clip.modules.backbones.bert_tokenizer import VOCABULARIES, WordPieces
+from clip.modules.backbones.base import Backbone
+from clip.modules.backbones.bert_tokenizer import VOCABULARIES, BertTokenizer
 from clip.modules.backbones.clip import find_weights
 from clip.modules.backbones.clip_checks import check_whole
 from clip.modules.backbones.hub import REPOSITORY, check_cached, download
 from clip.modules.backbones.tensor_files import read_tensors, sha256_of
 from clip.modules.backbones.vilt_convert import ViltSizes, from_layout, stretch
 from clip.modules.layers import HEAD_WIDTH
-from clip.modules.prompted_vilt import JointTransformer, ViltSettings
+from clip.modules.prompted_vilt import ViltSettings, ViltTransformer
 from clip.utils.errors import UserError
 
 POSITIONS = {"mmimdb": 1024, "food101": 512, "hatememes": 128}  # of a text, as MMP was published
@@ -38,7 +38,7 @@ def positions_of(settings: ViltSettings, task: str) -> int:
     return settings.max_text_len or POSITIONS.get(task, OTHERWISE)
 
 
-def load_vilt(vit: str, activation: str | None, settings: ViltSettings, task: str) -> FrozenBackbone:
+def load_vilt(vit: str, activation: str | None, settings: ViltSettings, task: str) -> Backbone:
     """Load a ViLT, its text positions stretched; nothing in its files is run.
 
     Args:
@@ -63,14 +63,14 @@ def load_vilt(vit: str, activation: str | None, settings: ViltSettings, task: st
     name = "text_positional_embedding"
     state[name] = stretch(state[name], positions)
     sizes = ViltSizes.of(state)
-    tokenizer = WordPieces.from_folder(weights.parent, positions)
+    tokenizer = BertTokenizer.from_folder(weights.parent, positions)
     if max(tokenizer.vocab.values()) >= sizes.vocabulary:
         raise UserError(
             f"{weights.parent}: a vocabulary of {len(tokenizer.vocab)} tokens, but weights of "
             f"{sizes.vocabulary}; put the vocabulary of this ViLT there"
         )
     settings = replace(settings, max_text_len=positions)
-    return FrozenBackbone(state, sizes, ACTIVATION, tokenizer, vit, sha256, settings)
+    return Backbone(state, sizes, ACTIVATION, tokenizer, vit, sha256, settings)
 
 
 def whole_vilt(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -86,12 +86,12 @@ def whole_vilt(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if sizes.patch != PATCH:
         raise UserError(f"its patches are {sizes.patch} pixels wide; images are made for {PATCH}")
     with torch.device("meta"):
-        wanted = JointTransformer(sizes, ACTIVATION).state_dict()
+        wanted = ViltTransformer(sizes, ACTIVATION).state_dict()
     check_whole(state, wanted, "ViLT")
     return {name: tensor.float() for name, tensor in state.items()}
 
 
-def vilt_tokenizer_of(vit: str, settings: ViltSettings, task: str) -> WordPieces:
+def vilt_tokenizer_of(vit: str, settings: ViltSettings, task: str) -> BertTokenizer:
     """Give the tokenizer beside a ViLT's weights, which need not be there.
 
     Raises:
@@ -100,5 +100,5 @@ def vilt_tokenizer_of(vit: str, settings: ViltSettings, task: str) -> WordPieces
     path = Path(vit).expanduser()
     if REPOSITORY.fullmatch(vit) and not path.exists():
         path = download(vit, BESIDE)
-    return WordPieces.from_folder(path.parent if path.is_file() else path,
+    return BertTokenizer.from_folder(path.parent if path.is_file() else path,
                                   positions_of(settings, task))  # fmt: skip

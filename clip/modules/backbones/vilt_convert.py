@@ -1,7 +1,7 @@
 """The sizes of a ViLT and the names of its tensors: ours, Hugging Face's and the original code's.
 
 A leaf but for the error class. Inside the project a ViLT is a dict of tensors under the names of
-``single_stream.JointTransformer``.
+``single_stream.ViltTransformer``.
 """
 
 import re

@@ -7,28 +7,28 @@ from clip.modules.prompts.base import (
     IMAGE,
     TEXT,
     CasePrompts,
-    Frame,
+    PromptConfig,
     PromptMethod,
     check_choice,
     settings_of,
 )
-from clip.modules.prompts.coop import ContextPrompts
-from clip.modules.prompts.dcp import DeepCorrelatedPrompts
-from clip.modules.prompts.dept import DecoupledPrompts
+from clip.modules.prompts.coop import CoOp
+from clip.modules.prompts.dcp import DCP
+from clip.modules.prompts.dept import DePT
 from clip.modules.prompts.finetune import FineTuning
-from clip.modules.prompts.maple import CoupledPrompts
-from clip.modules.prompts.mmp import MissingAwarePrompts
-from clip.modules.prompts.mmp_attention import MissingAwarePrefixes
-from clip.modules.prompts.none import NoPrompts
+from clip.modules.prompts.maple import MaPLe
+from clip.modules.prompts.mmp import MMP
+from clip.modules.prompts.mmp_attention import MMPAttention
+from clip.modules.prompts.none import LinearProbe
 
 PROMPT_TYPES: dict[str, type[PromptMethod]] = {
-    "dcp": DeepCorrelatedPrompts,
-    "none": NoPrompts,
-    "coop": ContextPrompts,
-    "mmp": MissingAwarePrompts,
-    "mmp_attention": MissingAwarePrefixes,
-    "maple": CoupledPrompts,
-    "dept": DecoupledPrompts,
+    "dcp": DCP,
+    "none": LinearProbe,
+    "coop": CoOp,
+    "mmp": MMP,
+    "mmp_attention": MMPAttention,
+    "maple": MaPLe,
+    "dept": DePT,
     "finetune": FineTuning,
 }
 
@@ -53,7 +53,7 @@ __all__ = [
     "PROMPT_TYPES",
     "TEXT",
     "CasePrompts",
-    "Frame",
+    "PromptConfig",
     "PromptMethod",
     "named_settings",
     "read_settings",

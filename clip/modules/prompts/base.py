@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from clip.missing.masks import CASES
-from clip.modules.layers import Added, Prefix
+from clip.modules.layers import Prefix, Prepended
 from clip.utils.errors import UserError
 
 IMAGE, TEXT = "image", "text"  # the modalities, and the towers of a backbone that has two
-Layer = Tensor | Added | Prefix  # tokens (…, P, D); or keys and values (…, P, D) of its attention
+Layer = Tensor | Prepended | Prefix  # tokens (…, P, D); or keys and values (…, P, D) of its attention
 CasePrompts = dict[str, list[Layer]]  # set -> layer -> prompts of the 3 missing cases, (3, P, D)
 INIT_STD = 0.02
 
@@ -34,7 +34,7 @@ class Sizes(Protocol):
 
 
 @dataclass(frozen=True)
-class Frame:
+class PromptConfig:
     """What a method's prompts are made for.
 
     Attributes:
@@ -111,7 +111,7 @@ class PromptMethod(nn.Module):
     """Which tokens enter the backbone at which layer, for the three missing cases.
 
     A method lives in one file: it subclasses this, fills ``cases`` and, if some of its prompts
-    depend on the sample, extends ``for_samples``. All its parameters train.
+    depend on the sample, extends ``select``. All its parameters train.
 
     Args:
         frame: what the prompts are made for.
@@ -119,27 +119,27 @@ class PromptMethod(nn.Module):
 
     Attributes:
         Settings: frozen dataclass; the config holds its fields under the method's name.
-        thaw: parts of the backbone that train along with it (keys of the model's ``THAWABLE``);
+        unfreeze: parts of the backbone that train along with it (keys of the model's ``UNFREEZABLE``);
             those that a backbone does not have are passed over.
     """
 
     Settings: type = NoSettings
-    thaw: tuple[str, ...] = ()
+    unfreeze: tuple[str, ...] = ()
 
-    def __init__(self, frame: Frame, settings: Any):
+    def __init__(self, frame: PromptConfig, settings: Any):
         super().__init__()
 
-    def cases(self) -> CasePrompts:
+    def prompts_by_case(self) -> CasePrompts:
         """Make the prompts of the three missing cases; called once a step, whatever its batch."""
         raise NotImplementedError
 
-    def for_samples(
+    def select(
         self,
         name: str,
         cases: CasePrompts,
         tokens: Tensor,
         missing_type: Tensor,
-        visible: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> list[Layer]:
         """Give each sample the prompts of its missing case.
 
@@ -148,15 +148,15 @@ class PromptMethod(nn.Module):
             cases: what ``cases()`` made in this step.
             tokens: X_0 of the tower that the set enters, (B, L, D), padding included.
             missing_type: (B,), the samples' missing cases.
-            visible: (B, L) bool, which tokens are no padding, of a backbone that masks it.
+            mask: (B, L) bool, which tokens are no padding, of a backbone that masks it.
 
         Returns:
-            One (B, P, D), or an ``Added`` or ``Prefix`` of such, a prompted layer, as
+            One (B, P, D), or an ``Prepended`` or ``Prefix`` of such, a prompted layer, as
             ``vision_transformer_prompts`` takes them.
         """
         return [
-            of_cases(layer, missing_type) if isinstance(layer, Tensor)
-            else type(layer)(*(of_cases(part, missing_type) for part in layer))
+            index_by_case(layer, missing_type) if isinstance(layer, Tensor)
+            else type(layer)(*(index_by_case(part, missing_type) for part in layer))
             for layer in cases[name]
         ]  # fmt: skip
 
@@ -190,7 +190,7 @@ def settings_of(owner: str, settings: type, given: Any) -> Any:
     return settings(**given)
 
 
-def of_cases(sets: Tensor, missing_type: Tensor) -> Tensor:
+def index_by_case(sets: Tensor, missing_type: Tensor) -> Tensor:
     """Give each sample the set of its missing case: (3, P, D) and (B,) to (B, P, D).
 
     Not by brackets: their backward pass adds the samples in the order in which threads arrive, so
@@ -199,12 +199,12 @@ def of_cases(sets: Tensor, missing_type: Tensor) -> Tensor:
     return sets.index_select(0, missing_type)
 
 
-def initial_prompt(*shape: int) -> nn.Parameter:
+def prompt_parameter(*shape: int) -> nn.Parameter:
     """Draw a learnable prompt from N(0, 0.02)."""
     return nn.Parameter(INIT_STD * torch.randn(*shape))
 
 
-def for_all_cases(prompts: Tensor) -> Tensor:
+def expand_to_cases(prompts: Tensor) -> Tensor:
     """Give (1, P, D), one set for all missing cases, or (3, P, D) as (3, P, D)."""
     return prompts.expand(len(CASES), -1, -1)
 

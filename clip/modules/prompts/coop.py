@@ -4,11 +4,11 @@ from torch import nn
 
 from clip.modules.prompts.base import (
     CasePrompts,
-    Frame,
+    PromptConfig,
     PromptMethod,
     SetSettings,
-    for_all_cases,
-    initial_prompt,
+    expand_to_cases,
+    prompt_parameter,
 )
 
 
@@ -18,7 +18,7 @@ class CoOpSettings(SetSettings):
     method = "coop"
 
 
-class ContextPrompts(PromptMethod):
+class CoOp(PromptMethod):
     """Context vectors in front of the tokens, carried on through all layers (Zhou et al., 2022).
 
     Each tower has them, and the sample's own text is read in place of class names.
@@ -27,12 +27,12 @@ class ContextPrompts(PromptMethod):
 
     Settings = CoOpSettings
 
-    def __init__(self, frame: Frame, settings: CoOpSettings):
+    def __init__(self, frame: PromptConfig, settings: CoOpSettings):
         super().__init__(frame, settings)
         self.context = nn.ParameterDict(
-            {tower: initial_prompt(settings.sets, frame.length, d) for tower, d in frame.towers.items()}
+            {tower: prompt_parameter(settings.sets, frame.length, d) for tower, d in frame.towers.items()}
         )
 
-    def cases(self) -> CasePrompts:
+    def prompts_by_case(self) -> CasePrompts:
         """Give each tower its context at layer 0, (3, P, D)."""
-        return {tower: [for_all_cases(prompts)] for tower, prompts in self.context.items()}
+        return {tower: [expand_to_cases(prompts)] for tower, prompts in self.context.items()}

@@ -17,12 +17,12 @@ from clip.modules.prompts.base import (
     IMAGE,
     TEXT,
     CasePrompts,
-    Frame,
+    PromptConfig,
     PromptMethod,
     check_choice,
     check_whole,
-    initial_prompt,
-    of_cases,
+    index_by_case,
+    prompt_parameter,
 )
 from clip.modules.prompts.dcp_parts import (
     EACH_CASE,
@@ -96,7 +96,7 @@ class DCPSettings:
             check_whole(f"dcp.{name}", getattr(self, name))
 
 
-class DeepCorrelatedPrompts(PromptMethod):
+class DCP(PromptMethod):
     """The paper's method.
 
     Raises:
@@ -104,9 +104,9 @@ class DeepCorrelatedPrompts(PromptMethod):
     """
 
     Settings = DCPSettings
-    thaw = ("ln_post", "ln_final", "image_proj")  # Faithful: the released code trains these too
+    unfreeze = ("ln_post", "ln_final", "image_proj")  # Faithful: the released code trains these too
 
-    def __init__(self, frame: Frame, settings: DCPSettings):
+    def __init__(self, frame: PromptConfig, settings: DCPSettings):
         super().__init__(frame, settings)
         check_shape(frame, settings)
         depths = {CORRELATED: frame.depth, COMMON: settings.common_depth,
@@ -123,7 +123,7 @@ class DeepCorrelatedPrompts(PromptMethod):
             if kind in self.depths:
                 add(frame, settings)
 
-    def _add_correlated(self, frame: Frame, settings: DCPSettings) -> None:
+    def _add_correlated(self, frame: PromptConfig, settings: DCPSettings) -> None:
         self.free_layers, widths = 1, frame.widths
         if settings.generator == INDEPENDENT:
             self.free_layers = frame.depth
@@ -133,7 +133,7 @@ class DeepCorrelatedPrompts(PromptMethod):
             self.register_buffer(f"{tower}_rows", torch.tensor(rows), persistent=False)
         self.initial = nn.ParameterDict(
             {
-                tower: initial_prompt(len(set(rows)), self.free_layers * self.third, widths[tower])
+                tower: prompt_parameter(len(set(rows)), self.free_layers * self.third, widths[tower])
                 for tower, rows in self.formulas.initial.items()
             }
         )
@@ -147,15 +147,15 @@ class DeepCorrelatedPrompts(PromptMethod):
             # Faithful: the generators of a tower start as copies of one another.
             self.generators[tower] = nn.ModuleList(deepcopy(first) for _ in range(count))
 
-    def _add_common(self, frame: Frame, settings: DCPSettings) -> None:
+    def _add_common(self, frame: PromptConfig, settings: DCPSettings) -> None:
         widths, length = frame.widths, settings.common_depth * self.third
-        self.common = initial_prompt(len(CASES), length, widths[TEXT])
+        self.common = prompt_parameter(len(CASES), length, widths[TEXT])
         make = MAPS[settings.common_projection]
         self.projections = nn.ModuleDict(
             {t: make(widths[TEXT], width, settings.common_reduction) for t, width in widths.items()}
         )
 
-    def _add_dynamic(self, frame: Frame, settings: DCPSettings) -> None:
+    def _add_dynamic(self, frame: PromptConfig, settings: DCPSettings) -> None:
         fixed = dict.fromkeys(frame.widths)
         if settings.dynamic_queries == "fixed":
             length = settings.dynamic_depth * self.third
@@ -169,7 +169,7 @@ class DeepCorrelatedPrompts(PromptMethod):
             }
         )  # fmt: skip
 
-    def cases(self) -> CasePrompts:
+    def prompts_by_case(self) -> CasePrompts:
         """Make the correlated and common prompts of the three cases: (3, P, D) a layer and set."""
         makers = {CORRELATED: self._correlated, COMMON: self._common}
         made = {kind: makers[kind]() for kind in self.depths if kind in makers}
@@ -182,8 +182,8 @@ class DeepCorrelatedPrompts(PromptMethod):
         return out
 
     def _correlated(self) -> CasePrompts:
-        image = of_cases(self.initial[IMAGE], self.image_rows).chunk(self.free_layers, dim=1)
-        text = of_cases(self.initial[TEXT], self.text_rows).chunk(self.free_layers, dim=1)
+        image = index_by_case(self.initial[IMAGE], self.image_rows).chunk(self.free_layers, dim=1)
+        text = index_by_case(self.initial[TEXT], self.text_rows).chunk(self.free_layers, dim=1)
         made = {IMAGE: list(image), TEXT: list(text)}  # (3, P, D_image) and (3, P, D_text) a layer
         now = {tower: layers[-1] for tower, layers in made.items()}
         if not self.formulas.free_input:
@@ -201,19 +201,19 @@ class DeepCorrelatedPrompts(PromptMethod):
             for tower, project in self.projections.items()
         }
 
-    def for_samples(
+    def select(
         self,
         name: str,
         cases: CasePrompts,
         tokens: Tensor,
         missing_type: Tensor,
-        visible: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> list[Tensor]:
-        """Add the samples' dynamic prompts; see ``PromptMethod.for_samples``."""
-        layers = super().for_samples(name, cases, tokens, missing_type, visible)
+        """Add the samples' dynamic prompts; see ``PromptMethod.select``."""
+        layers = super().select(name, cases, tokens, missing_type, mask)
         if DYNAMIC in self.depths:
             place = self.third * list(self.depths).index(DYNAMIC)  # behind the deeper kinds
-            own = self.dynamic[name](tokens, missing_type, visible)
+            own = self.dynamic[name](tokens, missing_type, mask)
             for layer, prompts in enumerate(own.chunk(self.depths[DYNAMIC], dim=1)):
                 rest = layers[layer]
                 parts = rest[:, :place], prompts.to(rest.dtype), rest[:, place:]
@@ -221,7 +221,7 @@ class DeepCorrelatedPrompts(PromptMethod):
         return layers
 
 
-def check_shape(frame: Frame, settings: DCPSettings) -> None:
+def check_shape(frame: PromptConfig, settings: DCPSettings) -> None:
     """Refuse prompts that the towers cannot take."""
     if frame.length < THIRDS or frame.length % THIRDS:
         raise UserError(

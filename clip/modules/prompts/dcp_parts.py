@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clip.missing.masks import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Attention, bottleneck
-from clip.modules.prompts.base import IMAGE, TEXT, initial_prompt, of_cases
+from clip.modules.prompts.base import IMAGE, TEXT, index_by_case, prompt_parameter
 
 EACH_CASE = (COMPLETE, MISSING_TEXT, MISSING_IMAGE)
 
@@ -78,7 +78,7 @@ class DynamicPrompts(nn.Module):
     def __init__(self, length: int, width: int, refine: bool, fixed: Tensor | None):
         super().__init__()
         if fixed is None:
-            self.queries = initial_prompt(len(CASES), length, width)
+            self.queries = prompt_parameter(len(CASES), length, width)
         else:
             self.register_buffer("queries", fixed)
         self.attention = Attention(width, heads=1)
@@ -87,10 +87,10 @@ class DynamicPrompts(nn.Module):
             parts = nn.LayerNorm(width), bottleneck(width, width), nn.LayerNorm(width)
             self.refine.extend(parts)
 
-    def forward(self, tokens: Tensor, missing_type: Tensor, visible: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, missing_type: Tensor, mask: Tensor | None = None) -> Tensor:
         """Turn X_0 (B, L, D), of which (B, L) may be seen, and the cases (B,) into (B, P, D)."""
-        seen = None if visible is None else visible[:, None]
-        return self.refine(self.attention(of_cases(self.queries, missing_type), tokens, visible=seen))
+        seen = None if mask is None else mask[:, None]
+        return self.refine(self.attention(index_by_case(self.queries, missing_type), tokens, mask=seen))
 
 
 class PooledPrompts(nn.Module):

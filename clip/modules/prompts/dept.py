@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from clip.modules.prompts.base import (
     INIT_STD,
     CasePrompts,
-    Frame,
     Layer,
+    PromptConfig,
     PromptMethod,
     check_choice,
 )
@@ -44,7 +44,7 @@ class DePTSettings:
             raise UserError(f"dept.weight={value!r} is not valid; give a number between 0 and 1")
 
 
-class DecoupledPrompts(PromptMethod):
+class DePT(PromptMethod):
     """A second linear head on scaled and shifted channels of the features (Zhang et al., 2024).
 
     Losses and scores of the two heads are mixed as λ·CAT + (1-λ)·head. Of a missing modality whose
@@ -56,11 +56,11 @@ class DecoupledPrompts(PromptMethod):
 
     Settings = DePTSettings
 
-    def __init__(self, frame: Frame, settings: DePTSettings):
+    def __init__(self, frame: PromptConfig, settings: DePTSettings):
         super().__init__(frame, settings)
         base = bases()[settings.base]
         self.base, self.weight = base(frame, base.Settings()), settings.weight
-        self.thaw = self.base.thaw
+        self.unfreeze = self.base.unfreeze
         channels = frame.sizes.feature_width
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
@@ -68,13 +68,13 @@ class DecoupledPrompts(PromptMethod):
         nn.init.normal_(self.classifier.weight, std=INIT_STD)
         nn.init.zeros_(self.classifier.bias)
 
-    def cases(self) -> CasePrompts:
+    def prompts_by_case(self) -> CasePrompts:
         """Give the base's prompts."""
-        return self.base.cases()
+        return self.base.prompts_by_case()
 
-    def for_samples(self, *asked: Any) -> list[Layer]:
-        """Give the base's prompts; see ``PromptMethod.for_samples``."""
-        return self.base.for_samples(*asked)
+    def select(self, *asked: Any) -> list[Layer]:
+        """Give the base's prompts; see ``PromptMethod.select``."""
+        return self.base.select(*asked)
 
     def heads(self, features: Tensor, classifier: nn.Module) -> list[tuple[float, Tensor]]:
         """Add the channel-adjusted head; see ``PromptMethod.heads``."""

@@ -6,11 +6,11 @@ from clip.modules.prompts.base import (
     IMAGE,
     TEXT,
     CasePrompts,
-    Frame,
+    PromptConfig,
     PromptMethod,
     SetSettings,
-    for_all_cases,
-    initial_prompt,
+    expand_to_cases,
+    prompt_parameter,
 )
 
 
@@ -20,7 +20,7 @@ class MaPLeSettings(SetSettings):
     method = "maple"
 
 
-class CoupledPrompts(PromptMethod):
+class MaPLe(PromptMethod):
     """Free text prompts in the first ``depth`` layers and image prompts linear in them.
 
     Behind these layers the last prompts' outputs are carried on (Khattak et al., 2023).
@@ -31,15 +31,15 @@ class CoupledPrompts(PromptMethod):
 
     Settings = MaPLeSettings
 
-    def __init__(self, frame: Frame, settings: MaPLeSettings):
+    def __init__(self, frame: PromptConfig, settings: MaPLeSettings):
         super().__init__(frame, settings)
         frame.check_depth("prompt_depth", frame.depth)
         widths = frame.widths
-        self.text = initial_prompt(frame.depth, settings.sets, frame.length, widths[TEXT])
+        self.text = prompt_parameter(frame.depth, settings.sets, frame.length, widths[TEXT])
         self.couplings = nn.ModuleList(nn.Linear(widths[TEXT], widths[IMAGE]) for _ in range(frame.depth))
 
-    def cases(self) -> CasePrompts:
+    def prompts_by_case(self) -> CasePrompts:
         """Give (3, P, D) a layer; the image tower's come from the text tower's."""
         pairs = zip(self.couplings, self.text, strict=True)
-        image = [for_all_cases(couple(layer)) for couple, layer in pairs]
-        return {IMAGE: image, TEXT: [for_all_cases(layer) for layer in self.text]}
+        image = [expand_to_cases(couple(layer)) for couple, layer in pairs]
+        return {IMAGE: image, TEXT: [expand_to_cases(layer) for layer in self.text]}

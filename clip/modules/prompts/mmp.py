@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from clip.missing.masks import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
-from clip.modules.layers import Added
+from clip.modules.layers import Prepended
 from clip.modules.prompts.base import (
     CasePrompts,
-    Frame,
     Layer,
     NoSettings,
+    PromptConfig,
     PromptMethod,
-    initial_prompt,
+    prompt_parameter,
 )
 from clip.utils.errors import UserError
 
@@ -52,11 +52,11 @@ class Form:
 
 
 # On two towers; in a single stream.
-REPLACED = Form(lambda _, *shape: initial_prompt(*shape), lambda prompts: prompts)
-KEPT = Form(one_row, Added)
+REPLACED = Form(lambda _, *shape: prompt_parameter(*shape), lambda prompts: prompts)
+KEPT = Form(one_row, Prepended)
 
 
-class MissingAwarePrompts(PromptMethod):
+class MMP(PromptMethod):
     """Independent prompts for each missing case, tower and layer (Lee et al., 2023).
 
     They stand in front of the tokens in each of the first ``depth`` layers. On two towers each
@@ -72,7 +72,7 @@ class MissingAwarePrompts(PromptMethod):
 
     parts = 1
 
-    def __init__(self, frame: Frame, settings: NoSettings):
+    def __init__(self, frame: PromptConfig, settings: NoSettings):
         super().__init__(frame, settings)
         frame.check_depth("prompt_depth", frame.depth)
         self.form = KEPT if frame.single_stream else REPLACED
@@ -81,6 +81,6 @@ class MissingAwarePrompts(PromptMethod):
             {tower: self.form.initial(*shape, width) for tower, width in frame.towers.items()}
         )
 
-    def cases(self) -> CasePrompts:
+    def prompts_by_case(self) -> CasePrompts:
         """Give (3, P, D) a layer."""
         return {tower: [self.form.enter(prompts) for prompts in layers] for tower, layers in self.layers.items()}

@@ -1,12 +1,12 @@
 """The second design of missing-aware prompts: prefixes of the attention's keys and values."""
 
 from clip.modules.layers import Prefix
-from clip.modules.prompts.base import CasePrompts, Frame, NoSettings
-from clip.modules.prompts.mmp import MissingAwarePrompts
+from clip.modules.prompts.base import CasePrompts, NoSettings, PromptConfig
+from clip.modules.prompts.mmp import MMP
 from clip.utils.errors import UserError
 
 
-class MissingAwarePrefixes(MissingAwarePrompts):
+class MMPAttention(MMP):
     """Independent prefixes for each missing case, tower and layer (Lee et al., 2023).
 
     The first half of a layer's prompts goes in front of its keys, the other in front of its
@@ -18,7 +18,7 @@ class MissingAwarePrefixes(MissingAwarePrompts):
 
     parts = 2
 
-    def __init__(self, frame: Frame, settings: NoSettings):
+    def __init__(self, frame: PromptConfig, settings: NoSettings):
         if frame.length % 2:
             raise UserError(
                 f"prompt_length={frame.length} cannot be shared by keys and values; "
@@ -26,6 +26,6 @@ class MissingAwarePrefixes(MissingAwarePrompts):
             )
         super().__init__(frame, settings)
 
-    def cases(self) -> CasePrompts:
+    def prompts_by_case(self) -> CasePrompts:
         """Give keys and values, (3, P / 2, D) each, a layer."""
         return {tower: [Prefix(*layer.chunk(2, dim=1)) for layer in layers] for tower, layers in self.layers.items()}

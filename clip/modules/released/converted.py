@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Released:
+class ConvertedCheckpoint:
     """A state dict of released code.
 
     Attributes:
-        backbone: its backbone's tensors as ``build_model`` takes them; thawed parts have trained.
+        backbone: its backbone's tensors as ``build_model`` takes them; unfrozen parts have trained.
         own: what a checkpoint of ours holds.
-        identity: the settings that a checkpoint of ours records.
+        model_config: the settings that a checkpoint of ours records.
     """
 
     backbone: dict[str, Tensor]
     own: dict[str, Tensor]
-    identity: dict[str, Any]
+    model_config: dict[str, Any]

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from clip.engine.checkpoints import load_own
+from clip.engine.checkpoints import load_adapter
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.factory import build_model
 from clip.modules.prompted_clip import PromptedCLIP
 from clip.modules.prompts import named_settings, read_settings
 from clip.modules.prompts.released_queries import draw_queries
-from clip.modules.released.converted import Released
+from clip.modules.released.converted import ConvertedCheckpoint
 from clip.utils.errors import UserError
 
 LEARNER = "prompt_learner."
@@ -27,7 +27,7 @@ HEAD = re.compile(r"(\w+)_classifier\.(weight|bias)")
 SETTINGS = {"formulas": "released", "dynamic_queries": "fixed"}
 METHOD = {"backbone": "clip", "prompt_type": "dcp", "activation": "quick_gelu",
           **named_settings("dcp", read_settings("dcp", SETTINGS)),
-          "thaw": ["ln_post", "ln_final", "image_proj"]}  # fmt: skip
+          "unfreeze": ["ln_post", "ln_final", "image_proj"]}  # fmt: skip
 
 
 def from_published(state: dict[str, Tensor], seed: int | None = None) -> PromptedCLIP:
@@ -41,15 +41,15 @@ def from_published(state: dict[str, Tensor], seed: int | None = None) -> Prompte
     Raises:
         UserError: a tensor is missing, left over, or of a shape that does not fit the others.
     """
-    released = take_apart(state, seed)
-    shape = {key: released.identity[key] for key in ("prompt_length", "prompt_depth")}
+    released = convert_dcp(state, seed)
+    shape = {key: released.model_config[key] for key in ("prompt_length", "prompt_depth")}
     classes = len(released.own["classifier.bias"])
     model = build_model(released.backbone, num_classes=classes, **shape, **SETTINGS)
-    load_own(model, released.own, "this state dict")
+    load_adapter(model, released.own, "this state dict")
     return model.eval()
 
 
-def take_apart(state: dict[str, Tensor], seed: int | None) -> Released:
+def convert_dcp(state: dict[str, Tensor], seed: int | None) -> ConvertedCheckpoint:
     """Sort a state dict of the released code; arguments and errors as in ``from_published``."""
     state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     left = dict(state)
@@ -65,10 +65,10 @@ def take_apart(state: dict[str, Tensor], seed: int | None) -> Released:
     own |= _queries(left, ClipSizes.of(clip), third, seed)
     if left:
         raise UserError(f"the released code has no tensors {', '.join(list(left)[:5])}")
-    trained = PromptedCLIP.thawed(METHOD["thaw"])
+    trained = PromptedCLIP.unfrozen(METHOD["unfreeze"])
     own |= {name: tensor for name, tensor in state.items() if name.startswith(trained)}
     shape = {"prompt_length": 3 * third, "prompt_depth": depth}
-    return Released(clip, own, METHOD | shape | {"task": heads["weight"][0]})
+    return ConvertedCheckpoint(clip, own, METHOD | shape | {"task": heads["weight"][0]})
 
 
 def _queries(left: dict[str, Tensor], sizes: ClipSizes, length: int, seed: int | None) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clip.modules.backbones.vilt_convert import from_layout
-from clip.modules.released.converted import Released
+from clip.modules.released.converted import ConvertedCheckpoint
 from clip.utils.errors import UserError
 
 PROMPTS = ("complete_prompt", "missing_text_prompt", "missing_img_prompt")  # in the order of CASES
@@ -20,7 +20,7 @@ HEAD = re.compile(r"(\w+)_classifier\.(\d\.\w+)")
 POOLER = ("pooler.weight", "pooler.bias")
 
 
-def take_mmp_apart(state: dict[str, Tensor], settings: Mapping[str, Any]) -> Released:
+def convert_mmp(state: dict[str, Tensor], settings: Mapping[str, Any]) -> ConvertedCheckpoint:
     """Sort a state dict of MMP's release.
 
     Args:
@@ -44,10 +44,10 @@ def take_mmp_apart(state: dict[str, Tensor], settings: Mapping[str, Any]) -> Rel
     own |= {f"classifier.{leaf}": tensor for leaf, (_, tensor) in heads.items()}
     own |= {f"stream.{name}": backbone[name] for name in POOLER}
     depth, _, length, _ = layers.shape
-    identity = {
+    model_config = {
         "backbone": "vilt", "prompt_type": DESIGNS[design], "prompt_length": length,
-        "prompt_depth": depth, "thaw": [], "activation": "gelu",
+        "prompt_depth": depth, "unfreeze": [], "activation": "gelu",
         "vilt.max_text_len": len(backbone["text_positional_embedding"]),
         "vilt.drop_missing": False, "task": next(iter(heads.values()))[0] if heads else None,
     }  # fmt: skip
-    return Released(backbone, own, identity)
+    return ConvertedCheckpoint(backbone, own, model_config)

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from clip.modules.prompted_model import PromptedModel
-from clip.modules.released.converted import Released
-from clip.modules.released.dcp import LEARNER, take_apart
-from clip.modules.released.mmp import PROMPTS, take_mmp_apart
+from clip.modules.released.converted import ConvertedCheckpoint
+from clip.modules.released.dcp import LEARNER, convert_dcp
+from clip.modules.released.mmp import PROMPTS, convert_mmp
 from clip.utils.errors import UserError
 
 State = dict[str, Tensor]
 # a part of a name that tells the release -> (state, seed of its run, its settings) -> sorted
-RELEASES: dict[str, Callable[[State, int, Mapping[str, Any]], Released]] = {
-    LEARNER: lambda state, seed, _: take_apart(state, seed),
-    PROMPTS[0]: lambda state, _, settings: take_mmp_apart(state, settings),
+RELEASES: dict[str, Callable[[State, int, Mapping[str, Any]], ConvertedCheckpoint]] = {
+    LEARNER: lambda state, seed, _: convert_dcp(state, seed),
+    PROMPTS[0]: lambda state, _, settings: convert_mmp(state, settings),
 }
 
 
@@ -32,7 +32,7 @@ def read_released(path: Path, seed: int) -> dict[str, Any]:
         seed: of the run that wrote it.
 
     Returns:
-        "identity", "state_dict" and "released", the backbone it was trained on.
+        "model_config", "state_dict" and "released", the backbone it was trained on.
 
     Raises:
         UserError: the file holds no state dict of released code.
@@ -50,7 +50,7 @@ def read_released(path: Path, seed: int) -> dict[str, Any]:
         released = take(state, seed, _settings(content))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return {"identity": released.identity, "state_dict": released.own,
+    return {"model_config": released.model_config, "state_dict": released.own,
             "released": released.backbone}  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def check_backbone(model: PromptedModel, backbone: State, source: object) -> Non
     Raises:
         UserError: names the first tensor that differs.
     """
-    ours, trained = model.state_dict(), (*model.thawed(model.thaw), *model.TRAINS)
+    ours, trained = model.state_dict(), (*model.unfrozen(model.unfreeze), *model.ALWAYS_TRAINED)
     for tower, tensors in model.tower_states(backbone).items():
         for name, tensor in tensors.items():
             own = f"{tower}.{name}"

@@ -81,5 +81,5 @@ def conclude(results: pd.DataFrame, folder: Path) -> pd.DataFrame:
     write_text(csv, results.to_csv(index=False))
     title = "Generated films, a small CLIP; fine-tuned at 70 % missing both"
     report.draw_sweep(results, HEADLINE, figure, title)
-    print(f"\n{report.as_text(results, HEADLINE)}\n\nwritten: {csv} and {figure}")
+    print(f"\n{report.sweep_text(results, HEADLINE)}\n\nwritten: {csv} and {figure}")
     return results

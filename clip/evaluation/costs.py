@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from clip.config import BaseConfig
 from clip.datasets import DATASETS
 from clip.modules.backbones.clip_convert import ClipSizes
-from clip.modules.backbones.registry import WEIGHTS
+from clip.modules.backbones.registry import WEIGHTS as BACKBONES
 from clip.modules.factory import init_model
 from clip.modules.objectives import resolve_task
 from clip.modules.prompted_model import PromptedModel
@@ -96,7 +96,10 @@ def print_costs(config: BaseConfig) -> None:
         config: settings; weights are only read for a backbone that is not one of ``PUBLISHED_SIZES``.
     """
     task = resolve_task(config.task, DATASETS[config.task].label_metadata(Path(config.data_root)))
-    sizes = PUBLISHED_SIZES.get(config.vit) or build.load_backbone(config).sizes
+    sizes = PUBLISHED_SIZES.get(config.vit)
+    if sizes is None:
+        load = BACKBONES[config.backbone].load
+        sizes = load(config.vit, config.activation, config.backbone_settings, config.task).sizes
     rows = []
     for name in PROMPT_TYPES:
         settings = dict(getattr(config, name, {}))
@@ -110,7 +113,7 @@ def print_costs(config: BaseConfig) -> None:
     for kind in ("forward", "step"):
         flops = table.pop(f"{kind}_flops")
         table[f"{kind} GFLOPs"] = (flops / 1e9).round(1)
-        table[f"x {BASELINE}"] = (flops / base[f"{kind}_flops"]).round(2)
+        table[f"{kind} / {BASELINE}"] = (flops / base[f"{kind}_flops"]).round(2)
     table[[*PARTS, "total"]] = table[[*PARTS, "total"]].map("{:,}".format)
     print(f"{config.vit}, {task.num_classes} classes, prompt_length={config.prompt_length}")
     print(table.to_string(index=False))

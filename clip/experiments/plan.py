@@ -12,17 +12,17 @@ import numpy as np
 from pydantic import ValidationError
 
 from clip.cli import build
-from clip.cli.arguments import command_of, flat
 from clip.cli.schema import Config
 from clip.config import GROUPS
 from clip.datasets import DATASETS
 from clip.datasets.fingerprint import fingerprint
 from clip.experiments.spec import Coordinate, Experiment, Run
 from clip.missing.masks import SPLITS, table_hash
-from clip.modules.backbones.registry import WEIGHTS
+from clip.modules.backbones.registry import WEIGHTS as BACKBONES
 from clip.modules.backbones.tensor_files import sha256_of
 from clip.modules.factory import MODELS
 from clip.modules.prompts import PROMPT_TYPES
+from clip.utils.command_line import flatten, format_command
 from clip.utils.errors import UserError
 from clip.utils.settings import user_error
 
@@ -58,9 +58,9 @@ class PlannedRun:
     @property
     def command(self) -> str:
         """The command that trains the same model."""
-        defaults = flat(Config().model_dump())
-        settings = flat(self.config.model_dump(exclude=set(GROUPS)))
-        return command_of({key: value for key, value in settings.items() if value != defaults.get(key)})
+        defaults = flatten(Config().model_dump())
+        settings = flatten(self.config.model_dump(exclude=set(GROUPS)))
+        return format_command({key: value for key, value in settings.items() if value != defaults.get(key)})
 
     @property
     def finished(self) -> bool:
@@ -88,7 +88,7 @@ def key_of(config: Config) -> tuple[str, dict[str, Any]]:
 
 @functools.cache
 def _weights_hash(backbone: str, vit: str) -> str:
-    return sha256_of(WEIGHTS[backbone].find(vit))
+    return sha256_of(BACKBONES[backbone].find(vit))
 
 
 @functools.cache
@@ -103,7 +103,8 @@ def masks_of(config: Config) -> dict[str, np.ndarray]:
 
 @functools.cache
 def _masks(settings: str) -> dict[str, np.ndarray]:
-    data = build.data_from_config(Config.model_validate_json(settings), 1, tokenize=list)
+    config = Config.model_validate_json(settings)
+    data = build.build_data(config, build.task_from_data(config)[0], 1, tokenize=list)
     return {split: data.table(split, data.dataset(split))[1] for split in SPLITS}
 
 
@@ -118,7 +119,7 @@ def user_settings(config: Config) -> dict[str, Any]:
     if wrong := sorted(NOT_ALLOWED & config.overrides):
         raise UserError(f"{wrong[0]}={getattr(config, wrong[0])!r} cannot be set for an experiment; leave it out")
     values = config.model_dump(exclude={"exp_name", *GROUPS})
-    values |= flat(values)
+    values |= flatten(values)
     return {key: values[key] for key in sorted(config.overrides) if key in values}
 
 
@@ -164,7 +165,7 @@ def plan(experiment: Experiment, users: dict[str, Any], seeds: Sequence[int], on
             continue
         for seed in seeds:
             config, label = resolve(experiment, run, users, seed), f"{experiment.name}: {_place(run)}, seed {seed}"
-            task, _ = build.resolve_task(config)
+            task, _ = build.task_from_data(config)
             if (metric := experiment.read.metric_of(task)) not in task.metrics(task.num_classes):
                 raise UserError(f"{label}: read.metric={metric} is not a metric of task={config.task}; correct it")
             key, hashed = key_of(config)
@@ -189,7 +190,7 @@ def print_conflicts(experiment: Experiment, users: dict[str, Any]) -> None:
     by_coordinate = {key for run in experiment.runs for key in run.settings}
     for name in users.keys() & (by_coordinate | {key.partition(".")[0] for key in by_coordinate}):
         print(f"{experiment.name}: {name}={users[name]} has no effect where a coordinate sets it")
-    base = flat(resolve(experiment, None, {}).model_dump())
+    base = flatten(resolve(experiment, None, {}).model_dump())
     ours = {key.partition(".")[0] for key in experiment.base}
     changed = [f"{k}={base[k]}" for k, v in users.items() if k.partition(".")[0] in ours and base.get(k, v) != v]
     if experiment.published and changed:

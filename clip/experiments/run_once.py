@@ -16,9 +16,11 @@ from typing import Any
 from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_only
 
-from clip.cli import build, commands
+from clip.cli.build import build_all, run_record
+from clip.cli.commands import choose_single_device, predict_split, train
 from clip.cli.schema import Config
-from clip.engine import trainer
+from clip.engine.checkpoints import BEST, LAST, find_checkpoint
+from clip.engine.run_folder import write_json
 from clip.utils.errors import UserError
 from clip.utils.files import describe_os_error
 
@@ -45,9 +47,9 @@ def run_once(folder: Path) -> None:
         training = folder / "training"
         trained = _trained(training)
         if not trained:
-            interrupted = any(training.glob(f"**/epoch-*-{trainer.LAST}*.pt"))
+            interrupted = any(training.glob(f"**/epoch-*-{LAST}*.pt"))
             resume_from = str(training) if interrupted else ""
-            trained = commands.train(config.replace(log_dir=str(training), resume_from=resume_from))
+            trained = train(config.replace(log_dir=str(training), resume_from=resume_from))
         if rank_zero_only.rank == 0:
             _predict(config, folder, trained, plan)
 
@@ -61,18 +63,18 @@ def _trained(training: Path) -> dict[str, Any] | None:
 
 def _predict(config: Config, folder: Path, trained: dict[str, Any], plan: dict[str, Any]) -> None:
     """Predict with the best checkpoint and write all files, the result last."""
-    best = trainer.find_checkpoint(trained["folder"], trainer.BEST)
+    best = find_checkpoint(trained["folder"], BEST)
     alone = config.replace(num_gpus=min(1, config.num_gpus), num_nodes=1, load_path=str(best))
-    device = commands.one_device(alone, "predicting")
-    module, data = build.from_config(alone, device)
+    device = choose_single_device(alone, "predicting")
+    _, module, data = build_all(alone, device)
     for split in SPLITS:
-        commands.predict_split(module, data, split, device).save(folder / f"{split}.arrow")
-    record = build.run_record(module, config) | plan | {"seed": config.seed}
+        predict_split(module, data, split, device).save(folder / f"{split}.arrow")
+    record = run_record(config, module, data) | plan | {"seed": config.seed}
     record["missing_tables"] = plan["hashed"]["missing_tables"]
-    trainer.write_json(folder / "run.json", record)
+    write_json(folder / "run.json", record)
     headline = module.task.headline
     result = {"headline": headline, "best_val": trained[f"val/{headline}"], "checkpoint": str(best)}
-    trainer.write_json(folder / "result.json", result | {name: trained[name] for name in MEASURED})
+    write_json(folder / "result.json", result | {name: trained[name] for name in MEASURED})
     print(f"finished: {folder}")
 
 

@@ -1,5 +1,6 @@
 """The reproduce command: run what is not finished of some experiments, then write tables and reports."""
 
+import json
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ from clip.experiments.launch import LAUNCHERS, Job, Start
 from clip.experiments.plan import PlannedRun, check_only, plan, print_conflicts, user_settings
 from clip.experiments.spec import available, load_experiment
 from clip.utils.errors import UserError
+from clip.utils.files import write_text
 
 POLL_SECONDS = 0.2
 SIGTERM_EXIT_CODE = 143
@@ -44,12 +46,13 @@ def reproduce(config: Config) -> None:
     failed = run_all(todo, start, chosen.jobs)
     for experiment, planned in zip(experiments, plans, strict=True):
         target = log_dir / experiment.name
-        scores = tables.collect(experiment, planned)
-        print(
-            f"\n{tables.write(experiment, scores, planned, target)}\nwritten: {target}/scores.csv, table.csv, table.md"
-        )
+        scores, masks = tables.collect(experiment, planned)
+        table = tables.layout(experiment, scores, planned)
+        print(f"\n{tables.write(experiment, scores, table, planned, target)}")
+        print(f"written: {target}/scores.csv, table.csv, table.md")
         if len(scores):
-            print(f"written: {report.write_report(experiment, scores, planned, target)}")
+            folders = {run.key: run.folder for run in planned}
+            print(f"written: {report.write_report(experiment, scores, masks, table, folders, target)}")
     if failed:
         raise UserError(f"{len(failed)} of {len(todo)} runs failed, see above; call the same command to retry them")
 
@@ -94,7 +97,8 @@ def run_all(todo: list[PlannedRun], start: Start, jobs: int) -> list[PlannedRun]
                     print_progress(run, "finished by another process")
                     continue
                 print(f"start  {run.label} -> {run.folder}", flush=True)
-                run.write_plan()
+                plan = {"key": run.key, "hashed": run.hashed, "command": run.command}
+                write_text(run.folder / "plan.json", json.dumps(plan | {"config": run.config.model_dump()}, indent=2))
                 running[run.key] = run, start(run.folder), lock, time.monotonic()
             for run, job, lock, since in list(running.values()):
                 if (code := job.poll()) is None:

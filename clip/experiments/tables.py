@@ -46,7 +46,7 @@ def collect(experiment: Experiment, planned: Iterable[PlannedRun]) -> tuple[pd.D
     for run, split in itertools.product(planned, experiment.read.splits):
         if not run.finished:
             continue
-        task, _ = build.resolve_task(run.config)
+        task, _ = build.task_from_data(run.config)
         predictions = CasePredictions.load(run.folder / f"{split}.arrow", run.config.task, split)
         metric = experiment.read.metric_of(task)
         for scores in _scores(experiment, run, predictions, metric, masks):
@@ -68,10 +68,10 @@ def _scores(
         masks[table_hash(mask)] = mask
         return mask
 
-    data = cases and build.data_from_config(config, 1, tokenize=list)
     types = cases.types if cases else [config.missing_type[split]]
     ratios = cases.ratios if cases else [config.missing_ratio[split]]
-    task, _ = build.resolve_task(config)
+    task, _ = build.task_from_data(config)
+    data = build.build_data(config, task, 1, tokenize=list)
     scores = sweep(predictions, task, draw, types, ratios, [config.missing_seed], metric)
     names = {"missing_type": "test_type", "missing_ratio": "test_ratio"}
     return scores.drop(columns="missing_seed").rename(columns=names).to_dict("records")
@@ -121,9 +121,10 @@ def to_markdown(table: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
 
 
-def write(experiment: Experiment, scores: pd.DataFrame, planned: list[PlannedRun], target: Path) -> str:
+def write(
+    experiment: Experiment, scores: pd.DataFrame, table: pd.DataFrame, planned: list[PlannedRun], target: Path
+) -> str:
     """Write scores.csv, table.csv and table.md to a folder, and return the text of the last."""
-    table = layout(experiment, scores, planned)
     seeds, finished = sorted({run.config.seed for run in planned}), sum(run.finished for run in planned)
     spread = f", mean ± standard deviation over the seeds {seeds}" if len(seeds) > 1 else ""
     published = '; "paper" is the published value' if experiment.published else ""

@@ -1,7 +1,6 @@
 """Rows that really lack a modality: they stay so, and simulation adds to them."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +13,8 @@ from torch.utils.data import default_collate
 from clip.datamodules.datamodule import MissingModalityDataModule, MissingPlan
 from clip.datasets.states import observed_cases
 from clip.evaluation.predictions import CasePredictions, fix_observed, sweep
-from clip.experiments.evidence import masks
 from clip.missing.files import file_name, load, load_or_draw, save
-from clip.missing.masks import COMPLETE, SPLITS, describe, draw, draw_released_masks, merge_observed, table_hash
+from clip.missing.masks import COMPLETE, SPLITS, describe, draw, draw_released_masks, merge_observed
 from clip.modules.objectives import resolve_task
 from clip.transforms import ClipTransform
 from tests.own_data import shapes, write_manifest
@@ -116,11 +114,6 @@ def test_a_sample_without_a_text_is_scored_without_it_in_every_cell(tmp_path):
 
     scores = sweep(back, resolve_task("manifest", label_metadata), cell, ["text", "image"], [0.0, 1.0], [7])
     assert scores["accuracy"].tolist() == [0.5, 0.0, 0.5, 0.5]
-    lacking = SimpleNamespace(num_rows=10, observed=np.frombuffer(REAL, dtype=np.uint8))
-    run = {"task": "toy", "both_ratio": 0.5, "missing_seed": 7}
-    at = {"split": "train", "test_type": "both", "test_ratio": 0.7,
-          "missing_table": table_hash(np.array(WITH_REAL))}  # fmt: skip
-    assert masks(lacking, run, at).tolist() == WITH_REAL
 
 
 def data_module(folder, plan):

@@ -124,7 +124,12 @@ def test_intervals_are_of_the_same_resamples(made):
 def test_costs_masks_and_the_data_of_the_figure(made):
     scores, *_, path = made
     costs = read(path, "costs").astype(str).set_index("method").loc["DCP"]
-    assert costs[["trainable", "share of all", "step, ms", "training, min"]].tolist() == ["1,223", "0.82%", "62.5", "10.0"]
+    assert costs[["trainable", "share of all", "step, ms", "training, min"]].tolist() == [
+        "1,223",
+        "0.82%",
+        "62.5",
+        "10.0",
+    ]
     assert costs["peak memory, MB"] == "–"
     assert set(read(path, "masks")["SHA-256 of the mask"]) == {*scores["missing_table"], "cd" * 32}
     data = read(path, "figure_1")

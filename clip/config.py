@@ -49,7 +49,6 @@ def base_config():
     unfreeze = None  # of CLIP: ln_post ln_final image_proj; of each: backbone; None: as published
     vilt = {  # settings of backbone=vilt
         "max_text_len": None,  # tokens of a text; None: mmimdb 1024, food101 512, hatememes 128
-        "drop_missing": False,  # leave a missing modality out; published: a dummy stands in
     }
 
     dcp = {  # settings of prompt_type=dcp
@@ -90,7 +89,6 @@ def base_config():
     max_epoch = 20  # passes over the training samples
     max_steps = None  # optimiser steps; None: as many as max_epoch gives
     val_check_interval = 0.2  # share of an epoch between validations
-    nonfinite_loss = "stop"  # at a loss that is no number; or skip: go on without its samples
 
     num_gpus = 1  # per node; a machine without any runs on its CPU
     num_nodes = 1  # machines

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +11,12 @@ from clip.datamodules import MissingModalityDataModule
 from clip.datasets import DATASETS
 from clip.engine import micro_batch, run_folder
 from clip.engine import trainer as runs
-from clip.engine.checkpoints import IF_BOTH_SAY, check_compatible, load_adapter
-from clip.engine.loss_guard import LossGuard
+from clip.engine.checkpoints import IF_BOTH_SAY, check_compatible
 from clip.modules.backbones.base import Backbone
 from clip.modules.backbones.registry import WEIGHTS
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.factory import MODELS, build_model, read_backbone_settings
-from clip.modules.objectives import FROM_FILES, TASKS, Task, resolve_task
+from clip.modules.objectives import TASK_FROM_METADATA, TASKS, Task, resolve_task
 from clip.modules.optim import OptimSettings
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import named_settings, read_settings
@@ -78,8 +76,7 @@ def from_config(
         check_compiler(device)
         model.compile_towers()
     optim, normalize = OptimSettings.from_config(config), data.transform.normalize
-    guard = LossGuard(config["nonfinite_loss"])
-    return MissingAwarePromptModule(model, built.task, optim, normalize, built.model_config, guard), data
+    return MissingAwarePromptModule(model, built.task, optim, normalize, built.model_config), data
 
 
 def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) -> Built:
@@ -112,11 +109,11 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
         config["prompt_length"],
         config["prompt_depth"],
         backbone=backbone,
-        backbone_settings=asdict(frozen.settings),
+        backbone_settings=frozen.settings.model_dump(),
         unfreeze=config["unfreeze"],
         activation=frozen.activation,
         seed=config["seed"],
-        **asdict(settings),
+        **settings.model_dump(),
     )
     model_config = {key: config[key] for key in ("task", "vit", *MODEL_KEYS)}
     model_config |= named_settings(prompt_type, settings) | named_settings(backbone, frozen.settings)
@@ -144,7 +141,7 @@ def _load(
         check_backbone(model, checkpoint["released"], path)
         checkpoint["model_config"]["backbone_sha256"] = frozen.sha256
     check_compatible(model_config, checkpoint["model_config"], path)
-    load_adapter(model, checkpoint["state_dict"], path)
+    model.load_adapter(checkpoint["state_dict"], path)
 
 
 def micro_batch_of(config: dict[str, Any], built: Built, device: dict[str, Any]) -> int:
@@ -183,7 +180,7 @@ def task_of(config: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
     """
     name, root = config["task"], Path(config["data_root"])
     label_metadata = DATASETS[name].label_metadata(root)
-    if not label_metadata and TASKS[name] is FROM_FILES:
+    if not label_metadata and TASKS[name] is TASK_FROM_METADATA:
         DATASETS[name].find(root, "train")  # says which file is absent
     return resolve_task(name, label_metadata), label_metadata
 

@@ -71,7 +71,7 @@ def train(config: Config, given: Given) -> Config:
         runs.check_resume(resume, module.model_config, module.training_config, shape)
     record = assembly.run_record(module, config) | assembly.data_record(data)
     loggers = start(config, "train", record)
-    folder = module.guard.folder = Path(loggers[0].log_dir) if loggers else None
+    folder = Path(loggers[0].log_dir) if loggers else None
     headline = f"val/{module.task.headline}"
     meter = Meter()
     callbacks = runs.checkpoint_callbacks(folder, headline, resume) if folder else []

@@ -7,7 +7,6 @@ from typing import Any
 
 from clip.cli.arguments import LARGEST_SEED, flat
 from clip.datasets import PLOT_POLICIES
-from clip.engine.loss_guard import ACTIONS
 from clip.engine.micro_batch import AUTO
 from clip.missing.masks import DRAWS, MISSING_TYPES
 from clip.modules.factory import MODELS, read_backbone_settings
@@ -146,7 +145,6 @@ RULES: dict[str, Rule] = {
     "max_epoch": whole(1),
     "max_steps": optional(whole(1)),
     "val_check_interval": number(0, 1, above=True),
-    "nonfinite_loss": choice(*ACTIONS),
     "num_gpus": whole(0),
     "num_nodes": whole(1),
     "precision": (lambda value: str(value) in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),

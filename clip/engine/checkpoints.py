@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip.modules.prompted_model import PromptedModel
 from clip.utils.archives import refuse_larger
 from clip.utils.errors import UserError
 
@@ -59,26 +58,3 @@ def _short(value: Any, other: Any) -> Any:
         return value
     where = next((i for i, one in enumerate(value) if other[i : i + 1] != [one]), len(value) - 1)
     return f"{len(value)} with {value[where]!r} at {where}"
-
-
-def check_adapter(model: PromptedModel, state: dict[str, Tensor], source: object) -> None:
-    """Refuse tensors that are not exactly the model's own.
-
-    Raises:
-        UserError: names the first tensor that is missing, left over or of another shape.
-    """
-    expected = {name: tuple(tensor.shape) for name, tensor in model.adapter_state_dict().items()}
-    for name in [*expected, *state]:
-        theirs = tuple(state[name].shape) if name in state else "absent"
-        ours = expected.get(name, "absent")
-        if theirs != ours:
-            raise UserError(f"{source}: {name} is {theirs} in the checkpoint and {ours} in the model")
-
-
-def load_adapter(model: PromptedModel, state: dict[str, Tensor], source: object) -> None:
-    """Copy a checkpoint's tensors into the model, all of them or none."""
-    check_adapter(model, state, source)
-    own = model.adapter_state_dict()
-    with torch.no_grad():
-        for name, tensor in state.items():
-            own[name].copy_(tensor)

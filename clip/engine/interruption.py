@@ -150,7 +150,7 @@ def restore(module: pl.LightningModule, state: State) -> None:
 def _training_metrics(module: pl.LightningModule) -> dict[str, Metric]:
     """Name the metrics one by one; a collection shows those that share a state the newest one."""
     found: dict[str, Metric] = {}
-    for kind, metric in {"scores": module.metrics[0], "loss": module.losses[0]}.items():
+    for kind, metric in {"scores": module.metrics["train/"], "loss": module.losses["train/"]}.items():
         if isinstance(metric, MetricCollection):
             found |= metric.items(keep_base=True, copy_state=False)
         else:

@@ -17,13 +17,7 @@ MODELS: dict[str, type[PromptedModel]] = {"clip": PromptedCLIP, "vilt": Prompted
 
 
 def read_backbone_settings(backbone: str, values: Mapping[str, Any]) -> Settings:
-    """Validate the settings of a backbone, which the config holds under its name.
-
-    Raises:
-        UserError: an unknown backbone or setting, or an invalid value.
-    """
-    if backbone not in MODELS:
-        raise UserError(f"backbone={backbone!r} is unknown; choose one of {', '.join(MODELS)}")
+    """Validate the settings of a backbone; raise UserError for an unknown setting or an invalid value."""
     return validate(backbone, MODELS[backbone].Settings, values)
 
 
@@ -58,7 +52,7 @@ def init_model(
         UserError: an unknown name, or prompts that do not fit this backbone.
     """
     method_settings = read_settings(prompt_type, settings)
-    backbone, model = next((name, model) for name, model in MODELS.items() if isinstance(sizes, model.Sizes))
+    backbone, model = next(row for row in MODELS.items() if isinstance(sizes, row[1].Sizes))
     if unknown := set(unfreeze or ()) - model.UNFREEZABLE.keys():
         raise UserError(f"unfreeze={sorted(unknown)} is unknown; choose from {', '.join(model.UNFREEZABLE)}")
     towers = model.build_towers(sizes, activation)
@@ -71,31 +65,19 @@ def init_model(
     )
 
 
-def build_model(
-    state: dict[str, Tensor],
-    prompt_type: str = "dcp",
-    num_classes: int = 23,
-    prompt_length: int = 36,
-    prompt_depth: int = 6,
-    *,
-    backbone: str = "clip",
-    **settings: Any,
-) -> PromptedModel:
-    """Build a model around the weights of a backbone; other arguments and errors as in ``init_model``.
+def build_model(state: dict[str, Tensor], *args: Any, backbone: str = "clip", **kwargs: Any) -> PromptedModel:
+    """Build a model around the weights of a backbone, which stay frozen.
 
     Args:
         state: tensors of the backbone, of CLIP under OpenAI's names, of ViLT under those of
             ``ViltTransformer``; all sizes are read from their shapes.
-        prompt_type: a key of ``PROMPT_TYPES``.
-        num_classes: outputs of the head.
-        prompt_length: prompt tokens in all.
-        prompt_depth: layers with fresh prompts.
+        args: positional arguments of ``init_model`` after the sizes.
         backbone: a key of ``MODELS``.
-        settings: keyword arguments of ``init_model``.
+        kwargs: keyword arguments of ``init_model``.
     """
-    read_backbone_settings(backbone, settings.get("backbone_settings") or {})  # before the sizes: it checks the name
-    sizes = MODELS[backbone].Sizes.of(state)
-    model = init_model(sizes, prompt_type, num_classes, prompt_length, prompt_depth, **settings)
+    if backbone not in MODELS:
+        raise UserError(f"backbone={backbone!r} is unknown; choose one of {', '.join(MODELS)}")
+    model = init_model(MODELS[backbone].Sizes.of(state), *args, **kwargs)
     for name, tensors in model.tower_states(state).items():
         model.get_submodule(name).load_state_dict(tensors)
     return model

@@ -3,7 +3,6 @@
 import copy
 import inspect
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -59,7 +58,7 @@ def test_every_key_has_a_comment_a_rule_and_a_reader(defaults):
 def test_the_config_names_every_setting_of_every_method_and_backbone(defaults):
     source = inspect.getsource(config_module)
     for name, method in OWNERS.items():
-        assert defaults.get(name, {}) == asdict(method.Settings()), name
+        assert defaults.get(name, {}) == method.Settings().model_dump(), name
         for key in defaults.get(name, {}):
             assert re.search(rf'"{key}": .*(  # \w)', source), f"{name}.{key}: no comment"
 

@@ -69,7 +69,7 @@ class FromLayerTokens(PromptMethod):
 
     def __init__(self, config, settings=None):
         super().__init__(config, settings)
-        self.towers = tuple(config.towers)
+        self.towers = tuple(config.sizes.towers)
 
     def prompts_by_case(self):
         return {tower: [] for tower in self.towers}
@@ -84,7 +84,7 @@ class Kept(FromLayerTokens):
 
 @pytest.mark.parametrize("method", [FromLayerTokens, Kept])
 def test_an_entry_may_be_a_function_of_the_tokens_that_enter_its_layer(build, method):
-    model, (image, tokens, case) = build(method), inputs()
+    model, (image, *_) = build(method), inputs()
     here, x = model.image_encoder, model.image_encoder.embed(image)
     entered = recorded(model, ["image_encoder"], lambda: here.encode(x, model.prompts.select("image", {}, None)))
     first, second = entered[:2]  # the last block pools
@@ -101,7 +101,7 @@ class Reweighted(LinearProbe):
 
     def __init__(self, config, settings=None):
         super().__init__(config, settings)
-        self.towers = config.towers
+        self.towers = config.sizes.towers
         self.weights = nn.ParameterDict({t: torch.randn(3 * d, d) / d**0.5 for t, d in self.towers.items()})
         self.calls = 0
 

@@ -52,19 +52,9 @@ class PromptConfig:
     seed: int = 0
 
     @property
-    def widths(self) -> dict[str, int]:
-        """Return the channels of a token by modality, for methods with prompts for each modality."""
-        return self.sizes.widths
-
-    @property
-    def towers(self) -> dict[str, int]:
-        """Return the channels of a token by tower, for methods with prompts for each tower."""
-        return self.sizes.towers
-
-    @property
     def single_stream(self) -> bool:
         """Return whether one tower reads both modalities, with padding masked."""
-        return len(self.towers) == 1
+        return len(self.sizes.towers) == 1
 
     def share_length(self, parts: int) -> int:
         """Return the prompt length divided by ``parts``; raise UserError if there is a remainder."""
@@ -149,7 +139,7 @@ class PromptMethod(nn.Module):
 
         Returns:
             Name of a set -> layer -> (3, P, D), or a ``Prepended`` or ``Prefix`` of such tensors. The
-            names are those of ``config.widths`` or of ``config.towers``.
+            names are the modalities or the towers of ``config.sizes``.
         """
         raise NotImplementedError
 

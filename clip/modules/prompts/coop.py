@@ -23,7 +23,7 @@ class CoOp(PromptMethod):
     def __init__(self, config: PromptConfig, settings: PerCaseSettings):
         super().__init__(config, settings)
         self.context = nn.ParameterDict(
-            {tower: prompt_parameter(settings.num_sets, config.length, d) for tower, d in config.towers.items()}
+            {tower: prompt_parameter(settings.num_sets, config.length, d) for tower, d in config.sizes.towers.items()}
         )
 
     def prompts_by_case(self) -> CasePrompts:

@@ -62,7 +62,7 @@ class DCP(PromptMethod):
 
     def __init__(self, config: PromptConfig, settings: None = None):
         super().__init__(config, settings)
-        length, widths = config.share_length(3), config.widths
+        length, widths = config.share_length(3), config.sizes.widths
         config.check_depth("prompt_depth", config.depth)
         joint = widths[IMAGE] + widths[TEXT]
         # Faithful: row 0 starts a tower whose input is present, row 1 one whose input is missing.

@@ -122,16 +122,19 @@ class DCPAblation(PromptMethod):
         if CORRELATED in self.depths:
             self._init_correlated(config)
         if COMMON in self.depths:
-            width, reduction = config.widths[TEXT], settings.common_reduction
+            width, reduction = config.sizes.widths[TEXT], settings.common_reduction
             self.common = prompt_parameter(len(CASES), settings.common_depth * self.third, width)
             self.projections = nn.ModuleDict(
-                {t: build_map(settings.common_projection, width, config.widths[t], reduction) for t in config.widths}
+                {
+                    t: build_map(settings.common_projection, width, config.sizes.widths[t], reduction)
+                    for t in config.sizes.widths
+                }
             )
         if DYNAMIC in self.depths:
             self._init_dynamic(config)
 
     def _init_correlated(self, config: PromptConfig) -> None:
-        settings, widths, depth = self.settings, config.widths, config.depth
+        settings, widths, depth = self.settings, config.sizes.widths, config.depth
         paper, independent = settings.formulas == "paper", settings.generator == "none"
         # Eq. 3: the prompts of the first layer are parameters of each missing case; released: all are generated.
         self.free_input = paper or independent
@@ -155,7 +158,7 @@ class DCPAblation(PromptMethod):
         queries = draw_queries(config.sizes, length, config.seed) if fixed else {}
         attention = RefinedPrompts if settings.formulas == "paper" else DynamicPrompts
         self.dynamic = nn.ModuleDict()
-        for tower, width in config.widths.items():
+        for tower, width in config.sizes.widths.items():
             if settings.dynamic_generator == "attention":
                 self.dynamic[tower] = attention(length, width, queries.get(tower))
             else:

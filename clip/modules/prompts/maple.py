@@ -25,7 +25,7 @@ class MaPLe(PromptMethod):
     def __init__(self, config: PromptConfig, settings: PerCaseSettings):
         super().__init__(config, settings)
         config.check_depth("prompt_depth", config.depth)
-        widths = config.widths
+        widths = config.sizes.widths
         self.text = prompt_parameter(config.depth, settings.num_sets, config.length, widths[TEXT])
         self.couplings = nn.ModuleList(nn.Linear(widths[TEXT], widths[IMAGE]) for _ in range(config.depth))
 

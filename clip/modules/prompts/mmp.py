@@ -26,7 +26,7 @@ class MMP(PromptMethod):
         config.check_depth("prompt_depth", config.depth)
         self.single_stream = config.single_stream
         self.layers = nn.ParameterDict()
-        for tower, width in config.towers.items():
+        for tower, width in config.sizes.towers.items():
             shape = config.depth, len(CASES), config.length, width
             self.layers[tower] = self._one_hot(*shape) if self.single_stream else prompt_parameter(*shape)
 

@@ -11,24 +11,16 @@ from clip.datasets import DATASETS
 from clip.engine import run_folder
 from clip.engine.checkpoints import BEST, COMPARED_IF_STATED, check_compatible, find_checkpoint, read_checkpoint
 from clip.engine.trainer import choose_micro_batch, world_size
-from clip.modules.adapter import load_adapter
 from clip.modules.backbones.base import Backbone
 from clip.modules.backbones.registry import WEIGHTS as BACKBONES
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.factory import MODELS, build_model
-from clip.modules.objectives import FROM_FILES, TASKS, Task, resolve_task
-from clip.modules.optim import OptimSettings
+from clip.modules.objectives import TASK_FROM_METADATA, TASKS, Task, resolve_task
 from clip.modules.prompted_model import PromptedModel
+from clip.modules.prompts import named_settings
 from clip.modules.released.reader import check_backbone
 from clip.transforms import TRANSFORMS
 from clip.utils.errors import UserError
-
-
-def dump(settings: Any) -> dict[str, Any]:
-    from dataclasses import asdict, is_dataclass
-
-    return {} if settings is None else asdict(settings) if is_dataclass(settings) else settings.model_dump()
-
 
 TRAINING_KEYS = (  # with the masks: what must not change when an interrupted run continues
     "seed",
@@ -117,15 +109,15 @@ def build(config: Config, task: Task, label_metadata: dict[str, Any], checkpoint
         config.prompt_length,
         config.prompt_depth,
         backbone=config.backbone,
-        backbone_settings=dump(backbone.settings),
+        backbone_settings=backbone.settings.model_dump(),
         unfreeze=None if config.unfreeze is None else tuple(config.unfreeze),
         activation=backbone.activation,
         seed=config.seed,
-        **dump(config.method),
+        **config.method_settings.model_dump(),
     )
     model_config = {key: getattr(config, key) for key in ("task", "vit", *MODEL_KEYS)} | label_metadata
-    model_config |= {f"{config.prompt_type}.{key}": value for key, value in dump(config.method).items()}
-    model_config |= {f"{config.backbone}.{key}": value for key, value in dump(backbone.settings).items()}
+    model_config |= named_settings(config.prompt_type, config.method_settings)
+    model_config |= named_settings(config.backbone, backbone.settings)
     model_config |= {
         "unfreeze": list(model.unfreeze),
         "backbone_sha256": backbone.sha256,
@@ -137,7 +129,7 @@ def build(config: Config, task: Task, label_metadata: dict[str, Any], checkpoint
             check_backbone(model, content["released"], path)
             content["model_config"]["backbone_sha256"] = backbone.sha256
         check_compatible(model_config, content["model_config"], path)
-        load_adapter(model, content["state_dict"], path)
+        model.load_adapter(content["state_dict"], path)
         print(f"loaded {path}")
     return Built(model, backbone, task, model_config)
 
@@ -150,7 +142,7 @@ def task_from_data(config: Config) -> tuple[Task, dict[str, Any]]:
     """
     spec, root = DATASETS[config.task], Path(config.data_root)
     label_metadata = spec.label_metadata(root)
-    if not label_metadata and TASKS[config.task] is FROM_FILES:
+    if not label_metadata and TASKS[config.task] is TASK_FROM_METADATA:
         spec.find(root, "train")  # raises an error that names the absent file
     return resolve_task(config.task, label_metadata), label_metadata
 
@@ -198,8 +190,7 @@ def build_all(
         if device["accelerator"] == "cpu" and not shutil.which(compiler):
             raise UserError(f"compile=True needs the C++ compiler {compiler}; install it or set CXX")
         built.model.compile_towers()
-    optim = OptimSettings.from_config(config)
-    module = MissingAwarePromptModule(built.model, task, optim, data.transform.normalize, built.model_config)
+    module = MissingAwarePromptModule(built.model, task, config, data.transform.normalize, built.model_config)
     return config, module, data
 
 

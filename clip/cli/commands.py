@@ -94,7 +94,7 @@ def training_summary(config: Config, result: dict[str, Any], headline: str) -> s
     evaluate = {"data_root": config.data_root, "load_path": result["folder"], "test_only": True}
     command = format_command(evaluate).replace(" with ", f" with task_finetune_{config.task} ", 1)
     score, baseline = result[f"val/{headline}"], result["constant_baseline"][headline]
-    best = "no validation" if score is None else f"{score:.2f} (best constant prediction {baseline:.2f})"
+    best = "no validation" if score is None else f"{100 * score:.2f} (best constant prediction {100 * baseline:.2f})"
     return (
         f"best val/{headline}: {best}\n"
         f"{result['steps']} steps in {result['seconds_train'] / 60:.1f} minutes of training, "

@@ -40,7 +40,7 @@ class GracefulStop(Callback):
         for number in STOP_SIGNALS:
             signal.signal(number, self._on_signal)
         if self.restored:
-            module.load_metric_states("train", self.restored[trainer.global_rank])
+            module.load_metric_states(self.restored[trainer.global_rank])
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write the log of the finished epochs."""
@@ -93,7 +93,7 @@ class GracefulStop(Callback):
         loops = checkpoint["loops"]["fit_loop"]
         done = loops["epoch_loop.batch_progress"]["current"]["processed"]
         mid_epoch = done < trainer.num_training_batches
-        states = [module.metric_states("train") if mid_epoch else {}]
+        states = [module.metric_states() if mid_epoch else {}]
         if trainer.world_size > 1:
             gathered = [None] * trainer.world_size
             torch.distributed.all_gather_object(gathered, states[0])

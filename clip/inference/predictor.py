@@ -133,7 +133,7 @@ class Predictor:
     def answer(self, samples: Sequence[Sample]) -> pd.DataFrame:
         """Classify samples in one forward pass; the result is that of ``predict``."""
         probabilities = self.task.probabilities(self.logits(samples))
-        chosen = self.task.chosen(probabilities).tolist()
+        chosen = self.task.decide(probabilities).tolist()
         likeliest = probabilities.argsort(dim=1, descending=True, stable=True).tolist()
         names = self.class_names
         frame = pd.DataFrame(probabilities.numpy(), columns=names)

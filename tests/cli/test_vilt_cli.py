@@ -104,7 +104,6 @@ def test_predictions_of_the_three_states(trained, tmp_path, capsys):
     [
         (["backbone=bert"], "backbone='bert' is not valid; give one of clip, vilt"),
         (["vilt.max_text_len=1"], "vilt.max_text_len=1 is not valid; give a whole number"),
-        (["vilt.drop_missing=3"], "vilt.drop_missing=3 is unknown; choose one of True, False"),
         (["unfreeze=['ln_post']"], "unfreeze=['ln_post'] is unknown; choose from backbone"),
         (["prompt_depth=4"], "prompt_depth=4 does not fit this backbone, whose tower has 3 layers"),
         (["activation=quick_gelu"], "activation=quick_gelu is not ViLT's; leave it out"),

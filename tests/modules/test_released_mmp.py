@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip.modules.adapter import load_adapter
 from clip.modules.factory import build_model
 from clip.modules.released.mmp import HEAD, PROMPTS, convert_mmp
 from clip.modules.released.reader import check_backbone, read_released
@@ -35,7 +34,7 @@ def loaded(state, config):
     shape = [released.model_config[f"prompt_{key}"] for key in ("length", "depth")]
     kind = released.model_config["prompt_type"]
     model = build_model(released.backbone, kind, 23, *shape, backbone="vilt", activation="gelu")
-    load_adapter(model, released.own, "these vectors")
+    model.load_adapter(released.own, "these vectors")
     check_backbone(model, released.backbone, "these vectors")
     return model
 

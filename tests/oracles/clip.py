@@ -103,7 +103,7 @@ class SlowModel(nn.Module):
     def forward(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
         """Give the logits (B, num_classes)."""
         features = self.features(image, tokens, missing_type)
-        heads = self.prompts.heads(features, self.model.classifier)
+        heads = self.prompts.heads(features, self.model.classifier, missing_type)
         return sum(weight * logits for weight, logits in heads)
 
 

@@ -1,6 +1,5 @@
 """Loads a frozen ViLT: Hugging Face's files, or a checkpoint of the original code."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -69,7 +68,7 @@ def load_vilt(vit: str, activation: str | None, settings: ViltSettings, task: st
             f"{weights.parent}: a vocabulary of {len(tokenizer.vocab)} tokens, but weights of "
             f"{sizes.vocabulary}; put the vocabulary of this ViLT there"
         )
-    settings = replace(settings, max_text_len=positions)
+    settings = settings.model_copy(update={"max_text_len": positions})
     return Backbone(state, sizes, ACTIVATION, tokenizer, vit, sha256, settings)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from clip.modules.adapter import load_adapter
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.factory import build_model
 from clip.modules.prompted_clip import PromptedCLIP
@@ -45,7 +44,7 @@ def from_published(state: dict[str, Tensor], seed: int | None = None) -> Prompte
     shape = {key: released.model_config[key] for key in ("prompt_length", "prompt_depth")}
     classes = len(released.own["classifier.bias"])
     model = build_model(released.backbone, num_classes=classes, **shape, **SETTINGS)
-    load_adapter(model, released.own, "this state dict")
+    model.load_adapter(released.own, "this state dict")
     return model.eval()
 
 

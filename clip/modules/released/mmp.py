@@ -48,6 +48,6 @@ def convert_mmp(state: dict[str, Tensor], settings: Mapping[str, Any]) -> Conver
         "backbone": "vilt", "prompt_type": DESIGNS[design], "prompt_length": length,
         "prompt_depth": depth, "unfreeze": [], "activation": "gelu",
         "vilt.max_text_len": len(backbone["text_positional_embedding"]),
-        "vilt.drop_missing": False, "task": next(iter(heads.values()))[0] if heads else None,
+        "task": next(iter(heads.values()))[0] if heads else None,
     }  # fmt: skip
     return ConvertedCheckpoint(backbone, own, model_config)

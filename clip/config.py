@@ -34,7 +34,6 @@ def base_config():
     both_ratio = 0.5  # share of missing images among the incomplete samples of "both"
     missing_draw = "nested"  # or stream: one random stream through all splits (released code)
     missing_seed = 0  # of the missing tables; apart from seed, so that runs share their masks
-    missing_table_root = None  # where tables are kept; None: missing_tables in data_root
     missing_table = {"train": "", "val": "", "test": ""}  # tables made elsewhere: pt jsonl csv npz
     simulate_missing = False  # draw complete training samples anew at each access (Figure 5)
     test_type = None  # shorthand for missing_type.test

@@ -18,7 +18,7 @@ from clip.modules.backbones.base import Backbone
 from clip.modules.backbones.registry import WEIGHTS
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.factory import MODELS, build_model, read_backbone_settings
-from clip.modules.objectives import FROM_FILES, TASKS, Task, resolve_task
+from clip.modules.objectives import Task, resolve_task
 from clip.modules.optim import OptimSettings
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import named_settings, read_settings
@@ -67,7 +67,6 @@ def from_config(
     Raises:
         UserError: the checkpoint is of another task or backbone, or another model is asked for.
     """
-    DATASETS[config["task"]].require_any(Path(config["data_root"]))
     built = build(config, given)
     if built.path:
         print(f"loaded {built.path}")
@@ -181,11 +180,8 @@ def task_of(config: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
     Raises:
         UserError: the task is what the files say, and they are absent or do not say it.
     """
-    name, root = config["task"], Path(config["data_root"])
-    label_metadata = DATASETS[name].label_metadata(root)
-    if not label_metadata and TASKS[name] is FROM_FILES:
-        DATASETS[name].find(root, "train")  # says which file is absent
-    return resolve_task(name, label_metadata), label_metadata
+    label_metadata = DATASETS[config["task"]].label_metadata(Path(config["data_root"]))
+    return resolve_task(config["task"], label_metadata), label_metadata
 
 
 def told_by(name: str, model_config: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
@@ -196,9 +192,9 @@ def told_by(name: str, model_config: dict[str, Any]) -> tuple[Task, dict[str, An
 
 def data_from_config(config: dict[str, Any], image_size: int, tokenize: Any) -> MissingModalityDataModule:
     """Make the data module of the task, with the backbone's transform at its image size."""
-    backbone, classes = config["backbone"], task_of(config)[0].num_classes
+    backbone, task = config["backbone"], task_of(config)[0]
     transform, collate = TRANSFORMS[backbone](image_size), MODELS[backbone].collate
-    return MissingModalityDataModule.from_config(config, classes, transform, tokenize, collate)
+    return MissingModalityDataModule.from_config(config, task, transform, tokenize, collate)
 
 
 def check_compiler(device: dict[str, Any]) -> None:
@@ -221,12 +217,12 @@ def training_config(config: dict[str, Any], data: MissingModalityDataModule) -> 
     """
     files = {f"arrow_files.{split}": text for split, text in data.fingerprints.items()}
     kept = {key: config[key] for key in PROTOCOL_KEYS}
-    return kept | {"missing_tables": dict(data.table_hashes)} | files
+    return kept | {"missing_tables": dict(data.mask_hashes)} | files
 
 
 def data_record(data: MissingModalityDataModule) -> dict[str, Any]:
     """Describe what a run reads: its masks and what its arrow files hold."""
-    return {"missing_tables": data.table_hashes, "arrow_files": data.fingerprints}
+    return {"missing_tables": data.mask_hashes, "arrow_files": data.fingerprints}
 
 
 def run_record(module: MissingAwarePromptModule, config: dict[str, Any]) -> dict[str, Any]:

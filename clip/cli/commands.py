@@ -90,7 +90,7 @@ def train(config: Config, given: Given) -> Config:
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     if not folder:
         return {}
-    result = {"folder": str(folder), "missing_tables": data.table_hashes}
+    result = {"folder": str(folder), "missing_tables": data.mask_hashes}
     result |= kept(callbacks, headline) | meter.measured(trainer.global_step)
     runs.write_json(folder / "metrics.json", result)
     print(json.dumps(result, indent=2))
@@ -136,7 +136,7 @@ def evaluate(config: Config, given: Given) -> Config:
     floor = module.task.constant_baseline(data.datasets["test"].sample_labels())
     print(f"{report.metrics_text(metrics)}\n{report.baseline_text(floor)}")
     if loggers:
-        result = metrics | {"constant_baseline": floor, "missing_tables": data.table_hashes}
+        result = metrics | {"constant_baseline": floor, "missing_tables": data.mask_hashes}
         runs.write_json(Path(loggers[0].log_dir) / "metrics.json", result)
     return metrics
 

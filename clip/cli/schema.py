@@ -9,7 +9,8 @@ from clip.cli.arguments import LARGEST_SEED, flat
 from clip.datasets import PLOT_POLICIES
 from clip.engine.loss_guard import ACTIONS
 from clip.engine.micro_batch import AUTO
-from clip.missing.masks import DRAWS, MISSING_TYPES
+from clip.missing import MISSING_TYPES
+from clip.missing.masks import DRAWS
 from clip.modules.factory import MODELS, read_backbone_settings
 from clip.modules.layers import ACTIVATIONS
 from clip.modules.objectives import TASKS
@@ -117,7 +118,6 @@ RULES: dict[str, Rule] = {
     "both_ratio": SHARE,
     "missing_draw": choice(*DRAWS),
     "missing_seed": whole(0),
-    "missing_table_root": optional(TEXT),
     "missing_table.*": TEXT,
     "simulate_missing": SWITCH,
     "test_type": optional(choice(*MISSING_TYPES)),

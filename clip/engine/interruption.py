@@ -119,7 +119,7 @@ class GracefulStop(Callback):
         """Lead the loader to the place, and keep the states until training starts."""
         position = checkpoint.get("position", {})
         epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        trainer.datamodule.begin_at(epoch, position.get("batches", 0))
+        trainer.datamodule.resume_at(epoch, position.get("batches", 0))
         self.restored = position.get("states", [])
 
 

@@ -70,7 +70,7 @@ class LossGuard:
 
     def _entry(self, trainer: pl.Trainer, loss: Tensor, ids: Tensor) -> dict[str, Any]:
         samples = ids.tolist()
-        about = trainer.datamodule.about("train", samples)
+        about = trainer.datamodule.describe_samples("train", samples)
         return {"epoch": trainer.current_epoch, "step": trainer.global_step,
                 "process": trainer.global_rank, "loss": str(float(loss)),
                 "sample_ids": samples} | about  # fmt: skip

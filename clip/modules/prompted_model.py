@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES
+from clip.missing import CASES
 from clip.modules.prompts import PromptMethod
 from clip.modules.prompts.base import NoSettings, Sizes
 from clip.utils.errors import UserError

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
+from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.backbones.vilt_convert import ViltSizes
 from clip.modules.prompted_model import HEAD_STD, Inputs, PromptedModel, init_linear
 from clip.modules.prompts import CasePrompts

@@ -13,7 +13,7 @@ import run
 from clip.cli import build as assembly
 from clip.cli.schema import validate
 from clip.engine import trainer as runs
-from clip.missing.masks import MISSING_TYPES
+from clip.missing import MISSING_TYPES
 from tests import tiny
 from tests.conftest import CPU, shell
 

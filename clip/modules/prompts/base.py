@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES
+from clip.missing import CASES
 from clip.modules.layers import Prefix, Prepended
 from clip.utils.errors import UserError
 

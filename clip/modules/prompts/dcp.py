@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES
+from clip.missing import CASES
 from clip.modules.prompts.base import (
     IMAGE,
     TEXT,

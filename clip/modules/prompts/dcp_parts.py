@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Attention, bottleneck
 from clip.modules.prompts.base import IMAGE, TEXT, index_by_case, prompt_parameter
 

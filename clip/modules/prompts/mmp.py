@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Prepended
 from clip.modules.prompts.base import (
     CasePrompts,

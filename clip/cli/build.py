@@ -192,9 +192,14 @@ def told_by(name: str, model_config: dict[str, Any]) -> tuple[Task, dict[str, An
 
 def data_from_config(config: dict[str, Any], image_size: int, tokenize: Any) -> MissingModalityDataModule:
     """Make the data module of the task, with the backbone's transform at its image size."""
-    backbone, task = config["backbone"], task_of(config)[0]
-    transform, collate = TRANSFORMS[backbone](image_size), MODELS[backbone].collate
-    return MissingModalityDataModule.from_config(config, task, transform, tokenize, collate)
+    backbone = config["backbone"]
+    return MissingModalityDataModule.from_config(
+        config,
+        task=task_of(config)[0],
+        transform=TRANSFORMS[backbone](image_size),
+        tokenize=tokenize,
+        collate=MODELS[backbone].collate,
+    )
 
 
 def check_compiler(device: dict[str, Any]) -> None:

@@ -75,6 +75,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         self,
         name: str,
         data_root: str | Path,
+        *,
         task: Task,
         transform: Transform,
         tokenize: Callable,
@@ -93,15 +94,13 @@ class MissingModalityDataModule(pl.LightningDataModule):
         self.resume_at(0, 0)
 
     @classmethod
-    def from_config(
-        cls,
-        config: dict[str, Any],
-        task: Task,
-        transform: Transform,
-        tokenize: Callable,
-        collate: Callable[[list[dict]], dict],
-    ) -> "MissingModalityDataModule":
-        """Build the data module from validated settings and from what the model brings along."""
+    def from_config(cls, config: dict[str, Any], **model: Any) -> "MissingModalityDataModule":
+        """Build the data module from validated settings.
+
+        Args:
+            config: settings of a run.
+            model: task, transform, tokenize and collate, as in the constructor.
+        """
         missing = MissingConfig(
             types=dict(config["missing_type"]),
             ratios=dict(config["missing_ratio"]),
@@ -117,16 +116,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
             num_workers=config["num_workers"],
             seed=config["seed"],
         )
-        return cls(
-            config["task"],
-            config["data_root"],
-            task,
-            transform,
-            tokenize,
-            collate,
-            missing,
-            loading,
-        )
+        return cls(config["task"], config["data_root"], missing=missing, loading=loading, **model)
 
     def dataset(self, split: str) -> ArrowDataset:
         """Open a split, with the modalities missing that are missing in the data.

@@ -106,7 +106,7 @@ class ArrowDataset(Dataset):
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{self.place}: labels are not numbers of one shape ({error}); make it again") from None
         classes, wanted = self.num_classes, (self.num_rows, self.num_classes)
-        if labels.shape != wanted and (self.multilabel or labels.ndim == 2):
+        if self.num_rows and labels.shape != wanted and (self.multilabel or labels.ndim == 2):
             raise UserError(
                 f"{self.place}: labels have the shape {tuple(labels.shape)}, not {wanted}; use files of this task"
             )

@@ -94,29 +94,29 @@ class MissingModalityDataModule(pl.LightningDataModule):
         self.resume_at(0, 0)
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], **model: Any) -> "MissingModalityDataModule":
+    def from_config(cls, config: Any, **model: Any) -> "MissingModalityDataModule":
         """Build the data module from validated settings.
 
         Args:
-            config: settings of a run.
+            config: ``clip.cli.schema.Config`` of a run.
             model: task, transform, tokenize and collate, as in the constructor.
         """
         missing = MissingConfig(
-            types=dict(config["missing_type"]),
-            ratios=dict(config["missing_ratio"]),
-            both_ratio=config["both_ratio"],
-            seed=config["missing_seed"],
-            draw=config["missing_draw"],
-            files=dict(config["missing_table"]),
-            simulate=config["simulate_missing"],
+            types=config.missing_type,
+            ratios=config.missing_ratio,
+            both_ratio=config.both_ratio,
+            seed=config.missing_seed,
+            draw=config.missing_draw,
+            files=config.missing_table,
+            simulate=config.simulate_missing,
         )
         loading = LoadingConfig(
-            plots=config["plots"],
-            batch_size=config["per_gpu_batchsize"],
-            num_workers=config["num_workers"],
-            seed=config["seed"],
+            plots=config.plots,
+            batch_size=config.per_gpu_batchsize,
+            num_workers=config.num_workers,
+            seed=config.seed,
         )
-        return cls(config["task"], config["data_root"], missing=missing, loading=loading, **model)
+        return cls(config.task, config.data_root, missing=missing, loading=loading, **model)
 
     def dataset(self, split: str) -> ArrowDataset:
         """Open a split, with the modalities missing that are missing in the data.

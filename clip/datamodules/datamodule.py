@@ -64,8 +64,8 @@ class MissingModalityDataModule(pl.LightningDataModule):
         missing: which modalities are missing in which split.
         loading: how samples are selected, ordered and batched.
 
-    Attributes:
-        datasets: split -> dataset, for the splits of the stages that were set up.
+    Attributes (of the splits that were set up):
+        datasets: split -> dataset.
         masks: split -> missing cases, (rows,) uint8.
         mask_hashes: split -> SHA-256 of the mask.
         fingerprints: split -> hash of the content of the arrow files.
@@ -95,12 +95,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
 
     @classmethod
     def from_config(cls, config: Any, **model: Any) -> "MissingModalityDataModule":
-        """Build the data module from validated settings.
-
-        Args:
-            config: ``clip.cli.schema.Config`` of a run.
-            model: task, transform, tokenize and collate, as in the constructor.
-        """
+        """Build the data module from validated settings and the constructor's arguments that belong to the model."""
         missing = MissingConfig(
             types=config.missing_type,
             ratios=config.missing_ratio,
@@ -119,11 +114,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         return cls(config.task, config.data_root, missing=missing, loading=loading, **model)
 
     def dataset(self, split: str) -> ArrowDataset:
-        """Open a split, with the modalities missing that are missing in the data.
-
-        Raises:
-            UserError: the files are absent, damaged or empty.
-        """
+        """Open a split without a mask; its files must exist and have samples."""
         dataset = ArrowDataset(
             *self.spec.find(self.data_root, split),
             text_column=self.spec.text_column,
@@ -146,7 +137,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
 
     def draw(self, split: str, observed: np.ndarray, missing_type: str, ratio: float, seed: int) -> np.ndarray:
         """Draw a mask of another type, ratio and seed for a split with these observed cases, (rows,) uint8."""
-        types, ratios = self.missing.types | {split: missing_type}, self.missing.ratios | {split: ratio}
+        types, ratios = {**self.missing.types, split: missing_type}, {**self.missing.ratios, split: ratio}
         return self._draw(split, observed, replace(self.missing, types=types, ratios=ratios, seed=seed))
 
     def _draw(self, split: str, observed: np.ndarray, missing: MissingConfig) -> np.ndarray:
@@ -189,27 +180,21 @@ class MissingModalityDataModule(pl.LightningDataModule):
         )
 
     def resume_at(self, epoch: int, batches: int) -> None:
-        """Set where training continues, before its loader is made.
-
-        Args:
-            epoch: epoch to continue in.
-            batches: number of its batches that each process has already seen.
-        """
+        """Set the epoch in which training continues, and how many of its batches each process has already seen."""
         self.start_epoch, self.seen_batches = epoch, batches
 
     def train_dataloader(self) -> DataLoader:
         """Return the shuffled training batches of this process."""
-        dataset, trainer = self.datasets["train"], self.trainer
+        dataset, size, rank = self.datasets["train"], self.trainer.world_size, self.trainer.global_rank
         seen = self.seen_batches * self.loading.batch_size
-        place = trainer.world_size, trainer.global_rank, self.start_epoch, seen
-        return self.loader(dataset, EpochSampler(dataset, self.loading.seed, *place))
+        return self.loader(dataset, EpochSampler(dataset, self.loading.seed, size, rank, self.start_epoch, seen))
 
     def val_dataloader(self) -> DataLoader:
-        """Return the validation batches of this process."""
+        """Return the validation batches of this process, as in ``_evaluation_loader``."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader:
-        """Return the test batches of this process."""
+        """Return the test batches of this process, as in ``_evaluation_loader``."""
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, split: str) -> DataLoader:

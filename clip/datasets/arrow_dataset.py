@@ -232,11 +232,8 @@ def column_to_numpy(column: pa.ChunkedArray) -> np.ndarray:
 def observed_cases(table: pa.Table, text_column: str) -> np.ndarray:
     """Return the missing case of each row in the data, before any simulation; images are not read.
 
-    A row without either counts as missing text: reading its image then raises an error with the row's number.
-
-    Args:
-        table: table of ``open_table``.
-        text_column: column with a list of strings per row; blank strings are no text.
+    Blank strings are no text. A row without either modality counts as missing text: reading its image then raises an
+    error with the row's number.
 
     Returns:
         Missing cases, (rows,) uint8.
@@ -254,16 +251,10 @@ def observed_cases(table: pa.Table, text_column: str) -> np.ndarray:
 
 
 def fingerprint(*paths: Path) -> str:
-    """Hash the content of a split, regardless of file names and shards, to detect changed data.
+    """Hash the content of a split, regardless of file names and shards, as "<rows> rows <hash>".
 
-    Covers the schema, the number of rows, all values of all columns except images, the length of each image, and the
-    bytes of ``SAMPLED_IMAGES`` images. Other bytes of the same length in another image are not detected.
-
-    Args:
-        paths: arrow file, or all its shards in order.
-
-    Returns:
-        "<rows> rows <hash>".
+    Covers the schema, all values of all columns except images, the length of each image, and the bytes of
+    ``SAMPLED_IMAGES`` images. Other bytes of the same length in another image are not detected.
     """
     table = open_table(*paths)
     columns = sorted(zip(table.schema, table.columns, strict=True), key=lambda pair: pair[0].name)

@@ -18,7 +18,6 @@ from clip.missing.masks import (
     mask_hash,
     merge_observed,
 )
-from clip.utils.errors import UserError
 from tests.toy_tables import ROOT, TOY_MASK, python, toy_config, toy_mask
 
 RELEASED = json.loads((ROOT / "tests/data/missing_tables.json").read_text())
@@ -146,17 +145,3 @@ def test_a_description_tells_observed_from_simulated():
     assert describe_mask("val", np.array(TOY_MASK), np.zeros(10, dtype=np.uint8), toy_config()) == (
         "val: 3 complete, 4 without text, 3 without image (missing both at 0.7)"
     )
-
-
-@pytest.mark.parametrize(
-    ("key", "change"),
-    [
-        ("missing_ratio.train=1.01", {"ratio": 1.01}),
-        ("missing_ratio.train=nan", {"ratio": float("nan")}),
-        ("both_ratio=-0.1", {"both_ratio": -0.1}),
-        ("missing_type.train='audio'", {"missing_type": "audio"}),
-    ],
-)
-def test_settings_out_of_range_are_named(key, change):
-    with pytest.raises(UserError, match=key):
-        toy_config(**change)

@@ -12,15 +12,8 @@ class EpochSampler(DistributedSampler):
     """Shuffle the samples anew in each epoch, which Lightning sets.
 
     The global random state is not used, so a resumed run sees the samples, and the cases that ``simulate`` draws for
-    them, in the order of an unbroken run.
-
-    Args:
-        dataset: training split.
-        seed: random seed of the order.
-        world_size: number of processes that share the samples.
-        rank: number of this process.
-        start: epoch in which a resumed run continues.
-        skip: number of samples of that epoch which this process has already seen.
+    them, in the order of an unbroken run. It continues in the epoch ``start``, of which this process has already seen
+    ``skip`` samples.
     """
 
     def __init__(self, dataset: ArrowDataset, seed: int, world_size=1, rank=0, start: int = 0, skip: int = 0):

@@ -35,51 +35,47 @@ def import_mask(path: str | Path, size: int, split: str, row_ids: Sequence[objec
         Missing cases, (size,) uint8.
 
     Raises:
-        UserError: the kind of file is unknown, it cannot be read, it does not contain every row exactly once, or a row
-            has no valid case, such as both modalities missing.
+        UserError: the file cannot be read, it does not contain every row exactly once, or a row has no valid case.
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path} is not a mask file; use one of {', '.join(SUFFIXES)}")
     try:
-        cases, ids = _read(path, split)
+        if path.suffix in (".pt", ".npz"):
+            cases = _read_array(path, split)
+        elif path.suffix in SUFFIXES:
+            cases = _read_records(path, row_ids)
+        else:
+            raise UserError(f"{path} is not a mask file; use one of {', '.join(SUFFIXES)}")
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001  numpy, torch and pandas raise many kinds on damaged files
         raise UserError(
             f"{path} is not a readable mask ({error!r:.80}); use a complete file of plain numbers, without code"
         ) from None
-    if ids is not None and row_ids is not None:
-        cases = _in_row_order(path, ids, cases, row_ids)
     if cases.shape != (size,):
-        raise UserError(
-            f"{path} has {' x '.join(map(str, cases.shape))} rows, but the {split} split has {size}; "
-            "use a mask that was drawn for this arrow file"
-        )
+        rows = " x ".join(map(str, cases.shape))
+        raise UserError(f"{path} has {rows} rows, but the {split} split has {size}; use a mask of this arrow file")
     if not (valid := np.isin(cases, range(len(CASES)))).all():
-        row = int(np.argmin(valid))
-        known = ", ".join(f"{case} ({name})" for case, name in enumerate(CASES))
+        row, known = int(np.argmin(valid)), ", ".join(f"{case} ({name})" for case, name in enumerate(CASES))
         raise UserError(f"{path} has {cases[row]} in row {row}; a missing case is one of {known}")
     return cases.astype(np.uint8)
 
 
-def _read(path: Path, split: str) -> tuple[np.ndarray, list | None]:
-    """Return the missing cases and, if the file has them, the ids of its rows."""
-    if path.suffix == ".pt":
-        import torch  # takes seconds, and no other format needs it
-
-        mask = torch.as_tensor(torch.load(path, weights_only=True, map_location="cpu"))
-        if mask.numel() > path.stat().st_size:
-            raise ValueError("it claims more numbers than it has bytes")
-        return mask.double().numpy(), None
+def _read_array(path: Path, split: str) -> np.ndarray:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
-            if split in file:
-                return file[split], None
-            (mask,) = (array for array in file.values() if array.ndim == 1)
-        return mask, None
-    if path.suffix == ".jsonl":
-        # Types as written: an id "0162024" must not become a number.
+            (mask,) = [file[split]] if split in file else [array for array in file.values() if array.ndim == 1]
+        return mask
+    import torch  # takes seconds, and no other format needs it
+
+    mask = torch.as_tensor(torch.load(path, weights_only=True, map_location="cpu"))
+    if mask.numel() > path.stat().st_size:
+        raise ValueError("more numbers than bytes")
+    return mask.double().numpy()
+
+
+def _read_records(path: Path, row_ids: Sequence[object] | None) -> np.ndarray:
+    """Read one missing case per record, in the order of the row ids if the records have ids."""
+    if path.suffix == ".jsonl":  # types as written: an id "0162024" must not become a number
         records = pd.read_json(path, lines=True, dtype=False, encoding="utf-8-sig")
     else:
         records = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
@@ -94,26 +90,21 @@ def _read(path: Path, split: str) -> tuple[np.ndarray, list | None]:
         row = int(bad.argmax())
         found = ", ".join(f"{name}={records[name].tolist()[row]!r}" for name in columns)
         raise UserError(f"{path} has {found} in record {row + 1}; it must be {wanted}")
-    if "id" in records and records["id"].isna().any():
+    if row_ids is None or "id" not in records:
+        return cases.to_numpy()
+    if records["id"].isna().any():
         raise UserError(f"{path} has records without id; give every record one")
-    return cases.to_numpy(np.uint8), records["id"].tolist() if "id" in records else None
-
-
-def _in_row_order(path: Path, ids: Sequence, cases: np.ndarray, row_ids: Sequence) -> np.ndarray:
-    """Select the case of each row by its id."""
-    same_spelling = set(map(str, row_ids)) <= set(map(str, ids))
+    same_spelling = set(map(str, row_ids)) <= set(map(str, records["id"].tolist()))
     spell = str if same_spelling else _bare_id
-    wanted = pd.Index([spell(row_id) for row_id in row_ids])
-    found = pd.Series(cases, index=[spell(row_id) for row_id in ids])
-    found = found[found.index.isin(wanted)]
-    for place, index in (("the arrow file", wanted), (path, found.index)):
-        if index.has_duplicates:
-            raise UserError(f"{place} has the id {index[index.duplicated()][0]!r} twice; give every row its own id")
-    if len(absent := wanted.difference(found.index, sort=False)):
-        raise UserError(
-            f"{path} has {len(found)} of {len(wanted)} rows and not {absent[0]!r}; use a mask of this data set"
-        )
-    return found[wanted].to_numpy()
+    wanted_ids, cases.index = pd.Index(map(spell, row_ids)), pd.Index(map(spell, records["id"].tolist()))
+    cases = cases[cases.index.isin(wanted_ids)]
+    for place, ids in (("the arrow file", wanted_ids), (path, cases.index)):
+        if ids.has_duplicates:
+            raise UserError(f"{place} has the id {ids[ids.duplicated()][0]!r} twice; give every row its own id")
+    if len(absent := wanted_ids.difference(cases.index, sort=False)):
+        found = f"{len(cases)} of {len(wanted_ids)} rows and not {absent[0]!r}"
+        raise UserError(f"{path} has {found}; use a mask of this data set")
+    return cases[wanted_ids].to_numpy()
 
 
 def _bare_id(row_id: object) -> str:

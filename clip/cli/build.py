@@ -15,7 +15,7 @@ from clip.modules.backbones.base import Backbone
 from clip.modules.backbones.registry import WEIGHTS as BACKBONES
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.factory import MODELS, build_model
-from clip.modules.objectives import TASK_FROM_METADATA, TASKS, Task, resolve_task
+from clip.modules.objectives import Task, resolve_task
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import named_settings
 from clip.modules.released.reader import check_backbone
@@ -140,10 +140,7 @@ def task_from_data(config: Config) -> tuple[Task, dict[str, Any]]:
     Raises:
         UserError: there are no arrow files, or they do not state the task that only they can state.
     """
-    spec, root = DATASETS[config.task], Path(config.data_root)
-    label_metadata = spec.label_metadata(root)
-    if not label_metadata and TASKS[config.task] is TASK_FROM_METADATA:
-        spec.find(root, "train")  # raises an error that names the absent file
+    label_metadata = DATASETS[config.task].label_metadata(Path(config.data_root))
     return resolve_task(config.task, label_metadata), label_metadata
 
 
@@ -160,8 +157,13 @@ def stated_task(name: str, model_config: dict[str, Any]) -> tuple[Task, dict[str
 
 def build_data(config: Config, task: Task, image_size: int, tokenize: Any) -> MissingModalityDataModule:
     """Return the data module of the task with the backbone's transform at its image size."""
-    transform, collate = TRANSFORMS[config.backbone](image_size), MODELS[config.backbone].collate
-    return MissingModalityDataModule.from_config(config, task.num_classes, transform, tokenize, collate)
+    return MissingModalityDataModule.from_config(
+        config,
+        task=task,
+        transform=TRANSFORMS[config.backbone](image_size),
+        tokenize=tokenize,
+        collate=MODELS[config.backbone].collate,
+    )
 
 
 def build_all(
@@ -176,9 +178,8 @@ def build_all(
     Returns:
         The settings completed by the checkpoint and the micro-batch size, the module, and its data.
     """
-    DATASETS[config.task].require_any(Path(config.data_root))  # before seconds are spent on weights
+    task, label_metadata = task_from_data(config)  # first: absent data must not cost the time to read weights
     config, checkpoint = load_checkpoint(config)
-    task, label_metadata = task_from_data(config)
     built = build(config, task, label_metadata, checkpoint)
     if config.per_gpu_batchsize == "auto":
         on_gpu = device["accelerator"] == "gpu"
@@ -197,7 +198,7 @@ def build_all(
 def training_config(config: Config, data: MissingModalityDataModule) -> dict[str, Any]:
     """Return what makes a training run the same after an interruption; the data must be set up."""
     files = {f"arrow_files.{split}": fingerprint for split, fingerprint in data.fingerprints.items()}
-    return {key: getattr(config, key) for key in TRAINING_KEYS} | {"missing_tables": dict(data.table_hashes)} | files
+    return {key: getattr(config, key) for key in TRAINING_KEYS} | {"missing_tables": dict(data.mask_hashes)} | files
 
 
 def run_record(config: Config, module: MissingAwarePromptModule, data: MissingModalityDataModule) -> dict[str, Any]:
@@ -212,6 +213,6 @@ def run_record(config: Config, module: MissingAwarePromptModule, data: MissingMo
         "model_config": module.model_config,
         "trainable": trainable,
         "total_parameters": total,
-        "missing_tables": data.table_hashes,
+        "missing_tables": data.mask_hashes,
         "arrow_files": data.fingerprints,
     }

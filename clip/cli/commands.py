@@ -78,7 +78,7 @@ def train(config: Config) -> dict[str, Any]:
     score = None if best.best_model_score is None else float(best.best_model_score)
     result = {
         "folder": str(folder),
-        "missing_tables": data.table_hashes,
+        "missing_tables": data.mask_hashes,
         "best": best.best_model_path,
         "last": last.best_model_path,
         f"val/{module.task.headline}": score,
@@ -133,7 +133,7 @@ def evaluate(config: Config) -> dict[str, float]:
     baseline = module.task.constant_baseline(data.datasets["test"].sample_labels())
     print(f"{report.metrics_text(metrics)}\n{report.baseline_text(baseline)}")
     if loggers:
-        result = metrics | {"constant_baseline": baseline, "missing_tables": data.table_hashes}
+        result = metrics | {"constant_baseline": baseline, "missing_tables": data.mask_hashes}
         write_json(Path(loggers[0].log_dir) / "metrics.json", result)
     return metrics
 

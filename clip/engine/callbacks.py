@@ -11,9 +11,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from clip.datamodules.datamodule import STOP_SIGNALS
 from clip.engine.checkpoints import CHECKPOINT_NAME, LAST
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 MAX_SIGINTS = 3
 SIGNAL_EXIT = 128  # a shell reports a signal as this plus its number
 
@@ -21,7 +21,7 @@ SIGNAL_EXIT = 128  # a shell reports a signal as this plus its number
 class GracefulStop(Callback):
     """On SIGTERM, Ctrl-C and other signals, save a mid-epoch checkpoint between two optimiser steps and exit.
 
-    SLURM and cloud machines announce their end with one of ``STOP_SIGNALS``. The third Ctrl-C exits at once.
+    The signals are ``STOP_SIGNALS``. The third Ctrl-C exits at once.
 
     Args:
         folder: folder of the run.

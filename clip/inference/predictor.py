@@ -147,7 +147,7 @@ class Predictor:
         """Run samples through the model, (N, C) float32 on the CPU."""
         if not samples:
             return torch.zeros(0, len(self.class_names))
-        empty = self.transform.placeholder(lambda: None)
+        empty = self.transform.placeholder()
         tokens = self.tokenizer([sample.text or "" for sample in samples])
         batch = self.model.collate(
             [{"image": empty if sample.image is None else sample.image, "tokens": ids,

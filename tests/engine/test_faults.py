@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 import run
-from clip.datasets.fingerprint import fingerprint
+from clip.datasets.arrow_dataset import fingerprint
 from clip.engine import trainer as runs
 
 

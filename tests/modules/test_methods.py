@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from clip.config import OptimizerSettings
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.layers import Attention, Prefix, ResidualAttentionBlock

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clip.config import OptimizerSettings
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
 from clip.modules.backbones.vilt_convert import from_layout
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule

@@ -8,7 +8,7 @@ layers are built here too, with the same constructors in the same order, and thr
 import torch
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES
+from clip.missing import CASES
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.layers import HEAD_WIDTH
 

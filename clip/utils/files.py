@@ -7,7 +7,7 @@ import glob
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ ADVICE = {
     errno.EDQUOT: "free some space or ask for a larger quota",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     errno.EROFS: "choose a folder on a disk that can be written to",
-    errno.EACCES: "check the permissions of the file and its folders",
-    errno.EPERM: "check the permissions of the file and its folders",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "check the permissions of the file and its folders"),
     errno.ENOENT: "check the path",
 }
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -70,16 +69,15 @@ def named(path: Path, partial: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_write_all(*paths: Path) -> Iterator[dict[Path, Path]]:
-    """Yield a temporary path for each file; when the block succeeds, all of them get their names together.
+    """Yield a temporary path for each file of a folder; when the block succeeds, all get their names together.
 
     When several processes write the same files, the last one wins and the files are never mixed. A process that
     is killed leaves its temporary files, which the next call for the same paths removes.
     """
-    folders = {path.parent for path in paths}
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = paths[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        with _directory_locks(folders):
+        with directory_lock(folder):
             partials = {}
             for path in paths:
                 _remove_stale(path)
@@ -89,7 +87,7 @@ def atomic_write_all(*paths: Path) -> Iterator[dict[Path, Path]]:
         for path, partial in partials.items():
             with named(path, partial):
                 _flush(partial)
-        with _directory_locks(folders):
+        with directory_lock(folder):
             # Remove all old files first: a process that is killed between two renames leaves too few files, which
             # readers notice, and not a mixture of new and old ones.
             for path in paths:
@@ -98,14 +96,14 @@ def atomic_write_all(*paths: Path) -> Iterator[dict[Path, Path]]:
 
 
 @contextlib.contextmanager
-def _directory_locks(folders: Iterable[Path]) -> Iterator[None]:
-    """Keep other processes from creating or renaming files in these folders."""
-    with contextlib.ExitStack() as stack:
-        for folder in sorted(folders):
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            _lock(descriptor, fcntl.LOCK_EX)
+def directory_lock(folder: Path) -> Iterator[None]:
+    """Exclude other processes that lock the same folder, where its file system has locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock(descriptor: int, operation: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> bool:

@@ -108,7 +108,6 @@ def _raw(raw: Path) -> None:
     def films(name: str) -> Path:
         return raw_data.mmimdb(raw / name)
 
-    write_json(films("no_plot") / "labels/0000004.json", {"genres": ["Drama"]})
     (films("cut_label") / "labels/0000004.json").write_text('{"plot": ')
     (films("cut_split") / "split.json").write_text("[")
     write_json(films("no_dev") / "split.json", {"train": [], "test": []})

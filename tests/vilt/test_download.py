@@ -13,8 +13,6 @@ from threading import Thread
 import pyarrow as pa
 import pytest
 
-from clip.utils.errors import UserError
-from vilt.utils.download import count_rows
 from vilt.utils.write_hatememes import PUBLISHED
 
 ROOT = Path(__file__).parents[2]
@@ -111,19 +109,10 @@ def test_files_and_masks_arrive_once_and_are_counted(hub: ThreadingHTTPServer, t
     message = error_of(download(hub.server_port, tmp_path / "again"))
     assert "999 " in message
     assert "1000" in message
+    hub.files["hateful_memes/val.arrow"] = hub.files["hateful_memes/val.arrow"][:-20]
+    assert "val.arrow" in error_of(download(hub.server_port, tmp_path / "cut"))
 
 
 def test_absent_files_and_an_absent_hub_are_one_line(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
     assert "food101/train.arrow" in error_of(download(hub.server_port, tmp_path, "food101"))
     assert NAME in error_of(download(9, tmp_path))
-
-
-def test_a_file_cut_short_or_without_a_column_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.arrow"
-    data = write_rows(path, 5)
-    assert count_rows(path, {"image", "text"}) == 5
-    with pytest.raises(UserError, match="genres, plots"):
-        count_rows(path, {"image", "plots", "genres"})
-    path.write_bytes(data[:-20])
-    with pytest.raises(UserError, match="a.arrow"):
-        count_rows(path, {"image"})

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from clip.utils.errors import UserError
 from clip.utils.files import atomic_write_all, named
 from vilt.utils.image_pool import ImagePool
-from vilt.utils.raw import Note, PendingRow, Row, Skip, summarize
+from vilt.utils.raw import Item, Note, PendingRow, Row, Skip, summarize
 
 BATCH_BYTES = 16 * 2**20  # per record batch; bounds memory for any size of data set
 BATCH_ROWS = 4096
@@ -27,13 +27,7 @@ def schema(**columns: pa.DataType) -> pa.Schema:
 
 
 def with_classes(schema: pa.Schema, names: Sequence[str], task_type: str) -> pa.Schema:
-    """Return the schema with the meaning of the labels in its metadata.
-
-    Args:
-        schema: columns and types.
-        names: class names, in the order of their numbers or of their positions in a list.
-        task_type: "binary", "multiclass" or "multilabel".
-    """
+    """Return the schema with class names, by number or position, and a task type such as "multilabel"."""
     return schema.with_metadata({"class_names": json.dumps(list(names)), "task_type": task_type})
 
 
@@ -76,7 +70,7 @@ def convert(
     Args:
         target: the folder to write to, created if necessary.
         prefix: first part of the file names.
-        schema: columns and types.
+        schema: columns of the files.
         splits: number of rows, and the rows, of each split.
         published: rows of the published data in each split, for comparison.
         pool: reads the images; None reads them in this process.
@@ -87,12 +81,26 @@ def convert(
     lines = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
     paths = {split: target / f"{prefix}{split}.arrow" for split in splits}
     seen: set[str] = set()  # over all splits: a row of train in test would be known
+
+    def usable(items: Iterable[Item], skipped: defaultdict, noted: defaultdict, bar: tqdm) -> Iterator[Row]:
+        for item in items:
+            if isinstance(item, Note):
+                noted[item.reason].append(item.name)
+                continue
+            bar.update()
+            if isinstance(item, Skip):
+                skipped[item.reason].append(item.name)
+                continue
+            if item["image_id"] in seen:
+                noted["second row of its name"].append(item["image_id"])
+            seen.add(item["image_id"])
+            yield item
+
     with pool or ImagePool() as pool, atomic_write_all(*paths.values()) as partials:
         for split, (total, pending) in splits.items():
             path, skipped, noted = paths[split], defaultdict(list), defaultdict(list)
             with tqdm(total=total, desc=path.name, unit="row", disable=None) as bar, named(path, partials[path]):
-                rows = _select_rows(pool, pending, skipped, noted, seen, bar)
-                written = write_arrow(partials[path], schema, rows)
+                written = write_arrow(partials[path], schema, usable(pool.items(pending), skipped, noted, bar))
             if not written:
                 raise UserError(f"no row for {path}: {summarize(skipped) or 'the split is empty'}")
             num_skipped = sum(map(len, skipped.values()))
@@ -101,23 +109,3 @@ def convert(
             if noted:
                 lines.append(f"{'':6} noted: {summarize(noted)}")
     return "\n".join(lines)
-
-
-def _select_rows(
-    pool: ImagePool,
-    pending: Iterable[PendingRow | Skip],
-    skipped: defaultdict[str, list[str]],
-    noted: defaultdict[str, list[str]],
-    seen: set[str],
-    bar: tqdm,
-) -> Iterator[Row]:
-    """Yield the rows that can be written, and record the names of the others by reason."""
-    for item in pool.items(pending):
-        bar.update(not isinstance(item, Note))
-        if isinstance(item, Skip | Note):
-            (skipped if isinstance(item, Skip) else noted)[item.reason].append(item.name)
-            continue
-        if item["image_id"] in seen:
-            noted["second row of its name"].append(item["image_id"])
-        seen.add(item["image_id"])
-        yield item

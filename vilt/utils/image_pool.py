@@ -80,21 +80,20 @@ class ImagePool:
                 yield from self.read_rows([row])
             return
         try:
-            yield from self._in_order(iter(rows))
+            rows = iter(rows)
+            while (some := list(islice(rows, ROWS_PER_CALL))) or self._calls:
+                if some:
+                    self._calls.append((some, self._submit(some)))
+                if not some or len(self._calls) == CALLS_AHEAD * self.num_workers:
+                    items = self._calls[0][1].result()  # still in the queue: __exit__ waits for it
+                    self._calls.popleft()
+                    yield from items
         except BrokenProcessPool:
             names = [row.name for rows, call in self._calls if call.exception() for row in rows if row.name]
             raise UserError(
                 "a worker process died because of a damaged image or for lack of memory, at one of "
                 f"{', '.join(names[: self.num_workers * ROWS_PER_CALL])}; move that file away or lower --num_workers"
             ) from None
-
-    def _in_order(self, rows: Iterator[PendingRow | Skip]) -> Iterator[Item]:
-        while some := list(islice(rows, ROWS_PER_CALL)):
-            self._calls.append((some, self._submit(some)))
-            if len(self._calls) == CALLS_AHEAD * self.num_workers:
-                yield from self._next_items()
-        while self._calls:
-            yield from self._next_items()
 
     def _submit(self, rows: Rows) -> Future:
         # Workers start here and inherit the signal mask: Ctrl-C, which a shell sends to all processes, is for the
@@ -104,8 +103,3 @@ class ImagePool:
             return self._pool.submit(self.read_rows, rows)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def _next_items(self) -> list[Item]:
-        items = self._calls[0][1].result()  # still in the queue: __exit__ waits for it
-        self._calls.popleft()
-        return items

@@ -46,15 +46,10 @@ class Entry:
     def draw_split(self, thresholds: dict[str, float], seed: int) -> str:
         """Draw a split by a hash of the image, or of the text if there is no image.
 
-        Rows of one image stay together, and a row keeps its split when others are added.
-
-        Args:
-            thresholds: cumulative share of each split.
-            seed: seed of the draw.
+        Rows of one image stay together, and a row keeps its split when others are added. ``thresholds`` are the
+        cumulative shares.
         """
-        image = self.image
-        if isinstance(image, bytes):
-            image = hashlib.sha256(image).hexdigest()
+        image = self.image if isinstance(self.image, str) else hashlib.sha256(self.image).hexdigest()
         key = posixpath.normpath(image) if image else self.text  # ./a.png is a.png
         place = int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8]) / 2**64
         return next((split for split, end in thresholds.items() if place < end), "test")
@@ -90,7 +85,7 @@ def _read_entry(place: str, number: int, row: dict[str, Any], is_csv: bool) -> E
         raise UserError(f"{place} has the image {image!r:.60}; give a path, or leave it empty")
     if not isinstance(text, str | None):
         raise UserError(f"{place} has the text {text!r:.60}; give a string, or leave it empty")
-    if "split" in row and row["split"] not in SPLITS:
+    if "split" in row and str(row["split"]) not in SPLITS:
         raise UserError(
             f"{place} has the split {row['split']!r:.60}; it must be one of {', '.join(SPLITS)} in every row"
         )
@@ -107,7 +102,7 @@ def _read_entry(place: str, number: int, row: dict[str, Any], is_csv: bool) -> E
         if multilabel:
             raise UserError(f"{place} has an empty label in its list; remove it")
         labels = None
-    image = image.strip() if image else ""
+    image = image.strip() if isinstance(image, str) else image or ""
     text = text if text and text.strip() else ""
     return Entry(number, image, text, labels, multilabel, SPLITS[row["split"]] if "split" in row else None)
 

@@ -25,16 +25,16 @@ Resize = Callable[[Image.Image], np.ndarray]  # -> (H, W, 3) uint8
 
 
 @dataclass(frozen=True)
-class Skip:
-    """A row that is not written, and why."""
+class Note:
+    """Something to report about a row that is written."""
 
     reason: str
     name: str
 
 
 @dataclass(frozen=True)
-class Note:
-    """Something to report about a row that is written."""
+class Skip:
+    """A row that is not written, and why."""
 
     reason: str
     name: str

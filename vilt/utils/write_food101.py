@@ -23,26 +23,21 @@ def make_arrow(root: Path, target: Path, pool: ImagePool | None = None) -> str:
     """Write food101_{train,val,test}.arrow and return the closing table."""
     require_paths(root, "split.json", "class_idx.json", "images/train", "images/test")
     names = read_splits(root / "split.json", PUBLISHED)
-    classes = _read_classes(root / "class_idx.json")
+    classes = read_object(root / "class_idx.json")
     for name in (name for split in PUBLISHED for name in names[split]):
-        if food_class(name) not in classes:
-            raise UserError(f"{root / 'class_idx.json'} has no number for the class {food_class(name)!r} of {name}")
+        number = classes.get(food_class(name))
+        if type(number) is not int or not 0 <= number < MAX_CLASSES:
+            raise UserError(
+                f"class_idx.json needs a number for the class {food_class(name)!r} of {name}, not {number!r:.40}"
+            )
     texts = read_texts(root)
     splits = {
         split: (len(names[split]), _pending_rows(root, split, names[split], classes, texts)) for split in PUBLISHED
     }
     schema = SCHEMA
-    if sorted(classes.values()) == list(range(len(classes))):
+    if set(classes.values()) == set(range(len(classes))):
         schema = arrow.with_classes(SCHEMA, sorted(classes, key=classes.get), "multiclass")
     return arrow.convert(target, "food101_", schema, splits, PUBLISHED, pool)
-
-
-def _read_classes(path: Path) -> dict[str, int]:
-    classes = read_object(path)
-    for name, number in classes.items():
-        if type(number) is not int or not 0 <= number < MAX_CLASSES:
-            raise UserError(f"{path}: class {name!r:.60} has the number {number!r:.60}; use whole numbers from 0 on")
-    return classes
 
 
 def food_class(name: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.transforms import Transform
 from clip.utils.errors import UserError
-from clip.utils.images import FORMATS, MOST_PIXELS
+from clip.utils.images import FORMATS, MAX_PIXELS
 
 HALF = re.compile(r"[\ud800-\udfff]")
 MISSING = ("complete", "text", "image")  # what a sample lacks, by its state
@@ -104,4 +104,4 @@ def _transformed(image: Image.Image, name: str, transform: Transform) -> Tensor:
 
 
 def _too_large(name: str) -> UserError:
-    return UserError(f"{name} has over {MOST_PIXELS:,} pixels; make it smaller")
+    return UserError(f"{name} has over {MAX_PIXELS:,} pixels; make it smaller")

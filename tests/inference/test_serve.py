@@ -138,7 +138,7 @@ def test_an_image_is_predicted_as_it_is_stored_whatever_exif_says(port):
     with Image.open(io.BytesIO(data)) as image:
         plain = io.BytesIO()
         Image.fromarray(np.asarray(image)).save(plain, "PNG")
-    assert raw.stored(data, lambda image: square(image, 16)) == raw.stored(
+    assert raw.encode_image(data, lambda image: square(image, 16)) == raw.encode_image(
         plain.getvalue(), lambda image: square(image, 16)
     )
     both = [ask(port, {"image": encoded(each)})[1] for each in (data, plain.getvalue())]

@@ -18,10 +18,8 @@ from clip.experiments.spec import FOLDER, load_experiment
 from clip.inference.predictor import Predictor
 from clip.inference.web import Server
 from clip.modules import build_model
-from clip.modules.backbones.clip import load_clip
-from clip.modules.backbones.clip_checks import convert_state_dict
-from clip.modules.backbones.clip_config import find_activation, find_tokenizer
-from clip.modules.backbones.clip_convert import ClipSizes
+from clip.modules.backbones.clip import find_activation, find_tokenizer, load_clip
+from clip.modules.backbones.clip_convert import ClipSizes, convert_clip
 from clip.modules.backbones.tensor_files import read_tensors
 from clip.modules.objectives import TASKS
 from clip.modules.released.dcp import our_names
@@ -45,7 +43,7 @@ def weights(folder: Path) -> Reader:
     def read(path: Path) -> None:
         tensors = read_tensors(path)
         if path != files[2]:  # its names have no dots
-            convert_state_dict(tensors)
+            convert_clip(tensors)
 
     return Reader(files, read)
 

@@ -14,15 +14,15 @@ from clip.engine import micro_batch, run_folder
 from clip.engine import trainer as runs
 from clip.engine.checkpoints import IF_BOTH_SAY, check_compatible, load_adapter
 from clip.engine.loss_guard import LossGuard
-from clip.modules.backbones.base import Backbone
-from clip.modules.backbones.registry import WEIGHTS
+from clip.modules.backbones import Backbone
+from clip.modules.backbones.registry import BACKBONES
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.factory import MODELS, build_model, read_backbone_settings
 from clip.modules.objectives import FROM_FILES, TASKS, Task, resolve_task
 from clip.modules.optim import OptimSettings
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import named_settings, read_settings
-from clip.modules.released.reader import check_backbone
+from clip.modules.released import check_backbone
 from clip.transforms import TRANSFORMS
 from clip.utils.errors import UserError
 
@@ -104,7 +104,7 @@ def build(config: dict[str, Any], given: set[str], adopt: Iterable[str] = ()) ->
     # Whoever adopts has no data at hand: the checkpoint says what it predicts.
     task, label_metadata = told_by(config["task"], written) if adopt else task_of(config)
     backbone, own = config["backbone"], backbone_settings(config)
-    frozen = WEIGHTS[backbone].load(config["vit"], config["activation"], own, config["task"])
+    frozen = BACKBONES[backbone].load(config["vit"], config["activation"], own, config["task"])
     model = build_model(
         frozen.state,
         prompt_type,

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from clip.modules.prompted_model import PromptedModel
-from clip.utils.archives import refuse_larger
 from clip.utils.errors import UserError
 
 SHOWN = 12  # entries of a list in a message
@@ -30,7 +29,6 @@ def validate_checkpoint(checkpoint: dict[str, Any], source: Path) -> None:
         and tensor.device.type == "cpu" for name, tensor in state.items()
     ):  # fmt: skip
         raise UserError(f"{source} has a state_dict of other things than tensors by name")
-    refuse_larger(source, state.values())
 
 
 def check_compatible(ours: dict, theirs: dict, source: object) -> None:

@@ -24,8 +24,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from clip.engine.checkpoints import check_compatible, validate_checkpoint
 from clip.modules.backbones.tensor_files import first_line
-from clip.modules.released.reader import read_released
-from clip.utils.archives import refuse_bombs
+from clip.modules.released import read_released
 from clip.utils.errors import UserError
 from clip.utils.files import atomic_write, write_text
 
@@ -156,7 +155,6 @@ def read_checkpoint(path: Path, seed: int) -> dict[str, Any]:
         UserError: damaged, or neither.
     """
     try:
-        refuse_bombs(path)
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:

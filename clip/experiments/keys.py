@@ -17,7 +17,7 @@ from clip.cli.arguments import flat
 from clip.datasets import DATASETS
 from clip.datasets.fingerprint import fingerprint
 from clip.missing.masks import SPLITS, MissingSettings, table_hash
-from clip.modules.backbones.registry import WEIGHTS
+from clip.modules.backbones.registry import BACKBONES
 from clip.modules.backbones.tensor_files import sha256_of
 from clip.modules.factory import MODELS
 from clip.modules.prompts import PROMPT_TYPES
@@ -92,7 +92,7 @@ def _tables(masks: str) -> Tables:
 
 @functools.cache
 def _weights(backbone: str, vit: str) -> str:
-    return sha256_of(WEIGHTS[backbone].find(vit))
+    return sha256_of(BACKBONES[backbone].find(vit))
 
 
 @functools.cache

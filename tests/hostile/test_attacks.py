@@ -21,7 +21,7 @@ from clip.experiments.spec import load_experiment
 from clip.inference.readers import read_rows
 from clip.inference.samples import read_sample
 from clip.missing import importers as missing_import
-from clip.modules.backbones.clip_checks import convert_state_dict
+from clip.modules.backbones.clip_convert import convert_clip
 from clip.modules.backbones.tensor_files import read_tensors
 from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
@@ -110,7 +110,7 @@ def test_a_lying_safetensors_header_is_refused(change, clip_folder, tmp_path):
 def test_a_name_with_a_billion_blocks_is_not_built(state):
     state["visual.transformer.resblocks.99999999.a"] = torch.zeros(1)
     with pytest.raises(UserError, match="names 100000000 blocks"):
-        convert_state_dict(state)
+        convert_clip(state)
 
 
 def test_lying_and_packed_arrow_buffers_are_refused(tmp_path):

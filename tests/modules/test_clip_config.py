@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 
-from clip.modules.backbones.clip import load_clip
-from clip.modules.backbones.clip_config import OPENAI_SHA256, find_activation
+from clip.modules.backbones.clip import OPENAI_SHA256, find_activation, load_clip
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.backbones.clip_tokenizer import train_tokenizer
 from clip.utils.errors import UserError

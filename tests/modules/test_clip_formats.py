@@ -12,7 +12,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from clip.missing.masks import COMPLETE
 from clip.modules import build_model
-from clip.modules.backbones.base import Backbone
+from clip.modules.backbones import Backbone
 from clip.modules.backbones.clip import load_clip
 from clip.modules.backbones.clip_tokenizer import Tokenizer, vocabulary
 from clip.modules.backbones.tensor_files import sha256_of

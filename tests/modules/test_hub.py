@@ -14,10 +14,10 @@ from threading import Thread
 
 import pytest
 import torch
+from clip.modules.backbones.clip_config import OPENAI_TOKENIZER
 from safetensors.torch import load_file
 
 from clip.modules.backbones.clip import PUBLISHED, save_clip
-from clip.modules.backbones.clip_config import OPENAI_TOKENIZER
 from clip.modules.backbones.clip_tokenizer import (
     OPENAI_VOCABULARY,
     Tokenizer,

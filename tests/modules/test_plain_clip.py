@@ -6,7 +6,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from clip.missing.masks import COMPLETE
 from clip.modules import build_model
-from clip.modules.backbones.clip_checks import convert_state_dict
+from clip.modules.backbones.clip_convert import convert_clip
 
 VOCABULARY, CONTEXT, BATCH = 60, 20, 3
 HEAD = 64
@@ -59,7 +59,7 @@ def features(model, image, tokens):
 def built(size, activation, trained_with=None):
     """Our model and transformers', and a batch for them."""
     theirs = oracle(size, trained_with or activation)
-    state = convert_state_dict(theirs.state_dict())
+    state = convert_clip(theirs.state_dict())
     ours = build_model(state, "none", 2, activation=activation).eval()
     image, tokens = batch(size)
     complete = torch.full((BATCH,), COMPLETE)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from clip.engine.checkpoints import load_adapter
 from clip.modules.factory import build_model
+from clip.modules.released import check_backbone, read_released
 from clip.modules.released.mmp import HEAD, PROMPTS, convert_mmp
-from clip.modules.released.reader import check_backbone, read_released
 from clip.utils.errors import UserError
 from tests.modules.test_released_dcp import draw, normal
 
@@ -32,11 +32,11 @@ def published(request):
 
 def loaded(state, config):
     released = convert_mmp(state, config)
-    shape = [released.model_config[f"prompt_{key}"] for key in ("length", "depth")]
-    kind = released.model_config["prompt_type"]
-    model = build_model(released.backbone, kind, 23, *shape, backbone="vilt", activation="gelu")
-    load_adapter(model, released.own, "these vectors")
-    check_backbone(model, released.backbone, "these vectors")
+    shape = [released["model_config"][f"prompt_{key}"] for key in ("length", "depth")]
+    kind = released["model_config"]["prompt_type"]
+    model = build_model(released["released"], kind, 23, *shape, backbone="vilt", activation="gelu")
+    load_adapter(model, released["state_dict"], "these vectors")
+    check_backbone(model, released["released"], "these vectors")
     return model
 
 

@@ -1,24 +1,24 @@
-"""How the weights of each backbone are found and loaded."""
+"""The backbones by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip.modules.backbones.base import Backbone, TextTokenizer
-from clip.modules.backbones.clip import find_weights, load_clip, tokenizer_of
-from clip.modules.backbones.vilt import find_vilt, load_vilt, positions_of, vilt_tokenizer_of
+from clip.modules.backbones import Backbone, TextTokenizer
+from clip.modules.backbones.clip import clip_positions, find_clip, load_clip, load_clip_tokenizer
+from clip.modules.backbones.vilt import find_vilt, load_vilt, load_vilt_tokenizer, vilt_positions
 
 
 @dataclass(frozen=True)
-class Weights:
-    """The weights of one kind of backbone.
+class BackboneLoader:
+    """How one kind of backbone is found and loaded; nothing in its files is executed.
 
     Attributes:
-        load: (vit, activation, the backbone's settings, task) -> it; nothing in its files is run.
-        find: vit -> its weight file.
-        tokenizer: (vit, the backbone's settings, task) -> its tokenizer; no weights are needed.
-        positions: (the backbone's settings, task) -> tokens of a text that are read.
+        load: loads the backbone, given ``vit``, the activation or None, the backbone's settings and the task.
+        find: returns the weight file of ``vit``.
+        tokenizer: loads the tokenizer alone, given ``vit``, the backbone's settings and the task.
+        positions: returns the number of text tokens read, given the backbone's settings and the task.
     """
 
     load: Callable[[str, str | None, Any, str], Backbone]
@@ -27,8 +27,7 @@ class Weights:
     positions: Callable[[Any, str], int]
 
 
-WEIGHTS = {
-    "clip": Weights(lambda vit, activation, *_: load_clip(vit, activation), find_weights,
-                    lambda vit, *_: tokenizer_of(vit), lambda *_: 77),
-    "vilt": Weights(load_vilt, find_vilt, vilt_tokenizer_of, positions_of),
-}  # fmt: skip
+BACKBONES = {
+    "clip": BackboneLoader(load_clip, find_clip, load_clip_tokenizer, clip_positions),
+    "vilt": BackboneLoader(load_vilt, find_vilt, load_vilt_tokenizer, vilt_positions),
+}

@@ -2,23 +2,32 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from clip.modules.prompts.base import Sizes
 
 
-class TextTokenizer(Protocol):
-    """Encodes texts as token ids of a fixed length, ``context``."""
+class TextTokenizer:
+    """Base of the tokenizers: encodes texts as token ids of a fixed length, ``context``."""
 
     context: int
 
+    def encode(self, texts: Iterable[str], **options: Any) -> list[list[int]]:
+        """Return the ids of each text, start and end included; ``options`` as in transformers."""
+        raise NotImplementedError
+
     def __call__(self, texts: Iterable[str]) -> Tensor:
-        """Return int64 ids of shape (N, context); long texts are truncated."""
+        """Return (N, context) int64 ids: start, text, end, zeros; long texts are truncated."""
+        rows = self.encode(texts, truncation=True, max_length=self.context)
+        padded = [row + [0] * (self.context - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.long).reshape(-1, self.context)
 
     def lengths(self, texts: Iterable[str]) -> list[int]:
-        """Count the tokens of each text before truncation, start and end tokens included."""
+        """Count the tokens of each text before truncation, start and end included."""
+        return [len(row) for row in self.encode(texts)]
 
 
 @dataclass(frozen=True)
@@ -29,10 +38,10 @@ class Backbone:
         state: float32 tensors under the names that ``build_model`` expects.
         sizes: sizes read from the tensors.
         activation: key of ``layers.ACTIVATIONS``.
-        tokenizer: tokenizer of the backbone's text input.
+        tokenizer: tokenizer of its text input.
         name: what the user passed as ``vit``.
         sha256: SHA-256 of the weight file.
-        settings: settings of the backbone, with defaults of the task filled in.
+        settings: its settings, with defaults of the task filled in.
     """
 
     state: dict[str, Tensor]

@@ -34,23 +34,25 @@ OPENAI_SHA256 = {  # OpenAI's archives, all with QuickGELU; its download links h
 }
 CONTEXT = 77  # text positions of every published CLIP
 MAX_WIDTH = 1024  # published image towers beyond this width have heads of other widths than 64
+NO_SETTINGS = NoSettings()
 EPSILON = 1e-5  # of our LayerNorms
 TOKENIZERS = [name for group in TOKENIZER_FILES for name in group]
 CONFIGS = ("config.json", "open_clip_config.json")
+OPEN_CLIP = {"width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads"}
+OPEN_CLIP |= {"context_length": "max_position_embeddings"} | {k: k for k in ("vocab_size", "image_size", "patch_size")}
+OPEN_CLIP_TOP = ("embed_dim", "quick_gelu", "vision_cfg", "text_cfg")
+OPEN_CLIP_FIXED = {"head_width": HEAD_WIDTH, "mlp_ratio": 4}  # the only values that we build
 
 
-def load_clip(vit: str, activation: str | None = None, settings: Any = NoSettings(), task: str = "") -> Backbone:
+def load_clip(vit: str, activation: str | None = None, settings: Any = NO_SETTINGS, task: str = "") -> Backbone:
     """Load a CLIP; nothing in its files is executed.
 
     Args:
         vit: key of ``PUBLISHED``, Hugging Face id, folder, or file (safetensors, ``torch.save`` or TorchScript) with
             tensor names of OpenAI, open_clip or transformers.
         activation: key of ``layers.ACTIVATIONS``, for files that do not state it.
-        settings: has no fields for CLIP.
+        settings: not used.
         task: not used.
-
-    Raises:
-        UserError: the files are not found, or are not those of one complete CLIP.
     """
     weights = find_clip(vit)
     sha256 = sha256_of(weights)
@@ -80,51 +82,30 @@ def clip_positions(settings: Any, task: str) -> int:
 
 
 def find_activation(folder: Path, sizes: ClipSizes, sha256: str, requested: str | None) -> str:
-    """Find the activation of a CLIP and check its configuration against its tensors.
+    """Find the activation of a CLIP and check the configuration in its folder against its tensors.
 
     Tensors do not show whether a CLIP has QuickGELU or GELU, and the wrong one costs accuracy without any error. The
     activation must be stated by the config, OpenAI's checksum or ``activation=``; conflicting sources raise.
-
-    Args:
-        folder: folder of the weight file.
-        sizes: sizes read from the tensors.
-        sha256: SHA-256 of the weight file.
-        requested: the user's ``activation=``, or None.
-
-    Raises:
-        UserError: no source states it, two sources disagree, or a configuration does not fit the tensors.
     """
-    paths = [folder / name for name in CONFIGS if (folder / name).exists()]
-    stated = {path.name: activation for path in paths if (activation := _read_config(path, sizes))}
-    if not stated and sizes.image_width > MAX_WIDTH:
-        raise UserError(
-            f"{folder} has no {' or '.join(CONFIGS)} of this CLIP, and an image tower of {sizes.image_width} "
-            "channels may have any number of heads; add its config file"
-        )
-    if sha256 in OPENAI_SHA256:
-        stated[f"OpenAI's {OPENAI_SHA256[sha256]}"] = "quick_gelu"
-    if requested:
-        stated["activation="] = requested
-    if not stated:
-        raise UserError(
-            f"{folder} has no {' or '.join(CONFIGS)} that states the activation of this CLIP; "
-            f"set activation={' or activation='.join(ACTIVATIONS)}"
-        )
-    if len(set(stated.values())) > 1:
-        sources = ", ".join(f"{name} says {activation}" for name, activation in stated.items())
-        raise UserError(f"the activation of the CLIP in {folder} is ambiguous: {sources}; correct one of them")
-    return next(iter(stated.values()))
+    stated = {name: _read_config(folder / name, sizes) for name in CONFIGS if (folder / name).exists()}
+    if not any(stated.values()) and sizes.image_width > MAX_WIDTH:
+        problem = f"an image tower {sizes.image_width} wide may have any number of heads"
+        raise UserError(f"{problem}, and {folder} has no {' or '.join(CONFIGS)}; add the one of this CLIP")
+    stated |= {"OpenAI's checksum": "quick_gelu" if sha256 in OPENAI_SHA256 else None, "activation=": requested}
+    sources = {source: activation for source, activation in stated.items() if activation}
+    if not sources:
+        raise UserError(f"{folder} has no {' or '.join(CONFIGS)} that states the activation; set activation=")
+    if len(set(sources.values())) > 1:
+        claims = ", ".join(f"{source} says {activation}" for source, activation in sources.items())
+        raise UserError(f"the activation of the CLIP in {folder} is ambiguous: {claims}; correct one of them")
+    return sources.popitem()[1]
 
 
 def find_tokenizer(folder: Path, sizes: ClipSizes) -> Tokenizer:
-    """Load the tokenizer of a folder, or OpenAI's if there is none and the vocabulary has its size.
-
-    Raises:
-        UserError: no tokenizer is found, or it belongs to another CLIP.
-    """
+    """Load the tokenizer of a folder, or OpenAI's if there is none and the vocabulary has its size."""
     if sizes.vocabulary == OPENAI_VOCABULARY and not any((folder / name).exists() for name in TOKENIZERS):
         try:
-            folder = find_folder(PUBLISHED["ViT-B/16"], TOKENIZERS)
+            folder = find_folder("ViT-B/16", TOKENIZERS, PUBLISHED)
         except UserError as error:
             raise UserError(f"{folder} has no tokenizer ({TOKENIZERS[0]} and {TOKENIZERS[1]}): {error}") from None
     tokenizer = Tokenizer.from_folder(folder, sizes.context)
@@ -138,37 +119,28 @@ def find_tokenizer(folder: Path, sizes: ClipSizes) -> Tokenizer:
 
 
 def save_clip(folder: Path, state: dict[str, Tensor], activation: str, tokenizer: Tokenizer) -> None:
-    """Save a CLIP as a folder that ``load_clip`` and transformers read.
-
-    Args:
-        folder: created if needed.
-        state: tensors under OpenAI's names.
-        activation: key of ``layers.ACTIVATIONS``.
-        tokenizer: tokenizer that the CLIP was trained with.
-    """
+    """Save a CLIP, its tensors under OpenAI's names, as a folder that ``load_clip`` and transformers read."""
     sizes = ClipSizes.of(state)
-    config: dict[str, Any] = _transformers_config(sizes)
+    config = _transformers_config(sizes)
     config["vision_config"] |= {"hidden_act": activation}
-    config["text_config"] |= {"hidden_act": activation, "bos_token_id": tokenizer.start,
-                              "eos_token_id": tokenizer.end, "pad_token_id": 0}  # fmt: skip
+    ids = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": 0}
+    config["text_config"] |= {"hidden_act": activation} | ids
     config |= {"model_type": "clip", "architectures": ["CLIPModel"], "projection_dim": sizes.embed_dim}
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     tokenizer.save(folder)
     with atomic_write(folder / "model.safetensors") as partial:
-        # Not save_file, which makes files that nobody else may read.
+        # Not save_file, whose files only their owner may read.
         partial.write_bytes(save(HUGGING_FACE.write(state), metadata={"format": "pt"}))
 
 
-def _transformers_config(sizes: ClipSizes) -> dict[str, dict[str, Any]]:
-    towers = {
-        "vision_config": (sizes.image_width, sizes.image_layers),
-        "text_config": (sizes.text_width, sizes.text_layers),
-    }
-    config = {
-        name: {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers,
-               "num_attention_heads": width // HEAD_WIDTH, "layer_norm_eps": EPSILON}
-        for name, (width, layers) in towers.items()
-    }  # fmt: skip
+def _transformers_config(sizes: ClipSizes) -> dict[str, Any]:
+    config = {}
+    for tower, width, layers in (
+        ("vision_config", sizes.image_width, sizes.image_layers),
+        ("text_config", sizes.text_width, sizes.text_layers),
+    ):
+        shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+        config[tower] = shape | {"num_attention_heads": width // HEAD_WIDTH, "layer_norm_eps": EPSILON}
     config["vision_config"] |= {"image_size": sizes.image_size, "patch_size": sizes.patch}
     config["text_config"] |= {"vocab_size": sizes.vocabulary, "max_position_embeddings": sizes.context}
     return config
@@ -178,44 +150,36 @@ def _read_config(path: Path, sizes: ClipSizes) -> str | None:
     """Return the activation that a configuration states, or None if it is of another kind of model."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if path.name == "open_clip_config.json":
-            return _check_open_clip(path, content.get("model_cfg"), sizes)
-        return _check_transformers(path, content, sizes) if content.get("model_type") == "clip" else None
-    except UserError:
-        raise
+        if content.get("model_cfg"):
+            sections = _translate_open_clip(content["model_cfg"])
+            activation = "quick_gelu" if content["model_cfg"].get("quick_gelu") else "gelu"
+        elif content.get("model_type") == "clip":
+            config = CLIPConfig.from_dict(content)  # merges the sections of old versions, fills in defaults
+            sections = {name: getattr(config, name).to_dict() for name in ("vision_config", "text_config")}
+            activation = sections["vision_config"]["hidden_act"]
+        else:
+            return None
     except Exception as error:  # noqa: BLE001  a damaged file can raise anything
-        raise UserError(f"{path} cannot be read ({first_line(error)}); get the file again") from None
+        raise UserError(f"{path} does not describe a supported CLIP ({first_line(error)}); correct it") from None
+    for name, expected in _transformers_config(sizes).items():
+        for key, value in (expected | {"hidden_act": activation}).items():
+            if (found := sections[name].get(key, value)) != value:
+                raise UserError(f"{path}: {key} of {name} is {found!r}, but this CLIP needs {value!r}")
+    if activation not in ACTIVATIONS:
+        raise UserError(f"{path}: hidden_act is {activation!r}; supported are {', '.join(ACTIVATIONS)}")
+    return activation
 
 
-def _check_transformers(path: Path, content: dict[str, Any], sizes: ClipSizes) -> str:
-    config = CLIPConfig.from_dict(content)  # merges the sections of old versions, fills in defaults
-    for section, expected in _transformers_config(sizes).items():
-        for key, value in expected.items():
-            if (found := getattr(getattr(config, section), key)) != value:
-                raise UserError(f"{path}: {section}.{key} is {found!r}, but these weights need {value!r}")
-    stated = {config.vision_config.hidden_act, config.text_config.hidden_act}
-    if len(stated) > 1 or not stated <= ACTIVATIONS.keys():
-        raise UserError(f"{path}: hidden_act is {sorted(stated)}; supported: one of {', '.join(ACTIVATIONS)}")
-    return stated.pop()
-
-
-def _check_open_clip(path: Path, config: dict[str, Any] | None, sizes: ClipSizes) -> str | None:
-    if not config:
-        return None
-    expected = {
-        "model_cfg": {"embed_dim": sizes.embed_dim},
-        "vision_cfg": {"width": sizes.image_width, "layers": sizes.image_layers, "head_width": HEAD_WIDTH,
-                       "patch_size": sizes.patch, "image_size": sizes.image_size, "mlp_ratio": 4},
-        "text_cfg": {"width": sizes.text_width, "layers": sizes.text_layers,
-                     "heads": sizes.text_width // HEAD_WIDTH, "context_length": sizes.context,
-                     "vocab_size": sizes.vocabulary, "mlp_ratio": 4},
-    }  # fmt: skip
-    sections = {"model_cfg": {k: v for k, v in config.items() if k not in ("quick_gelu", "vision_cfg", "text_cfg")}}
-    sections |= {name: config.get(name) or {} for name in ("vision_cfg", "text_cfg")}
-    for section, values in sections.items():
-        for key, value in values.items():
+def _translate_open_clip(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the sections of open_clip's configuration under transformers' names."""
+    towers = {f"{tower}_config": config.get(f"{tower}_cfg") or {} for tower in ("vision", "text")}
+    rest = {key: value for key, value in config.items() if key not in OPEN_CLIP_TOP}
+    for section in (rest, *towers.values()):
+        for key, value in section.items():
             # open_clip has many variants; every option that is on must be one that we build too.
-            if value and value != expected[section].get(key):
-                need = expected[section].get(key, "it unset, as in OpenAI's architecture")
-                raise UserError(f"{path}: {section}.{key} is {value!r}, but these weights need {need}")
-    return "quick_gelu" if config.get("quick_gelu") else "gelu"
+            if value and key not in OPEN_CLIP and value != OPEN_CLIP_FIXED.get(key):
+                raise ValueError(f"{key}={value!r} is not OpenAI's architecture")
+    return {
+        name: {OPEN_CLIP[key]: value for key, value in section.items() if key in OPEN_CLIP}
+        for name, section in towers.items()
+    }

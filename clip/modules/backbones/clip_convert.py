@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clip.modules.backbones.layouts import Layout, check_head_width, size_errors, validate_state_dict
+from clip.modules.backbones.layouts import Layout
+from clip.modules.layers import HEAD_WIDTH
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
+from clip.utils.errors import UserError
 
 OPENAI = Layout()
 HUGGING_FACE = Layout(
@@ -21,21 +23,17 @@ HUGGING_FACE = Layout(
         "visual.ln_pre.": "vision_model.pre_layrnorm.",
         "visual.ln_post.": "vision_model.post_layernorm.",
         "visual.proj": "visual_projection.weight",
+        "visual.transformer.resblocks.": "vision_model.encoder.layers.",
         "token_embedding.": "text_model.embeddings.token_embedding.",
         "positional_embedding": "text_model.embeddings.position_embedding.weight",
         "ln_final.": "text_model.final_layer_norm.",
         "text_projection": "text_projection.weight",
-    }
-    | {
-        f"{ours}transformer.resblocks.{{}}.{part}": f"{theirs}encoder.layers.{{}}.{name}"
-        for ours, theirs in (("visual.", "vision_model."), ("", "text_model."))
-        for part, name in (
-            ("ln_", "layer_norm"),
-            ("attn.in_proj_", "self_attn.{part}_proj."),
-            ("attn.out_proj.", "self_attn.out_proj."),
-            ("mlp.c_fc.", "mlp.fc1."),
-            ("mlp.c_proj.", "mlp.fc2."),
-        )
+        "transformer.resblocks.": "text_model.encoder.layers.",
+        "ln_": "layer_norm",
+        "attn.in_proj_": "self_attn.{part}_proj.",
+        "attn.out_proj.": "self_attn.out_proj.",
+        "mlp.c_fc.": "mlp.fc1.",
+        "mlp.c_proj.": "mlp.fc2.",
     },
     parts=("q", "k", "v"),
     transposed=("visual.proj", "text_projection"),
@@ -60,27 +58,15 @@ class ClipSizes:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor], layout: Layout = OPENAI) -> "ClipSizes":
-        """Read the sizes of a state dict.
-
-        Raises:
-            UserError: a tensor of every CLIP is missing or has another number of dimensions.
-        """
-        with size_errors("CLIP (vision transformer and text transformer)"):
-            conv, positions, tokens, text_positions, projection = (
-                state[layout.names_of(name)[0]].shape
-                for name in ("visual.conv1.weight", "visual.positional_embedding", "token_embedding.weight",
-                             "positional_embedding", "text_projection")
-            )  # fmt: skip
-            image_width, _, patch, _ = conv
-            vocabulary, text_width = tokens
-            embed_dim = projection[0] if layout.transposed else projection[1]
-            image_layers, text_layers = (layout.count_blocks(state, root) for root in ("visual.", ""))
-            grid = round((positions[0] - 1) ** 0.5)
-            if 0 in (patch, grid):
-                raise ValueError("one of them is empty")
-        return cls(
-            image_width, image_layers, patch, grid, text_width, text_layers, text_positions[0], vocabulary, embed_dim
-        )
+        """Read the sizes of a state dict; raise a UserError if it is not that of a CLIP."""
+        image_width, _, patch, _ = layout.shape(state, "visual.conv1.weight", 4)
+        positions, _ = layout.shape(state, "visual.positional_embedding", 2)
+        vocabulary, text_width = layout.shape(state, "token_embedding.weight", 2)
+        context, _ = layout.shape(state, "positional_embedding", 2)
+        embed_dim = layout.shape(state, "text_projection", 2)[0 if layout.transposed else 1]
+        image_layers, text_layers = (layout.count_blocks(state, root) for root in ("visual.", ""))
+        grid = round((positions - 1) ** 0.5)
+        return cls(image_width, image_layers, patch, grid, text_width, text_layers, context, vocabulary, embed_dim)
 
     @property
     def image_size(self) -> int:
@@ -109,36 +95,32 @@ class ClipSizes:
 
     def image(self) -> dict[str, int]:
         """Return the arguments of ``VisionTransformer``."""
-        return {"width": self.image_width, "layers": self.image_layers, "patch": self.patch,
-                "grid": self.grid, "embed_dim": self.embed_dim}  # fmt: skip
+        shape = {"patch": self.patch, "grid": self.grid, "embed_dim": self.embed_dim}
+        return {"width": self.image_width, "layers": self.image_layers} | shape
 
     def text(self) -> dict[str, int]:
         """Return the arguments of ``TextTransformer``."""
-        return {"width": self.text_width, "layers": self.text_layers, "context": self.context,
-                "vocabulary": self.vocabulary, "embed_dim": self.embed_dim}  # fmt: skip
+        shape = {"context": self.context, "vocabulary": self.vocabulary, "embed_dim": self.embed_dim}
+        return {"width": self.text_width, "layers": self.text_layers} | shape
 
 
 def convert_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate the state dict of a CLIP to OpenAI's names and float32.
-
-    Args:
-        state: tensors under the names of OpenAI, open_clip or transformers' ``CLIPModel``.
+    """Translate tensors named as by OpenAI, open_clip or transformers' ``CLIPModel`` to OpenAI's names and float32.
 
     Raises:
-        UserError: tensors are missing, unexpected, misshaped or not finite, listed by their names in the file, or
-            the number of heads cannot be ours.
+        UserError: they are not those of one complete CLIP.
     """
     state = {name: tensor for name, tensor in state.items() if name.split(".")[-1] not in NOT_WEIGHTS}
     layout = HUGGING_FACE if any(name.startswith(("text_model.", "vision_model.")) for name in state) else OPENAI
     sizes = ClipSizes.of(state, layout)
-    check_head_width("image tower", sizes.image_width)
-    check_head_width("text tower", sizes.text_width)
+    for tower, width in sizes.widths.items():
+        if width % HEAD_WIDTH:
+            raise UserError(f"the {tower} tower is {width} wide; supported are multiples of {HEAD_WIDTH}")
     with torch.device("meta"):
         image = VisionTransformer(**sizes.image(), activation="gelu").state_dict()
         text = TextTransformer(**sizes.text(), activation="gelu").state_dict()
         blank = {f"visual.{name}": tensor for name, tensor in image.items()} | text | {"logit_scale": torch.empty(())}
-    validate_state_dict(state, layout.write(blank), "CLIP")
-    return layout.read(state, blank)
+    return layout.read(state, blank, "CLIP")
 
 
 def tower_states(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

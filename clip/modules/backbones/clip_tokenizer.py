@@ -9,16 +9,16 @@ import html
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import ftfy
 import regex
-import torch
 from tokenizers import Tokenizer as BytePairs
 from tokenizers import models, pre_tokenizers, trainers
-from torch import Tensor
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from clip.modules.backbones import TextTokenizer
 from clip.utils.errors import UserError
 from clip.utils.files import write_text
 
@@ -52,8 +52,8 @@ def vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
     return {token: i for i, token in enumerate(dict.fromkeys(tokens))}
 
 
-class Tokenizer:
-    """Encodes texts as CLIP token ids of a fixed length.
+class Tokenizer(TextTokenizer):
+    """Encodes texts as CLIP token ids.
 
     Args:
         vocab: token -> id.
@@ -66,23 +66,13 @@ class Tokenizer:
         self.start, self.end = vocab[START], vocab[END]
         self._clip = CLIPTokenizer(vocab=vocab, merges=self.merges)
 
-    def __call__(self, texts: Iterable[str]) -> Tensor:
-        """Return (N, context) int64 ids: start, text, end, zeros; long texts are truncated."""
-        ids = self._clip([clean(text) for text in texts], truncation=True, max_length=self.context)["input_ids"]
-        rows = [row + [0] * (self.context - len(row)) for row in ids]
-        return torch.tensor(rows, dtype=torch.long).reshape(-1, self.context)
-
-    def lengths(self, texts: Iterable[str]) -> list[int]:
-        """Count the tokens of each text before truncation, start and end included."""
-        return [len(ids) for ids in self._clip([clean(text) for text in texts])["input_ids"]]
+    def encode(self, texts: Iterable[str], **options: Any) -> list[list[int]]:
+        """Return the ids of each text; see ``TextTokenizer.encode``."""
+        return self._clip([clean(text) for text in texts], **options)["input_ids"]
 
     @classmethod
     def from_folder(cls, folder: Path, context: int = 77) -> "Tokenizer":
-        """Load the first of ``TOKENIZER_FILES`` in a folder.
-
-        Raises:
-            UserError: there is none, or it is damaged.
-        """
+        """Load the first of ``TOKENIZER_FILES`` in a folder; raise a UserError if there is none or it is damaged."""
         names = next((group for group in TOKENIZER_FILES if (folder / group[0]).exists()), None)
         if names is None:
             groups = ", or ".join(" and ".join(group) for group in TOKENIZER_FILES)

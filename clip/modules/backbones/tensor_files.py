@@ -1,5 +1,6 @@
 """Find, download and read files of tensors. Nothing in a file is ever executed."""
 
+import contextlib
 import hashlib
 import io
 import pickle
@@ -7,7 +8,6 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,46 +24,29 @@ WEIGHT_FILES = (  # in a folder or repository, in order of preference
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
-REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name on the Hugging Face hub
-STORAGES = {
-    "BFloat16Storage": torch.bfloat16,
-    "BoolStorage": torch.bool,
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "IntStorage": torch.int32,
-    "LongStorage": torch.int64,
-}
 
 
-def find_folder(
-    vit: str, files: Sequence[str], published: Mapping[str, str] = MappingProxyType({}), weights: Sequence[str] = ()
-) -> Path:
+def find_folder(vit: str, files: Sequence[str], published: Mapping[str, str], weights: Sequence[str] = ()) -> Path:
     """Return the folder of a backbone, downloaded into the cache of the Hugging Face hub if it is not a local path.
 
     Args:
-        vit: file, folder, key of ``published`` or Hugging Face id.
+        vit: file, folder, key of ``published`` (name -> Hugging Face id) or Hugging Face id.
         files: small files to download where they exist.
-        published: name -> Hugging Face id.
-        weights: weight files of which the first that exists is downloaded.
-
-    Raises:
-        UserError: there is no such path or repository, or the hub cannot be reached.
+        published: see above.
+        weights: weight files, of which the first that exists is downloaded too.
     """
     path = Path(vit).expanduser()
     if path.exists():
         return path.parent if path.is_file() else path
     repository = published.get(vit, vit)
-    if not REPOSITORY.fullmatch(repository):
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository):
         names = ", ".join((*published, "a Hugging Face id"))
         raise UserError(f"vit={vit!r} is not a file, a folder or one of {names}; pass the folder of a backbone")
     try:
         for name in weights:
-            try:
+            with contextlib.suppress(EntryNotFoundError):  # offline also: not in the cache
                 hf_hub_download(repository, name)
                 break
-            except EntryNotFoundError:  # offline also: not in the cache
-                continue
         return Path(snapshot_download(repository, allow_patterns=[*files]))
     except (HTTPError, OSError, ValueError) as error:  # offline mode and refused names included
         raise UserError(
@@ -72,8 +55,8 @@ def find_folder(
         ) from None
 
 
-def find_weights(vit: str, files: Sequence[str], published: Mapping[str, str] = MappingProxyType({})) -> Path:
-    """Return the weight file of a backbone; arguments and errors as in ``find_folder``."""
+def find_weights(vit: str, files: Sequence[str], published: Mapping[str, str]) -> Path:
+    """Return the weight file of a backbone; arguments as in ``find_folder``."""
     if (path := Path(vit).expanduser()).is_file():
         return path
     folder = find_folder(vit, files, published, WEIGHT_FILES)
@@ -84,16 +67,14 @@ def find_weights(vit: str, files: Sequence[str], published: Mapping[str, str] = 
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a safetensors, ``torch.save`` or TorchScript file.
-
-    Raises:
-        UserError: the file is damaged or holds anything but named tensors.
-    """
+    """Read a state dict from a safetensors, ``torch.save`` or TorchScript file; raise a UserError on anything else."""
     try:
-        if path.suffix == ".safetensors" or _starts_like_safetensors(path):
+        with path.open("rb") as file:
+            starts_like_safetensors = file.read(9)[8:] == b"{"  # 8 bytes with the length of a JSON header, the header
+        if starts_like_safetensors or path.suffix == ".safetensors":
             content = load_file(path)
-        elif root := _torchscript_root(path):
-            content = _read_torchscript(path, root)
+        elif _is_torchscript(path):
+            content = _read_torchscript(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own message advises to load without a guard
@@ -127,58 +108,40 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-class _TorchScriptUnpickler(pickle.Unpickler):
-    """Rebuilds the module tree of a TorchScript archive as plain objects that hold tensors.
+def load_inert(data: bytes) -> Any:
+    """Load a file of ``torch.save`` with every class that it names replaced by an empty one; nothing in it can run."""
+    stubs = []
+    for name in torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)):
+        # torch.jit._pickle has restore_type_tag, build_intlist and the like, which return their first argument.
+        is_jit = name.startswith("torch.jit._pickle.")
+        stubs.append(((lambda value, *_: value) if is_jit else type("Stub", (), {}), name))
+    with torch.serialization.safe_globals(stubs):
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
-    ``torch.jit.load`` would run the code of OpenAI's archives. ``find_class`` and ``persistent_load`` are all that a
-    pickle can reach outside itself. The module class is made anew for each file, so no file can leave anything on it.
+
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a TorchScript archive, OpenAI's format, whose code ``torch.jit.load`` would run.
+
+    Without its code such an archive is a file of ``torch.save`` that holds a tree of modules.
     """
-
-    def __init__(self, archive: zipfile.ZipFile, root: str):
-        super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
-        self.archive, self.root = archive, root
-        self.module_class = type("Module", (), {})
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "__torch__":
-            return self.module_class
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        if module == "torch.jit._pickle":  # restore_type_tag, build_intlist and the like
-            return lambda value, *_: value
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, size, stride, *_: storage.as_strided(size, stride, offset)
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-
-    def persistent_load(self, pid: tuple) -> Tensor:
-        _, dtype, key, _, _ = pid  # the device it was saved on does not matter
-        return torch.frombuffer(bytearray(self.archive.read(f"{self.root}/data/{key}")), dtype=dtype)
+    plain = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(plain, "w") as copy:
+        for name in archive.namelist():
+            if re.fullmatch(r"[^/]+/(data\.pkl|data/\d+|(\.data/)?version|byteorder)", name):
+                copy.writestr(name, archive.read(name))
+    return dict(_named_tensors(load_inert(plain.getvalue()), ""))
 
 
-def _read_torchscript(path: Path, root: str) -> dict[str, Tensor]:
-    def tensors(module: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
-        for name, part in vars(module).items():
-            if isinstance(part, Tensor):
-                yield prefix + name, part
-            elif isinstance(part, reader.module_class):
-                yield from tensors(part, f"{prefix}{name}.")
-
-    with zipfile.ZipFile(path) as archive:
-        reader = _TorchScriptUnpickler(archive, root)
-        return dict(tensors(reader.load(), ""))
+def _named_tensors(module: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for name, part in vars(module).items():
+        if isinstance(part, Tensor):
+            yield prefix + name, part
+        elif hasattr(part, "__dict__"):
+            yield from _named_tensors(part, f"{prefix}{name}.")
 
 
-def _torchscript_root(path: Path) -> str | None:
-    """Return the folder inside a TorchScript archive, or None for other files."""
+def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
-        return None
+        return False
     with zipfile.ZipFile(path) as archive:
-        names = [name.split("/") for name in archive.namelist()]
-    return next((name[0] for name in names if name[1:] == ["constants.pkl"]), None)
-
-
-def _starts_like_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:  # 8 bytes with the length of a JSON header, then the header
-        return file.read(9)[8:] == b"{"
+        return any(re.fullmatch("[^/]+/constants.pkl", name) for name in archive.namelist())

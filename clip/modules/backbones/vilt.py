@@ -3,15 +3,16 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import BertTokenizerFast
 
-from clip.modules.backbones import Backbone
-from clip.modules.backbones.layouts import check_head_width, validate_state_dict
+from clip.modules.backbones import Backbone, TextTokenizer
 from clip.modules.backbones.tensor_files import find_folder, find_weights, first_line, read_tensors, sha256_of
-from clip.modules.backbones.vilt_convert import ViltSizes, stretch, vilt_layout
+from clip.modules.backbones.vilt_convert import HUGGING_FACE, ORIGINAL, ViltSizes, stretch
+from clip.modules.layers import HEAD_WIDTH
 from clip.modules.prompted_vilt import ViltSettings, ViltTransformer
 from clip.utils.errors import UserError
 
@@ -22,12 +23,12 @@ PATCH = 32  # pixels; the transform rounds image sizes to multiples of it
 VOCABULARIES = ("vocab.txt", "tokenizer.json")  # in order of preference
 FILES = (*VOCABULARIES, "config.json", "tokenizer_config.json")
 PAD = "[PAD]"
-SPECIAL = (PAD, "[CLS]", "[SEP]", "[UNK]")
+SPECIAL = {PAD, "[CLS]", "[SEP]", "[UNK]"}
 MAX_CHARACTERS = 20_000  # the tokens of a text end long before
 
 
-class BertTokenizer:
-    """Encodes texts as token ids of a fixed length with BERT's uncased word pieces.
+class BertTokenizer(TextTokenizer):
+    """Encodes texts as ids of BERT's uncased word pieces.
 
     Args:
         tokenizer: transformers' tokenizer.
@@ -38,27 +39,13 @@ class BertTokenizer:
         tokenizer.split_special_tokens = True  # "[PAD]" in a text is characters, not padding
         self.context, self.vocab, self._bert = context, tokenizer.get_vocab(), tokenizer
 
-    def __call__(self, texts: Iterable[str]) -> Tensor:
-        """Return (N, context) int64 ids: [CLS], text, [SEP], zeros; long texts are truncated."""
-        texts = [text[:MAX_CHARACTERS] for text in texts]
-        ids = (
-            self._bert(texts, padding="max_length", truncation=True, max_length=self.context)["input_ids"]
-            if texts
-            else []
-        )
-        return torch.tensor(ids, dtype=torch.long).reshape(-1, self.context)
-
-    def lengths(self, texts: Iterable[str]) -> list[int]:
-        """Count the tokens of each text before truncation, [CLS] and [SEP] included."""
-        return [len(ids) for ids in self._bert([*texts])["input_ids"]]
+    def encode(self, texts: Iterable[str], **options: Any) -> list[list[int]]:
+        """Return the ids of each text; see ``TextTokenizer.encode``."""
+        return self._bert([text[:MAX_CHARACTERS] for text in texts], **options)["input_ids"]
 
     @classmethod
     def from_folder(cls, folder: Path, context: int) -> "BertTokenizer":
-        """Load the vocabulary of a checkpoint's folder.
-
-        Raises:
-            UserError: there is none, or it is not BERT's.
-        """
+        """Load the vocabulary of a checkpoint's folder; raise a UserError if there is none or it is not BERT's."""
         path = next((folder / name for name in VOCABULARIES if (folder / name).exists()), None)
         if path is None:
             raise UserError(
@@ -71,10 +58,10 @@ class BertTokenizer:
             vocab = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
         except Exception as error:  # noqa: BLE001  the reader of tokenizer.json raises many kinds
             raise UserError(f"{path} is not a vocabulary of BERT ({first_line(error)}); get it again") from None
-        if missing := [token for token in SPECIAL if token not in vocab]:
-            raise UserError(f"{path} does not have {', '.join(missing)}; use a vocabulary of BERT")
-        if vocab[PAD] != 0:
-            raise UserError(f"{path} has {PAD} at {vocab[PAD]}, but ViLT pads with 0; use a vocabulary of BERT")
+        if not vocab.keys() >= SPECIAL or vocab[PAD] != 0:
+            raise UserError(
+                f"{path} does not have {', '.join(sorted(SPECIAL))} with {PAD} as 0; use a vocabulary of BERT"
+            )
         return cls(tokenizer, context)
 
 
@@ -86,9 +73,6 @@ def load_vilt(vit: str, activation: str | None, settings: ViltSettings, task: st
         activation: None or "gelu".
         settings: settings of the backbone.
         task: task whose texts are read.
-
-    Raises:
-        UserError: the files are not found, or are not those of one complete ViLT.
     """
     if activation not in (None, ACTIVATION):
         raise UserError(f"activation={activation} is not that of ViLT; leave it out")
@@ -113,12 +97,12 @@ def load_vilt(vit: str, activation: str | None, settings: ViltSettings, task: st
 
 def find_vilt(vit: str) -> Path:
     """Return the weight file of a ViLT; ``vit`` as in ``load_vilt``."""
-    return find_weights(vit, FILES)
+    return find_weights(vit, FILES, {})
 
 
 def load_vilt_tokenizer(vit: str, settings: ViltSettings, task: str) -> BertTokenizer:
     """Load the tokenizer of a ViLT without its weights; arguments as in ``load_vilt``."""
-    return BertTokenizer.from_folder(find_folder(vit, FILES), vilt_positions(settings, task))
+    return BertTokenizer.from_folder(find_folder(vit, FILES, {}), vilt_positions(settings, task))
 
 
 def vilt_positions(settings: ViltSettings, task: str) -> int:
@@ -127,23 +111,21 @@ def vilt_positions(settings: ViltSettings, task: str) -> int:
 
 
 def convert_vilt(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate the state dict of a ViLT to the names of ``ViltTransformer`` and float32.
+    """Translate tensors named as by transformers or the original code to the names of ``ViltTransformer`` and float32.
 
-    Args:
-        tensors: tensors under the names of transformers' ``ViltModel`` or the original code; heads are ignored.
+    Heads on top of the backbone are ignored.
 
     Raises:
-        UserError: tensors are missing, misshaped or not finite, or the patches or heads cannot be ours.
+        UserError: they are not those of one complete ViLT.
     """
     # Models with a head have these in front of the names of the backbone.
     state = {name.removeprefix("vilt.").removeprefix("model."): tensor for name, tensor in tensors.items()}
-    layout = vilt_layout(state)
+    layout = ORIGINAL if any(name.startswith(("text_embeddings.", "transformer.")) for name in state) else HUGGING_FACE
     sizes = ViltSizes.of(state, layout)
-    check_head_width("ViLT", sizes.width)
-    if sizes.patch != PATCH:
-        raise UserError(f"the patches are {sizes.patch} pixels wide, but images are prepared for {PATCH}")
+    if sizes.width % HEAD_WIDTH or sizes.patch != PATCH:
+        need = f"a multiple of {HEAD_WIDTH} and {PATCH}"
+        raise UserError(f"the width is {sizes.width} and the patch size {sizes.patch}; supported are {need}")
     with torch.device("meta"):
         blank = ViltTransformer(sizes, ACTIVATION).state_dict()
-    expected = layout.write(blank)
-    validate_state_dict({name: state[name] for name in expected if name in state}, expected, "ViLT")
-    return layout.read(state, blank)
+    names = layout.write(blank)
+    return layout.read({name: tensor for name, tensor in state.items() if name in names}, blank, "ViLT")

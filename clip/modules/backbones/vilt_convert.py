@@ -9,50 +9,51 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from clip.modules.backbones.layouts import Layout, size_errors
+from clip.modules.backbones.layouts import Layout
 
-OURS = Layout()
+TEXT = {
+    "token_embedding.": "text_embeddings.word_embeddings.",
+    "text_positional_embedding": "text_embeddings.position_embeddings.weight",
+    "segment_embedding": "text_embeddings.token_type_embeddings.weight",
+    "ln_text.": "text_embeddings.LayerNorm.",
+    "pooler.": "pooler.dense.",
+}
 LEADING = {"class_embedding": 2, "positional_embedding": 1}
+OURS = Layout()
 HUGGING_FACE = Layout(  # ViltModel
-    names={
-        "token_embedding.": "embeddings.text_embeddings.word_embeddings.",
-        "text_positional_embedding": "embeddings.text_embeddings.position_embeddings.weight",
-        "segment_embedding": "embeddings.text_embeddings.token_type_embeddings.weight",
-        "ln_text.": "embeddings.text_embeddings.LayerNorm.",
+    names=TEXT
+    | {
+        "text_embeddings.": "embeddings.text_embeddings.",
         "conv1.": "embeddings.patch_embeddings.projection.",
         "class_embedding": "embeddings.cls_token",
         "positional_embedding": "embeddings.position_embeddings",
         "type_embedding": "embeddings.token_type_embeddings.weight",
         "ln_final.": "layernorm.",
-        "pooler.": "pooler.dense.",
-        "transformer.resblocks.{}.ln_1.": "encoder.layer.{}.layernorm_before.",
-        "transformer.resblocks.{}.attn.in_proj_": "encoder.layer.{}.attention.attention.{part}.",
-        "transformer.resblocks.{}.attn.out_proj.": "encoder.layer.{}.attention.output.dense.",
-        "transformer.resblocks.{}.ln_2.": "encoder.layer.{}.layernorm_after.",
-        "transformer.resblocks.{}.mlp.c_fc.": "encoder.layer.{}.intermediate.dense.",
-        "transformer.resblocks.{}.mlp.c_proj.": "encoder.layer.{}.output.dense.",
+        "transformer.resblocks.": "encoder.layer.",
+        "ln_1.": "layernorm_before.",
+        "attn.in_proj_": "attention.attention.{part}.",
+        "attn.out_proj.": "attention.output.dense.",
+        "ln_2.": "layernorm_after.",
+        "mlp.c_fc.": "intermediate.dense.",
+        "mlp.c_proj.": "output.dense.",
     },
     parts=("query", "key", "value"),
     leading=LEADING,
 )
 ORIGINAL = Layout(  # the ViLT code, and MMP's release
-    names={
-        "token_embedding.": "text_embeddings.word_embeddings.",
-        "text_positional_embedding": "text_embeddings.position_embeddings.weight",
-        "segment_embedding": "text_embeddings.token_type_embeddings.weight",
-        "ln_text.": "text_embeddings.LayerNorm.",
+    names=TEXT
+    | {
         "conv1.": "transformer.patch_embed.proj.",
         "class_embedding": "transformer.cls_token",
         "positional_embedding": "transformer.pos_embed",
         "type_embedding": "token_type_embeddings.weight",
         "ln_final.": "transformer.norm.",
-        "pooler.": "pooler.dense.",
-        "transformer.resblocks.{}.ln_1.": "transformer.blocks.{}.norm1.",
-        "transformer.resblocks.{}.attn.in_proj_": "transformer.blocks.{}.attn.qkv.",
-        "transformer.resblocks.{}.attn.out_proj.": "transformer.blocks.{}.attn.proj.",
-        "transformer.resblocks.{}.ln_2.": "transformer.blocks.{}.norm2.",
-        "transformer.resblocks.{}.mlp.c_fc.": "transformer.blocks.{}.mlp.fc1.",
-        "transformer.resblocks.{}.mlp.c_proj.": "transformer.blocks.{}.mlp.fc2.",
+        "transformer.resblocks.": "transformer.blocks.",
+        "ln_": "norm",
+        "attn.in_proj_": "attn.qkv.",
+        "attn.out_proj.": "attn.proj.",
+        "mlp.c_fc.": "mlp.fc1.",
+        "mlp.c_proj.": "mlp.fc2.",
     },
     leading=LEADING,
 )
@@ -71,21 +72,12 @@ class ViltSizes:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor], layout: Layout = OURS) -> "ViltSizes":
-        """Read the sizes of a state dict.
-
-        Raises:
-            UserError: a tensor of every ViLT is missing or has another number of dimensions.
-        """
-        with size_errors("ViLT"):
-            tokens, conv, positions, text_positions = (
-                state[layout.names_of(name)[0]].shape
-                for name in ("token_embedding.weight", "conv1.weight", "positional_embedding",
-                             "text_positional_embedding")
-            )  # fmt: skip
-            vocabulary, width = tokens
-            _, _, patch, _ = conv
-            grid = round((positions[-2] - 1) ** 0.5)
-            return cls(width, layout.count_blocks(state), patch, grid, text_positions[0], vocabulary)
+        """Read the sizes of a state dict; raise a UserError if it is not that of a ViLT."""
+        vocabulary, width = layout.shape(state, "token_embedding.weight", 2)
+        patch = layout.shape(state, "conv1.weight", 4)[2]
+        grid = round((layout.shape(state, "positional_embedding", 2)[-2] - 1) ** 0.5)
+        context, _ = layout.shape(state, "text_positional_embedding", 2)
+        return cls(width, layout.count_blocks(state), patch, grid, context, vocabulary)
 
     @property
     def image_size(self) -> int:
@@ -111,12 +103,6 @@ class ViltSizes:
     def feature_width(self) -> int:
         """Channels of the pooled token."""
         return self.width
-
-
-def vilt_layout(names: Mapping[str, Tensor]) -> Layout:
-    """Return the layout of a file of ViLT tensors."""
-    original = any(name.startswith(("text_embeddings.", "transformer.")) for name in names)
-    return ORIGINAL if original else HUGGING_FACE
 
 
 def stretch(positions: Tensor, length: int) -> Tensor:

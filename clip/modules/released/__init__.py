@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clip.modules.backbones.tensor_files import load_inert
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.released.dcp import LEARNER, convert_dcp
 from clip.modules.released.mmp import PROMPTS, convert_mmp
@@ -14,9 +15,6 @@ from clip.utils.errors import UserError
 
 def read_released(path: Path, seed: int) -> dict[str, Any]:
     """Read a Lightning checkpoint, or a plain state dict, of released code.
-
-    Such files name classes (the keys of their callbacks), which torch's safe loader refuses. Each is replaced by an
-    empty class here, so nothing of the file can run.
 
     Args:
         path: checkpoint file.
@@ -28,9 +26,7 @@ def read_released(path: Path, seed: int) -> dict[str, Any]:
     Raises:
         UserError: the file does not hold a state dict of released code.
     """
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    with torch.serialization.safe_globals([(type("Inert", (), {}), name) for name in names]):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    content = load_inert(path.read_bytes())  # Lightning's callbacks are keyed by their classes
     content = content if isinstance(content, dict) else {}
     state = content.get("state_dict", content)
     try:

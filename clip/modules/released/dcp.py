@@ -25,9 +25,8 @@ DYNAMIC = "{tower}_encoder.transformer.resblocks.0.prompts_dynamic_{case}"
 ATTENTION = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
 HEAD = re.compile(r"(\w+)_classifier\.(weight|bias)")
 SETTINGS = {"formulas": "released", "dynamic_queries": "fixed"}
-METHOD = {"backbone": "clip", "prompt_type": "dcp", "activation": "quick_gelu",
-          **named_settings("dcp", read_settings("dcp", SETTINGS)),
-          "unfreeze": ["ln_post", "ln_final", "image_proj"]}  # fmt: skip
+METHOD = {"backbone": "clip", "prompt_type": "dcp", "activation": "quick_gelu"}
+METHOD |= named_settings("dcp", read_settings("dcp", SETTINGS)) | {"unfreeze": ["ln_post", "ln_final", "image_proj"]}
 
 
 def from_published(state: dict[str, Tensor], seed: int | None = None) -> PromptedCLIP:
@@ -50,14 +49,15 @@ def convert_dcp(state: dict[str, Tensor], seed: int | None = None) -> dict[str, 
 
     Returns:
         "state_dict" and "model_config" as in our checkpoints, and "released", the tensors of its backbone.
-
-    Raises:
-        UserError: a tensor is missing or unexpected.
     """
     state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     rest = dict(state)
     try:
-        clip = {ours: rest.pop(name) for name in state if (ours := _clip_name(name))}
+        clip = {"logit_scale": rest.pop("logit_scale")}
+        for name in state:
+            tower, separator, own = name.partition("_encoder.")
+            if separator and "prompt" not in own:
+                clip[f"visual.{own}" if tower == "image" else own] = rest.pop(name)
         depth = sum(f"{LEARNER}layernorm_image.{i}.weight" in state for i in range(len(state)))
         ours = {}
         for name, theirs in our_names(depth):
@@ -83,17 +83,6 @@ def convert_dcp(state: dict[str, Tensor], seed: int | None = None) -> dict[str, 
     ours |= {name: tensor for name, tensor in state.items() if name.startswith(trained)}
     shape = {"prompt_length": 3 * third, "prompt_depth": depth, "task": heads["weight"][0]}
     return {"model_config": METHOD | shape, "state_dict": ours, "released": clip}
-
-
-def _clip_name(name: str) -> str | None:
-    """Return OpenAI's name of a tensor of the released code, or None if it is not a tensor of CLIP."""
-    if "attn_prompt" in name or "prompts_dynamic" in name:
-        return None
-    if name.startswith("image_encoder."):
-        return "visual." + name.removeprefix("image_encoder.")
-    if name.startswith("text_encoder."):
-        return name.removeprefix("text_encoder.")
-    return name if name == "logit_scale" else None
 
 
 def our_names(depth: int) -> Iterator[tuple[str, list[str]]]:

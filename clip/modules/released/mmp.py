@@ -44,9 +44,14 @@ def convert_mmp(state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str
     ours |= {f"classifier.{leaf}": tensor for leaf, (_, tensor) in heads.items()}
     ours |= {f"stream.{name}": backbone[name] for name in POOLER}
     model_config = {
-        "backbone": "vilt", "prompt_type": DESIGNS[design], "prompt_length": prompts.shape[2],
-        "prompt_depth": prompts.shape[0], "unfreeze": [], "activation": "gelu",
+        "backbone": "vilt",
+        "prompt_type": DESIGNS[design],
+        "prompt_length": prompts.shape[2],
+        "prompt_depth": prompts.shape[0],
+        "unfreeze": [],
+        "activation": "gelu",
         "vilt.max_text_len": len(backbone["text_positional_embedding"]),
-        "vilt.drop_missing": False, "task": next(iter(heads.values()))[0] if heads else None,
-    }  # fmt: skip
+        "vilt.drop_missing": False,
+        "task": next(iter(heads.values()))[0] if heads else None,
+    }
     return {"model_config": model_config, "state_dict": ours, "released": backbone}

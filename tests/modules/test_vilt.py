@@ -213,7 +213,7 @@ WORDS = "embeddings.text_embeddings.word_embeddings.weight"
         (spoilt(lambda t: t.update({NORM: torch.ones(5)})), r"layernorm.weight .*\(5,\)"),
         (spoilt(lambda t: t.update({NORM: t[NORM] * float("nan")})), "layernorm.weight .* finite"),
         (spoilt(lambda t: t.update({WORDS: torch.ones(3)})), f"{WORDS} .*(3,)"),
-        (spoilt(lambda t: t.update({WORDS: t[WORDS][:9]})), "have 9"),
+        (spoilt(lambda t: t.update({WORDS: t[WORDS][:9]})), "weights for 9"),
         (
             lambda folder: (
                 torch.save({"a": torch.ones(2)}, folder / "pytorch_model.bin")

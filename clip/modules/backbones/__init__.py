@@ -21,7 +21,8 @@ class TextTokenizer:
 
     def __call__(self, texts: Iterable[str]) -> Tensor:
         """Return (N, context) int64 ids: start, text, end, zeros; long texts are truncated."""
-        rows = self.encode(texts, truncation=True, max_length=self.context)
+        texts = [*texts]  # transformers cannot encode an empty list
+        rows = self.encode(texts, truncation=True, max_length=self.context) if texts else []
         padded = [row + [0] * (self.context - len(row)) for row in rows]
         return torch.tensor(padded, dtype=torch.long).reshape(-1, self.context)
 
@@ -32,22 +33,12 @@ class TextTokenizer:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A loaded backbone.
+    """A loaded backbone."""
 
-    Attributes:
-        state: float32 tensors under the names that ``build_model`` expects.
-        sizes: sizes read from the tensors.
-        activation: key of ``layers.ACTIVATIONS``.
-        tokenizer: tokenizer of its text input.
-        name: what the user passed as ``vit``.
-        sha256: SHA-256 of the weight file.
-        settings: its settings, with defaults of the task filled in.
-    """
-
-    state: dict[str, Tensor]
-    sizes: Sizes
-    activation: str
+    state: dict[str, Tensor]  # float32, under the names that build_model expects
+    sizes: Sizes  # read from the tensors
+    activation: str  # key of layers.ACTIVATIONS
     tokenizer: TextTokenizer
-    name: str
-    sha256: str
-    settings: Any
+    name: str  # what the user passed as vit
+    sha256: str  # of the weight file
+    settings: Any  # of the backbone, with defaults of the task filled in

@@ -38,10 +38,8 @@ NO_SETTINGS = NoSettings()
 EPSILON = 1e-5  # of our LayerNorms
 TOKENIZERS = [name for group in TOKENIZER_FILES for name in group]
 CONFIGS = ("config.json", "open_clip_config.json")
-OPEN_CLIP = {"width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads"}
-OPEN_CLIP |= {"context_length": "max_position_embeddings"} | {k: k for k in ("vocab_size", "image_size", "patch_size")}
-OPEN_CLIP_TOP = ("embed_dim", "quick_gelu", "vision_cfg", "text_cfg")
-OPEN_CLIP_FIXED = {"head_width": HEAD_WIDTH, "mlp_ratio": 4}  # the only values that we build
+OPEN_CLIP_KEYS = ("embed_dim", "quick_gelu", "vision_cfg", "text_cfg")
+OPEN_CLIP_SIZES = ("width", "layers", "patch_size", "image_size", "context_length", "vocab_size")  # tensors show them
 
 
 def load_clip(vit: str, activation: str | None = None, settings: Any = NO_SETTINGS, task: str = "") -> Backbone:
@@ -151,35 +149,28 @@ def _read_config(path: Path, sizes: ClipSizes) -> str | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.get("model_cfg"):
-            sections = _translate_open_clip(content["model_cfg"])
-            activation = "quick_gelu" if content["model_cfg"].get("quick_gelu") else "gelu"
-        elif content.get("model_type") == "clip":
-            config = CLIPConfig.from_dict(content)  # merges the sections of old versions, fills in defaults
-            sections = {name: getattr(config, name).to_dict() for name in ("vision_config", "text_config")}
-            activation = sections["vision_config"]["hidden_act"]
-        else:
+            return _read_open_clip(content["model_cfg"], sizes)
+        if content.get("model_type") != "clip":
             return None
+        config = CLIPConfig.from_dict(content)  # merges the sections of old versions, fills in defaults
     except Exception as error:  # noqa: BLE001  a damaged file can raise anything
         raise UserError(f"{path} does not describe a supported CLIP ({first_line(error)}); correct it") from None
+    activation = config.vision_config.hidden_act
     for name, expected in _transformers_config(sizes).items():
         for key, value in (expected | {"hidden_act": activation}).items():
-            if (found := sections[name].get(key, value)) != value:
+            if (found := getattr(getattr(config, name), key)) != value:
                 raise UserError(f"{path}: {key} of {name} is {found!r}, but this CLIP needs {value!r}")
     if activation not in ACTIVATIONS:
         raise UserError(f"{path}: hidden_act is {activation!r}; supported are {', '.join(ACTIVATIONS)}")
     return activation
 
 
-def _translate_open_clip(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the sections of open_clip's configuration under transformers' names."""
-    towers = {f"{tower}_config": config.get(f"{tower}_cfg") or {} for tower in ("vision", "text")}
-    rest = {key: value for key, value in config.items() if key not in OPEN_CLIP_TOP}
-    for section in (rest, *towers.values()):
+def _read_open_clip(config: dict[str, Any], sizes: ClipSizes) -> str:
+    """Return the activation of open_clip's configuration; raise a ValueError if it is of another architecture."""
+    fixed = {"head_width": HEAD_WIDTH, "heads": sizes.text_width // HEAD_WIDTH, "mlp_ratio": 4}
+    for section in (config, config.get("vision_cfg") or {}, config.get("text_cfg") or {}):
         for key, value in section.items():
             # open_clip has many variants; every option that is on must be one that we build too.
-            if value and key not in OPEN_CLIP and value != OPEN_CLIP_FIXED.get(key):
+            if value and key not in OPEN_CLIP_KEYS + OPEN_CLIP_SIZES and value != fixed.get(key):
                 raise ValueError(f"{key}={value!r} is not OpenAI's architecture")
-    return {
-        name: {OPEN_CLIP[key]: value for key, value in section.items() if key in OPEN_CLIP}
-        for name, section in towers.items()
-    }
+    return "quick_gelu" if config.get("quick_gelu") else "gelu"

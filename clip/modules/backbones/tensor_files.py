@@ -73,9 +73,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             starts_like_safetensors = file.read(9)[8:] == b"{"  # 8 bytes with the length of a JSON header, the header
         if starts_like_safetensors or path.suffix == ".safetensors":
             content = load_file(path)
-        elif _is_torchscript(path):
-            content = _read_torchscript(path)
-        else:
+        elif (content := _read_torchscript(path)) is None:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own message advises to load without a guard
         asked = re.search(r"GLOBAL (\S+)", str(error))
@@ -110,38 +108,33 @@ def first_line(error: BaseException) -> str:
 
 def load_inert(data: bytes) -> Any:
     """Load a file of ``torch.save`` with every class that it names replaced by an empty one; nothing in it can run."""
-    stubs = []
-    for name in torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)):
-        # torch.jit._pickle has restore_type_tag, build_intlist and the like, which return their first argument.
-        is_jit = name.startswith("torch.jit._pickle.")
-        stubs.append(((lambda value, *_: value) if is_jit else type("Stub", (), {}), name))
-    with torch.serialization.safe_globals(stubs):
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
+    # The functions of torch.jit._pickle (restore_type_tag, build_intlist and the like) return their first argument.
+    functions = {name: lambda value, *_: value for name in names if name.startswith("torch.jit._pickle.")}
+    with torch.serialization.safe_globals([(functions.get(name, type("Stub", (), {})), name) for name in names]):
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
-def _read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a TorchScript archive, OpenAI's format, whose code ``torch.jit.load`` would run.
+def _read_torchscript(path: Path) -> dict[str, Tensor] | None:
+    """Read the tensors of a TorchScript archive, OpenAI's format; return None for other files.
 
-    Without its code such an archive is a file of ``torch.save`` that holds a tree of modules.
+    ``torch.jit.load`` would run its code, without which it is a file of ``torch.save`` that holds a tree of modules.
     """
+    if not zipfile.is_zipfile(path):
+        return None
     plain = io.BytesIO()
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(plain, "w") as copy:
+        if not any(re.fullmatch(r"[^/]+/constants\.pkl", name) for name in archive.namelist()):
+            return None
         for name in archive.namelist():
             if re.fullmatch(r"[^/]+/(data\.pkl|data/\d+|(\.data/)?version|byteorder)", name):
                 copy.writestr(name, archive.read(name))
-    return dict(_named_tensors(load_inert(plain.getvalue()), ""))
+    return dict(_named_tensors(load_inert(plain.getvalue())))
 
 
-def _named_tensors(module: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+def _named_tensors(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     for name, part in vars(module).items():
         if isinstance(part, Tensor):
             yield prefix + name, part
         elif hasattr(part, "__dict__"):
             yield from _named_tensors(part, f"{prefix}{name}.")
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(re.fullmatch("[^/]+/constants.pkl", name) for name in archive.namelist())

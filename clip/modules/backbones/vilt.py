@@ -20,8 +20,7 @@ POSITIONS = {"mmimdb": 1024, "food101": 512, "hatememes": 128}  # text tokens, a
 DEFAULT_POSITIONS = 512
 ACTIVATION = "gelu"
 PATCH = 32  # pixels; the transform rounds image sizes to multiples of it
-VOCABULARIES = ("vocab.txt", "tokenizer.json")  # in order of preference
-FILES = (*VOCABULARIES, "config.json", "tokenizer_config.json")
+FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "config.json")
 PAD = "[PAD]"
 SPECIAL = {PAD, "[CLS]", "[SEP]", "[UNK]"}
 MAX_CHARACTERS = 20_000  # the tokens of a text end long before
@@ -45,35 +44,21 @@ class BertTokenizer(TextTokenizer):
 
     @classmethod
     def from_folder(cls, folder: Path, context: int) -> "BertTokenizer":
-        """Load the vocabulary of a checkpoint's folder; raise a UserError if there is none or it is not BERT's."""
-        path = next((folder / name for name in VOCABULARIES if (folder / name).exists()), None)
-        if path is None:
-            raise UserError(
-                f"{folder} has no {' or '.join(VOCABULARIES)}; add the vocabulary of this ViLT, "
-                "for the published one that of bert-base-uncased"
-            )
+        """Load the vocabulary of a checkpoint's folder; raise a UserError if there is none of BERT."""
         try:
             tokenizer = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
             # Without the tokens that transformers adds by itself.
             vocab = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
         except Exception as error:  # noqa: BLE001  the reader of tokenizer.json raises many kinds
-            raise UserError(f"{path} is not a vocabulary of BERT ({first_line(error)}); get it again") from None
+            raise UserError(f"{folder} has no readable {FILES[0]} or {FILES[1]} ({first_line(error)})") from None
         if not vocab.keys() >= SPECIAL or vocab[PAD] != 0:
-            raise UserError(
-                f"{path} does not have {', '.join(sorted(SPECIAL))} with {PAD} as 0; use a vocabulary of BERT"
-            )
+            needed = f"a {FILES[0]} or {FILES[1]} with {', '.join(sorted(SPECIAL))} and {PAD} as token 0"
+            raise UserError(f"{folder} needs {needed}; add that of this ViLT, usually bert-base-uncased's")
         return cls(tokenizer, context)
 
 
 def load_vilt(vit: str, activation: str | None, settings: ViltSettings, task: str) -> Backbone:
-    """Load a ViLT, its text positions interpolated to the length of the task; nothing in its files is executed.
-
-    Args:
-        vit: Hugging Face id, folder, or file (safetensors or ``torch.save``).
-        activation: None or "gelu".
-        settings: settings of the backbone.
-        task: task whose texts are read.
-    """
+    """Load a ViLT, its text positions interpolated to the length of the task; arguments as in ``load_clip``."""
     if activation not in (None, ACTIVATION):
         raise UserError(f"activation={activation} is not that of ViLT; leave it out")
     weights = find_vilt(vit)
@@ -87,11 +72,9 @@ def load_vilt(vit: str, activation: str | None, settings: ViltSettings, task: st
     state["text_positional_embedding"] = stretch(state["text_positional_embedding"], positions)
     sizes = ViltSizes.of(state)
     tokenizer = BertTokenizer.from_folder(weights.parent, positions)
-    if max(tokenizer.vocab.values()) >= sizes.vocabulary:
-        raise UserError(
-            f"{weights.parent}: the vocabulary has {len(tokenizer.vocab)} tokens, but the weights have "
-            f"{sizes.vocabulary}; use the vocabulary of this ViLT"
-        )
+    if (last := max(tokenizer.vocab.values())) >= sizes.vocabulary:
+        vocabulary = f"a vocabulary of {last + 1} tokens, but weights for {sizes.vocabulary}"
+        raise UserError(f"{weights.parent} has {vocabulary}; add the vocabulary of this ViLT")
     return Backbone(state, sizes, ACTIVATION, tokenizer, vit, sha256, replace(settings, max_text_len=positions))
 
 

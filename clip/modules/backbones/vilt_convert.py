@@ -18,44 +18,29 @@ TEXT = {
     "ln_text.": "text_embeddings.LayerNorm.",
     "pooler.": "pooler.dense.",
 }
-LEADING = {"class_embedding": 2, "positional_embedding": 1}
+NAMES = {  # ours, or those of TEXT -> (transformers' ViltModel, the original code and MMP's release)
+    "text_embeddings.": ("embeddings.text_embeddings.", "text_embeddings."),
+    "conv1.": ("embeddings.patch_embeddings.projection.", "transformer.patch_embed.proj."),
+    "class_embedding": ("embeddings.cls_token", "transformer.cls_token"),
+    "positional_embedding": ("embeddings.position_embeddings", "transformer.pos_embed"),
+    "type_embedding": ("embeddings.token_type_embeddings.weight", "token_type_embeddings.weight"),
+    "ln_final.": ("layernorm.", "transformer.norm."),
+    "transformer.resblocks.": ("encoder.layer.", "transformer.blocks."),
+    "ln_1.": ("layernorm_before.", "norm1."),
+    "attn.in_proj_": ("attention.attention.{part}.", "attn.qkv."),
+    "attn.out_proj.": ("attention.output.dense.", "attn.proj."),
+    "ln_2.": ("layernorm_after.", "norm2."),
+    "mlp.c_fc.": ("intermediate.dense.", "mlp.fc1."),
+    "mlp.c_proj.": ("output.dense.", "mlp.fc2."),
+}
 OURS = Layout()
-HUGGING_FACE = Layout(  # ViltModel
-    names=TEXT
-    | {
-        "text_embeddings.": "embeddings.text_embeddings.",
-        "conv1.": "embeddings.patch_embeddings.projection.",
-        "class_embedding": "embeddings.cls_token",
-        "positional_embedding": "embeddings.position_embeddings",
-        "type_embedding": "embeddings.token_type_embeddings.weight",
-        "ln_final.": "layernorm.",
-        "transformer.resblocks.": "encoder.layer.",
-        "ln_1.": "layernorm_before.",
-        "attn.in_proj_": "attention.attention.{part}.",
-        "attn.out_proj.": "attention.output.dense.",
-        "ln_2.": "layernorm_after.",
-        "mlp.c_fc.": "intermediate.dense.",
-        "mlp.c_proj.": "output.dense.",
-    },
-    parts=("query", "key", "value"),
-    leading=LEADING,
-)
-ORIGINAL = Layout(  # the ViLT code, and MMP's release
-    names=TEXT
-    | {
-        "conv1.": "transformer.patch_embed.proj.",
-        "class_embedding": "transformer.cls_token",
-        "positional_embedding": "transformer.pos_embed",
-        "type_embedding": "token_type_embeddings.weight",
-        "ln_final.": "transformer.norm.",
-        "transformer.resblocks.": "transformer.blocks.",
-        "ln_": "norm",
-        "attn.in_proj_": "attn.qkv.",
-        "attn.out_proj.": "attn.proj.",
-        "mlp.c_fc.": "mlp.fc1.",
-        "mlp.c_proj.": "mlp.fc2.",
-    },
-    leading=LEADING,
+HUGGING_FACE, ORIGINAL = (
+    Layout(
+        names=TEXT | {ours: theirs[column] for ours, theirs in NAMES.items()},
+        parts=("query", "key", "value"),
+        leading={"class_embedding": 2, "positional_embedding": 1},
+    )
+    for column in range(2)
 )
 
 

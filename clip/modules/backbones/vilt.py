@@ -45,10 +45,12 @@ class BertTokenizer(TextTokenizer):
     @classmethod
     def from_folder(cls, folder: Path, context: int) -> "BertTokenizer":
         """Load the vocabulary of a checkpoint's folder; raise a UserError if there is none of BERT."""
+        vocab = {}
         try:
-            tokenizer = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
-            # Without the tokens that transformers adds by itself.
-            vocab = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+            if any((folder / name).exists() for name in FILES[:2]):  # otherwise transformers makes one up
+                tokenizer = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
+                # Without the tokens that transformers adds by itself.
+                vocab = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
         except Exception as error:  # noqa: BLE001  the reader of tokenizer.json raises many kinds
             raise UserError(f"{folder} has no readable {FILES[0]} or {FILES[1]} ({first_line(error)})") from None
         if not vocab.keys() >= SPECIAL or vocab[PAD] != 0:

@@ -11,14 +11,14 @@ from clip.datasets import DATASETS
 from clip.engine import run_folder
 from clip.engine.checkpoints import BEST, COMPARED_IF_STATED, check_compatible, find_checkpoint, read_checkpoint
 from clip.engine.trainer import choose_micro_batch, world_size
-from clip.modules.backbones.base import Backbone
-from clip.modules.backbones.registry import WEIGHTS as BACKBONES
+from clip.modules.backbones import Backbone
+from clip.modules.backbones.registry import BACKBONES
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.factory import MODELS, build_model
 from clip.modules.objectives import Task, resolve_task
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import named_settings
-from clip.modules.released.reader import check_backbone
+from clip.modules.released import check_backbone
 from clip.transforms import TRANSFORMS
 from clip.utils.errors import UserError
 

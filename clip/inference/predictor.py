@@ -15,7 +15,7 @@ from clip.cli.schema import PRECISIONS, validate
 from clip.config import ex
 from clip.engine import trainer as runs
 from clip.inference.samples import MISSING, Sample, read_sample
-from clip.modules.backbones.base import TextTokenizer
+from clip.modules.backbones import TextTokenizer
 from clip.modules.objectives import Task
 from clip.modules.prompted_model import PromptedModel
 from clip.transforms import TRANSFORMS, Transform

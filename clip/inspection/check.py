@@ -16,9 +16,8 @@ from tqdm import tqdm
 from clip.cli import build as assembly
 from clip.datasets import ArrowDataset
 from clip.inspection.contact_sheet import draw_sheet
-from clip.missing import MISSING_IMAGE, MISSING_TEXT, SPLITS
-from clip.missing.masks import count_cases
-from clip.modules.backbones.registry import WEIGHTS
+from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT, SPLITS, counts
+from clip.modules.backbones.registry import BACKBONES
 from clip.modules.objectives import Task
 from clip.utils.errors import UserError
 from clip.utils.images import FORMATS
@@ -97,7 +96,7 @@ def check(config: dict[str, Any], given: set[str]) -> Path:
 
 def _measure(config: dict[str, Any]) -> Measure:
     """Choose how the length of a text is measured: in tokens, if there is a tokenizer."""
-    weights, settings = WEIGHTS[config["backbone"]], assembly.backbone_settings(config)
+    weights, settings = BACKBONES[config["backbone"]], assembly.backbone_settings(config)
     try:
         tokenizer = weights.tokenizer(config["vit"], settings, config["task"])
     except UserError as error:
@@ -159,7 +158,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def _rows(surveys: list[Survey]) -> list[str]:
-    rows = [(s.split, len(s.states), *count_cases(s.states), s.unlabelled) for s in surveys]
+    rows = [(s.split, len(s.states), *counts(s.states), s.unlabelled) for s in surveys]
     return _table(("split", "rows", "complete", "no text", "no image", "no class"), rows)
 
 

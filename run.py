@@ -94,7 +94,7 @@ def export(_config: dict[str, Any], _run: Any) -> None:
 @ex.command
 def check(_config: dict[str, Any], _run: Any) -> None:
     """Print what a data set holds and draw a few samples, before anybody trains on it."""
-    guarded("check", _config, _run, "inspection.check")
+    guarded("check", _config, _run)
 
 
 @ex.command

@@ -128,14 +128,9 @@ def base_config():
     pretrain = {  # the pretrain command: a small CLIP from the training pairs
         "target": "datasets/clip",  # folder to write
         "image_size": 64,  # pixels
-        "patch": 8,  # pixels
         "width": 128,  # channels of both towers, a multiple of 64
         "layers": 6,  # of both towers
-        "vocabulary": 4096,  # byte pairs
         "epochs": 30,  # passes over the training pairs
-        "batch_size": 128,  # pairs that are contrasted with one another
-        "learning_rate": 1e-3,  # at the end of the warm-up
-        "sources": [],  # whose pairs: tasks, or task:label, as hatememes:0; none: the run's task
     }
 
 

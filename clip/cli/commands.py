@@ -12,10 +12,11 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from clip.cli import build as assembly
+from clip.cli.arguments import command_of
 from clip.cli.schema import PRECISIONS, validate
-from clip.datasets import ArrowDataset
-from clip.demo.job import whole_job
-from clip.demo.pretrain import PretrainSettings, train_clip
+from clip.datasets import DATASETS
+from clip.demo.job import run_demo
+from clip.demo.pretrain import train_clip
 from clip.engine import run_folder
 from clip.engine import trainer as runs
 from clip.engine.checkpoints import check_compatible
@@ -24,6 +25,11 @@ from clip.engine.meter import Meter
 from clip.engine.micro_batch import accumulation
 from clip.evaluation import predictions as evaluation
 from clip.evaluation import report
+from clip.inspection.check import TextLength, summarize
+from clip.inspection.check import report as data_report
+from clip.inspection.contact_sheet import draw_sheet
+from clip.missing.masks import SPLITS
+from clip.modules.backbones.registry import WEIGHTS
 from clip.modules.objectives import Task, resolve_task
 from clip.utils.errors import UserError
 from clip.utils.files import write_text
@@ -205,28 +211,62 @@ def one_device(config: Config, command: str) -> Config:
     return device
 
 
+def check(config: Config, given: Given) -> Path:
+    """Print a summary of the splits and draw a few samples of each; returns the picture's path."""
+    task, label_metadata = assembly.task_of(config)
+    data = assembly.data_from_config(config, 1, tokenize=list)
+    names = label_metadata.get("class_names", [])
+    if len(names) > task.num_classes:
+        raise UserError(
+            f"data_root={config['data_root']} names {len(names)} classes, but task={config['task']} has "
+            f"{task.num_classes}; give the task or the folder of this data set"
+        )
+    names = [*names, *(f"class {number}" for number in range(len(names), task.num_classes))]
+    dataset = DATASETS[config["task"]]
+    dataset.require_any(data.data_root)
+    available = dataset.available_splits(data.data_root)
+    datasets = {split: data.dataset(split) for split in SPLITS if split in available}
+    length = text_length(config)
+    print(f"{config['task']}: {label_metadata.get('task_type', 'labels')}, {task.num_classes} classes")
+    for split in (split for split in SPLITS if split not in available):
+        print(f"{split}: skipped, data_root={config['data_root']} has no arrow file of it")
+    summaries = {split: summarize(part, task.num_classes, length) for split, part in datasets.items()}
+    print(data_report(summaries, names, length))
+    path = draw_sheet(datasets, names, Path(config["log_dir"]) / f"{config['task']}_samples.png")
+    print(f"\nwritten: {path}")
+    return path
+
+
+def text_length(config: Config) -> TextLength:
+    """Choose how the length of a text is measured: in tokens if there is a tokenizer, else in words."""
+    backbone, settings = WEIGHTS[config["backbone"]], assembly.backbone_settings(config)
+    try:
+        tokenizer = backbone.tokenizer(config["vit"], settings, config["task"])
+    except UserError as error:
+        unit = f"words, since there is no tokenizer ({error})"
+        limit = backbone.positions(settings, config["task"])
+        return TextLength(unit, lambda texts: [len(text.split()) for text in texts], limit)
+    return TextLength("tokens", tokenizer.lengths, tokenizer.context)
+
+
 def pretrain(config: Config, given: Given) -> Path:
-    """Train a small CLIP on the pairs of the training split; its folder is a vit=."""
+    """Train a small CLIP on the pairs of the training split; ``vit=`` takes its folder."""
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    chosen = config["pretrain"]
-    sources = chosen["sources"] or [config["task"]]
-    settings = PretrainSettings(**chosen | {"sources": tuple(sources)})
-
-    def open_split(task: str, split: str) -> ArrowDataset:
-        one = config | {"task": task}
-        return assembly.data_from_config(one, settings.image_size, tokenize=list).dataset(split)
-
-    trainer = functools.partial(runs.make_trainer, [], one_device(config, "pretrain"))
-    folder = train_clip(settings, open_split, trainer)
+    settings = dict(config["pretrain"])
+    trainer = runs.make_trainer([], one_device(config, "pretrain"), max_epochs=settings.pop("epochs"))
+    data = assembly.data_from_config(config, settings["image_size"], tokenize=list)
+    val = data.dataset("val") if "val" in DATASETS[config["task"]].available_splits(data.data_root) else None
+    folder = train_clip(data.dataset("train"), val, trainer, **settings)
     print(f"a CLIP for vit={folder}")
     return folder
 
 
 def demo(config: Config, given: Given) -> pd.DataFrame:
-    """Do the whole job on a generated data set."""
+    """Run the complete pipeline on generated data."""
     commands = {"train": train, "sweep": sweep, "pretrain": pretrain}
 
     def call(command: str, **updates: Any) -> Any:
+        print("\n$", command_of(updates, *[command] * (command != "train")), flush=True)
         return commands[command](validate(config | updates), set(updates))
 
-    return whole_job(call, Path(config["log_dir"]))
+    return run_demo(call, Path(config["log_dir"]))

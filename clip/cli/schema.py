@@ -95,14 +95,6 @@ WORD: Rule = (
 )
 SWITCH: Rule = (lambda value: isinstance(value, bool), "True or False")
 SHARE = number(0, 1)
-SOURCE: Rule = (
-    lambda value: (
-        isinstance(value, str)
-        and value.partition(":")[0] in TASKS
-        and (":" not in value or value.partition(":")[2].isdigit())
-    ),
-    f"a task ({', '.join(TASKS)}) or task:label",
-)
 
 RULES: dict[str, Rule] = {
     "task": choice(*TASKS),
@@ -182,9 +174,6 @@ RULES: dict[str, Rule] = {
     "jobs": whole(1),
     "slurm": each(WORD),
     "pretrain.target": TEXT,
-    "pretrain.vocabulary": whole(514),  # letters and control tokens, which need no merge
-    "pretrain.learning_rate": number(0, above=True),
-    "pretrain.sources": each(SOURCE),
     "pretrain.*": whole(1),
 }
 

@@ -46,17 +46,23 @@ class DatasetSpec:
             f"`python make_arrow.py --dataset {self.converter} --root RAW --target {data_root}`"
         )
 
+    def available_splits(self, data_root: Path) -> list[str]:
+        """Return the splits that have all their arrow files in ``data_root`` or its subfolder."""
+        available = []
+        for split in self.files:
+            with suppress(UserError):
+                self.find(data_root, split)
+                available.append(split)
+        return available
+
     def require_any(self, data_root: Path) -> None:
-        """Refuse a folder without any split, before minutes go into weights.
+        """Check that a folder has at least one split, before minutes go into loading weights.
 
         Raises:
             UserError: as ``find`` for the training split.
         """
-        for split in self.files:
-            with suppress(UserError):
-                self.find(data_root, split)
-                return
-        self.find(data_root, "train")
+        if not self.available_splits(data_root):
+            self.find(data_root, "train")
 
     def label_metadata(self, data_root: Path) -> dict[str, Any]:
         """Read what the files of a data set say of its labels, as ``shards.read_facts``.

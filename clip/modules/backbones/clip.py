@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from clip.modules.backbones.base import Backbone
@@ -133,7 +133,8 @@ def save_clip(folder: Path, state: dict[str, Tensor], activation: str, tokenizer
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     tokenizer.save(folder)
     with atomic_write(folder / "model.safetensors") as partial:
-        save_file(to_hugging_face(state), partial, metadata={"format": "pt"})
+        # Not save_file, whose files are readable by their owner only.
+        partial.write_bytes(save(to_hugging_face(state), metadata={"format": "pt"}))
 
 
 def _tower_config(width: int, layers: int) -> dict[str, int]:

@@ -26,15 +26,12 @@ from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
 
 PATCH = 8  # pixels
-CONTEXT = 77
-VOCABULARY = 2048  # tokens at most
+CONTEXT, VOCABULARY = 77, 2048  # token ids of a text, and different ones at most
 ACTIVATION = "quick_gelu"
 BATCH_SIZE = 64
-LEARNING_RATE = 2e-3
-WEIGHT_DECAY = 0.1
+LEARNING_RATE, WEIGHT_DECAY = 2e-3, 0.1
 WARMUP = 0.1  # share of all steps
-MIN_SCALE = 0.9  # of an image's side that a random crop keeps
-TOKEN_DROPOUT = 0.1
+MIN_SCALE, TOKEN_DROPOUT = 0.9, 0.1  # augmentation: smallest side of a crop, share of tokens left out
 INIT_LOGIT_SCALE, MAX_LOGIT_SCALE = math.log(1 / 0.07), math.log(100)  # as OpenAI trained
 RETRIEVAL_SIZE = 200  # validation pairs among which each image looks for its text
 
@@ -43,9 +40,7 @@ class ContrastiveModule(pl.LightningModule):
     """A CLIP that is trained to match images and texts (Radford et al., 2021, Figure 3).
 
     Args:
-        image_size: side of an image in pixels.
-        width: channels of both towers and of the feature.
-        layers: blocks of both towers.
+        image_size, width, layers: as in ``train_clip``.
         vocabulary: number of token ids.
     """
 
@@ -61,13 +56,13 @@ class ContrastiveModule(pl.LightningModule):
         end = tokens.argmax(dim=1)
         image = self.visual.encode(self.visual.embed(ClipTransform.normalize(pixels)), [])
         text = self.text.encode(self.text.embed(tokens)[:, : int(end.max()) + 1], [], end)
-        scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-        return scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+        return (
+            self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+        )
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """Return the contrastive loss on augmented pairs."""
-        pixels, tokens = batch
-        logits = self(crop_and_flip(pixels), drop_tokens(tokens))
+        logits = self(crop_and_flip(batch[0]), drop_tokens(batch[1]))
         target = torch.arange(len(logits), device=logits.device)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         self.log("loss", loss, prog_bar=True)
@@ -80,15 +75,14 @@ class ContrastiveModule(pl.LightningModule):
             {"params": [p for p in self.parameters() if p.ndim <= 1], "weight_decay": 0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE)
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = get_cosine_schedule_with_warmup(optimizer, int(WARMUP * total), total)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = get_cosine_schedule_with_warmup(optimizer, int(WARMUP * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def clip_state_dict(self) -> dict[str, Tensor]:
         """Return the weights under OpenAI's names."""
-        state = {f"visual.{name}": tensor for name, tensor in self.visual.state_dict().items()}
-        state |= self.text.state_dict() | {"logit_scale": self.logit_scale.detach()}
-        return {name: tensor.cpu() for name, tensor in state.items()}
+        names = ((name.removeprefix("text."), tensor) for name, tensor in self.state_dict().items())
+        return {name: tensor.cpu() for name, tensor in names}
 
 
 def crop_and_flip(pixels: Tensor) -> Tensor:
@@ -151,8 +145,7 @@ def train_clip(
     for name, value, unit in (("image_size", image_size, PATCH), ("width", width, HEAD_WIDTH)):
         if value % unit:
             raise UserError(f"pretrain.{name}={value} is not a multiple of {unit}; choose one")
-    folder = Path(target)
-    if (folder / "model.safetensors").exists():
+    if ((folder := Path(target)) / "model.safetensors").exists():
         raise UserError(f"pretrain.target={folder} already holds a CLIP; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)  # before training, so that a wrong path does not lose it
     if not (complete := complete_samples(train)):
@@ -166,8 +159,6 @@ def train_clip(
         with torch.inference_mode():
             logits = module.eval()(pixels.to(module.device), tokens.to(module.device)).cpu()
         accuracy = (logits.argmax(dim=1) == torch.arange(len(logits))).float().mean()
-        print(
-            f"validation pairs: {accuracy:.1%} of {len(logits)} images find their text (chance {1 / len(logits):.1%})"
-        )
+        print(f"validation: {accuracy:.1%} of {len(logits)} images find their text (chance {1 / len(logits):.1%})")
     save_clip(folder, module.clip_state_dict(), ACTIVATION, tokenizer)
     return folder

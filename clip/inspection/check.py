@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
@@ -40,24 +41,20 @@ class SplitSummary(NamedTuple):
 
     Attributes:
         cases: (rows,), missing case of each row in the data.
-        classes: (C,), number of rows of each class.
-        unlabeled: number of rows without a class.
+        labels: (rows, C), zeros and ones.
         texts: length and hash of each text that is present.
         images: row, width, height and hash of each image that is present; no width if it cannot be decoded.
     """
 
     cases: np.ndarray
-    classes: np.ndarray
-    unlabeled: int
+    labels: np.ndarray
     texts: pd.DataFrame
     images: pd.DataFrame
 
 
 def summarize(dataset: ArrowDataset, num_classes: int, length: TextLength) -> SplitSummary:
     """Read a split once, one row at a time."""
-    labels = dataset.labels
-    classes = labels.sum(0).long() if labels.ndim > 1 else labels.bincount(minlength=num_classes)
-    unlabeled = int((labels.sum(1) == 0).sum()) if labels.ndim > 1 else 0
+    labels = dataset.labels if dataset.labels.ndim > 1 else F.one_hot(dataset.labels, num_classes)
     texts, images = [], []
     present = np.flatnonzero(dataset.observed[dataset.rows] != MISSING_TEXT).tolist()
     for start in range(0, len(present), CHUNK):
@@ -75,16 +72,18 @@ def summarize(dataset: ArrowDataset, num_classes: int, length: TextLength) -> Sp
         images.append((row, *size, hash(data)))
     texts = pd.DataFrame(texts, columns=["length", "hash"]).astype({"length": float})
     images = pd.DataFrame(images, columns=["row", "width", "height", "hash"]).astype({"width": float, "height": float})
-    return SplitSummary(dataset.observed, classes.numpy(), unlabeled, texts, images)
+    return SplitSummary(dataset.observed, labels.long().numpy(), texts, images)
 
 
 def report(splits: Mapping[str, SplitSummary], class_names: Sequence[str], length: TextLength) -> str:
     """Format the summaries of all splits as tables."""
     rows = pd.DataFrame({name: np.bincount(s.cases, minlength=len(CASES)) for name, s in splits.items()}, CASES).T
     rows.insert(0, "rows", rows.sum(axis=1))
-    rows["no_class"] = [s.unlabeled for s in splits.values()]
+    rows["no_class"] = [(s.labels.sum(1) == 0).sum() for s in splits.values()]
 
-    classes = pd.DataFrame({name: s.classes for name, s in splits.items()}, [escape(name) for name in class_names])
+    classes = pd.DataFrame(
+        {name: s.labels.sum(0) for name, s in splits.items()}, [escape(name) for name in class_names]
+    )
     absent = [f"no {name} row: {listed(n.index[n == 0])}" for name, n in classes.items() if not n.all()]
     classes = classes.sort_values(list(splits)[0], ascending=False, kind="stable")
 

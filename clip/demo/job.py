@@ -20,7 +20,7 @@ from clip.utils.files import write_text
 MAKE_ARROW = Path(__file__).resolve().parents[2] / "make_arrow.py"
 METHODS = {"baseline": "none", "DCP": "dcp"}  # name in the figure -> prompt_type
 METRIC = "F1_Macro"
-PRETRAIN = {"image_size": 32, "width": 64, "layers": 3, "epochs": 14}
+PRETRAIN = {"image_size": 32, "width": 64, "layers": 3, "epochs": 20}
 FINETUNE = {
     "batch_size": 32,
     "per_gpu_batchsize": 32,

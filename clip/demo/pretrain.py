@@ -20,7 +20,6 @@ from clip.datasets import ArrowDataset
 from clip.missing.masks import COMPLETE
 from clip.modules.backbones.clip import save_clip
 from clip.modules.backbones.clip_tokenizer import Tokenizer, train_tokenizer
-from clip.modules.layers import HEAD_WIDTH
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
 from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
@@ -140,11 +139,8 @@ def train_clip(
         layers: blocks of both towers.
 
     Raises:
-        UserError: the folder already has a CLIP, a size is not a multiple, or no training sample is complete.
+        UserError: the folder already has a CLIP, or no training sample has both an image and a text.
     """
-    for name, value, unit in (("image_size", image_size, PATCH), ("width", width, HEAD_WIDTH)):
-        if value % unit:
-            raise UserError(f"pretrain.{name}={value} is not a multiple of {unit}; choose one")
     if ((folder := Path(target)) / "model.safetensors").exists():
         raise UserError(f"pretrain.target={folder} already holds a CLIP; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)  # before training, so that a wrong path does not lose it

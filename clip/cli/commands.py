@@ -27,8 +27,7 @@ from clip.engine.checkpoints import (
 from clip.engine.run_folder import make_loggers, write_json
 from clip.engine.trainer import DTYPES, accumulation, choose_device, make_trainer, world_size
 from clip.evaluation import predictions, report
-from clip.inspection.check import TextLength, summarize
-from clip.inspection.check import report as data_report
+from clip.inspection.check import TextLength, format_summaries, summarize
 from clip.inspection.contact_sheet import draw_sheet
 from clip.missing.masks import SPLITS
 from clip.modules.backbones.registry import WEIGHTS as BACKBONES
@@ -215,7 +214,7 @@ def check(config: Config) -> Path:
     datasets = {split: data.dataset(split) for split in SPLITS if split in available}
     length = text_length(config)
     summaries = {split: summarize(dataset, task.num_classes, length) for split, dataset in datasets.items()}
-    print(data_report(summaries, names, length))
+    print(format_summaries(summaries, names, length))
     path = draw_sheet(datasets, names, Path(config.log_dir) / f"{config.task}_samples.png")
     print(f"\nwritten: {path}")
     return path

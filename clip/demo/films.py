@@ -2,7 +2,7 @@
 
 A film's genre shows in the poster, in the plot, in both or (rarely) in neither, and each of the two may hint at a
 genre that the film does not have: neither modality alone suffices. Poster and plot also share a scene (time, place,
-weather, colour) that is independent of the genres, so that contrastive training has more to align than the genres.
+color) that is independent of the genres, so that contrastive training has more to align than the genres.
 """
 
 import json
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -24,7 +25,7 @@ EVIDENCE = {  # where a genre shows -> probability
     (): 0.03,
 }
 P_WRONG_HINT = 0.12  # a wrong genre is hinted at, drawn for poster and plot separately
-P_MENTION = 0.3  # a plot mentions time, place, weather or colour, drawn for each separately
+P_MENTION = 0.3  # a plot mentions time, place or color, drawn for each separately
 
 WIDTH, HEIGHT = 96, 144  # pixels of a poster; CLIP's center crop keeps y from 24 to 120
 LAYOUTS = (  # number of symbols -> their centers and radius in pixels, all inside the center crop
@@ -43,8 +44,8 @@ class Genre:
 
     Attributes:
         weight: relative frequency.
-        shape: number of points of its symbol, a star, and the star's inner radius relative to the outer one.
-        color: fill color of its symbol.
+        shape: number of points of the star that is its symbol, and the star's inner radius relative to the outer one.
+        color: color of the disc behind its symbol.
         cues: phrases of a plot that hint at it, separated by "|".
     """
 
@@ -191,5 +192,5 @@ def _star(points: int, inner: float, radius: float, center: Sequence[float], tur
     return list(zip(center[0] + radii * np.cos(angles), center[1] + radii * np.sin(angles), strict=True))
 
 
-def _choose(weights: dict, rng: Random):  # noqa: ANN202  any key
+def _choose(weights: dict[Any, float], rng: Random) -> Any:
     return rng.choices(list(weights), list(weights.values()))[0]

@@ -53,7 +53,7 @@ class SplitSummary(NamedTuple):
 
 
 def summarize(dataset: ArrowDataset, num_classes: int, length: TextLength) -> SplitSummary:
-    """Read a split once, one row at a time."""
+    """Read a split once, one row at a time, and return its summary."""
     labels = dataset.labels if dataset.labels.ndim > 1 else F.one_hot(dataset.labels, num_classes)
     texts, images = [], []
     present = np.flatnonzero(dataset.observed[dataset.rows] != MISSING_TEXT).tolist()
@@ -75,20 +75,18 @@ def summarize(dataset: ArrowDataset, num_classes: int, length: TextLength) -> Sp
     return SplitSummary(dataset.observed, labels.long().numpy(), texts, images)
 
 
-def report(splits: Mapping[str, SplitSummary], class_names: Sequence[str], length: TextLength) -> str:
+def format_summaries(splits: Mapping[str, SplitSummary], class_names: Sequence[str], length: TextLength) -> str:
     """Format the summaries of all splits as tables."""
     rows = pd.DataFrame({name: np.bincount(s.cases, minlength=len(CASES)) for name, s in splits.items()}, CASES).T
     rows.insert(0, "rows", rows.sum(axis=1))
     rows["no_class"] = [(s.labels.sum(1) == 0).sum() for s in splits.values()]
 
-    classes = pd.DataFrame(
-        {name: s.labels.sum(0) for name, s in splits.items()}, [escape(name) for name in class_names]
-    )
+    classes = pd.DataFrame({name: s.labels.sum(0) for name, s in splits.items()}, map(escape, class_names))
     absent = [f"no {name} row: {listed(n.index[n == 0])}" for name, n in classes.items() if not n.all()]
     classes = classes.sort_values(list(splits)[0], ascending=False, kind="stable")
 
     lengths = min_median_max({name: s.texts[["length"]] for name, s in splits.items()})["length"]
-    over = [s.texts["length"].gt(length.limit).mean() for s in splits.values()]
+    over = [(s.texts["length"] > length.limit).sum() / max(1, len(s.texts)) for s in splits.values()]
     lengths[f"over {length.limit}"] = [f"{100 * share:.1f} %" for share in over]
 
     sizes = min_median_max({name: s.images[["width", "height"]] for name, s in splits.items()})

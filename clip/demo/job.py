@@ -21,14 +21,7 @@ MAKE_ARROW = Path(__file__).resolve().parents[2] / "make_arrow.py"
 METHODS = {"baseline": "none", "DCP": "dcp"}  # name in the figure -> prompt_type
 METRIC = "F1_Macro"
 PRETRAIN = {"image_size": 32, "width": 64, "layers": 3, "epochs": 20}
-FINETUNE = {
-    "batch_size": 32,
-    "per_gpu_batchsize": 32,
-    "max_epoch": 8,
-    "prompt_depth": 3,
-    "val_check_interval": 1.0,
-    "num_workers": 0,
-}
+FINETUNE = {"batch_size": 32, "per_gpu_batchsize": 32, "max_epoch": 8, "val_check_interval": 1.0, "prompt_depth": 3}
 
 
 def run_demo(call: Callable[..., Any], log_dir: Path) -> pd.DataFrame:
@@ -52,7 +45,7 @@ def run_demo(call: Callable[..., Any], log_dir: Path) -> pd.DataFrame:
     print("\n$ python make_arrow.py", *arguments, flush=True)
     if subprocess.run([sys.executable, str(MAKE_ARROW), *arguments], check=False).returncode:
         raise UserError("make_arrow.py failed on the generated films; its message is printed above")
-    shared = {"task": "mmimdb", "data_root": str(arrow), "log_dir": str(folder), "num_gpus": 0}
+    shared = {"task": "mmimdb", "data_root": str(arrow), "log_dir": str(folder), "num_gpus": 0, "num_workers": 0}
     call("pretrain", **shared, pretrain=PRETRAIN | {"target": str(small_clip)})
     scores = []
     for name, prompt_type in METHODS.items():

@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from clip.engine.micro_batch import CPU_SAMPLES
 from PIL import Image
 
 from benchmarks import machine
 from benchmarks.inputs import CLASSES, VIT_B_16, random_model
-from clip.engine.micro_batch import CPU_SAMPLES
 from clip.inference.predict import read_ahead, write_answers
 from clip.inference.predictor import Predictor
 from clip.inference.readers import read_rows

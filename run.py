@@ -86,12 +86,6 @@ def serve(_config: dict[str, Any], _run: Any) -> None:
 
 
 @ex.command
-def export(_config: dict[str, Any], _run: Any) -> None:
-    """Write load_path as graphs that run without this package, one for each missing case."""
-    guarded("export", _config, _run, "inference")
-
-
-@ex.command
 def check(_config: dict[str, Any], _run: Any) -> None:
     """Print what a data set holds and draw a few samples, before anybody trains on it."""
     guarded("check", _config, _run, "inspection.check")

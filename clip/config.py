@@ -113,11 +113,6 @@ def base_config():
     host = "127.0.0.1"  # of serve: its address; others than this machine's own open it to a network
     port = 7860  # of serve; 0 for a free one
 
-    export = {  # the export command: load_path as files that run without this package
-        "target": "export",  # folder to write
-        "formats": ["pt2"],  # of torch.export; and onnx
-    }
-
     experiment = None  # of reproduce: a name in experiments/ or a yaml file, or a list of them
     seeds = [0]  # of reproduce: every run of the experiment is done with each of them
     only = []  # of reproduce: a part of the runs, such as ["task=mmimdb", "method=DCP"]; []: all

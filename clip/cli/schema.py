@@ -79,7 +79,6 @@ def several(rule: Rule) -> Rule:
 
 
 TEXT: Rule = (lambda value: isinstance(value, str), "a string")
-NAMED: Rule = (lambda value: isinstance(value, str) and bool(value.strip()), "a name")
 NAME: Rule = (
     lambda value: isinstance(value, str) and bool(value) and value.strip(". ") != ""
     and len(value) <= LONGEST_NAME and not set(value) & set('/\\:*?"<>|\0'),
@@ -170,8 +169,6 @@ RULES: dict[str, Rule] = {
         lambda value: _whole(value) and 0 <= value <= LARGEST_PORT,
         f"a whole number from 0 to {LARGEST_PORT}",
     ),
-    "export.formats": several(TEXT),
-    "export.*": NAMED,
     "experiment": (
         lambda value: value is None or several(TEXT)[0]([value] if isinstance(value, str) else value),
         "a name in experiments/ or a yaml file, or a list of them",

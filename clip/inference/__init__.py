@@ -1,4 +1,4 @@
-"""A trained model at work: from Python, over files, and on a page of its own."""
+"""Inference with a trained model: from Python, on files, and on a local web page."""
 
 from clip.inference.predict import predict
 from clip.inference.predictor import Predictor, load_predictor

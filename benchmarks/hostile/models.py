@@ -13,11 +13,11 @@ import torch
 from benchmarks.hostile.files import Reader, put
 from benchmarks.startup import small_clip
 from clip.engine import trainer as runs
-from clip.engine.checkpoints import load_adapter
 from clip.experiments.spec import FOLDER, load_experiment
 from clip.inference.predictor import Predictor
 from clip.inference.web import Server
 from clip.modules import build_model
+from clip.modules.adapter import load_adapter
 from clip.modules.backbones.clip import load_clip
 from clip.modules.backbones.clip_checks import convert_state_dict
 from clip.modules.backbones.clip_config import find_activation, find_tokenizer

@@ -5,8 +5,8 @@ import pyarrow as pa
 import torch
 
 import run
-from clip.cli import build as assembly
-from clip.cli.schema import validate
+from clip.cli.build import build, stated_task
+from clip.cli.schema import make_config
 from clip.datasets import DATASETS
 from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from tests import tiny
@@ -21,9 +21,8 @@ def call(*words):
 
 def write_run(clip_folder, folder, task="mmimdb"):
     """A run's folder with a checkpoint; the head is far from zero, so that classes differ."""
-    settings = {"task": task, "vit": str(clip_folder), "prompt_length": tiny.LENGTH,
-                "prompt_depth": tiny.DEPTH}  # fmt: skip
-    built = assembly.build(validate(run.ex.configurations[0]() | settings), set(settings))
+    settings = {"task": task, "vit": str(clip_folder), "prompt_length": tiny.LENGTH, "prompt_depth": tiny.DEPTH}
+    built = build(make_config(settings, set(settings)), *stated_task(task, {}))
     with torch.no_grad():
         built.model.classifier.weight *= 20
     state = {"model_config": built.model_config, "state_dict": built.model.adapter_state_dict()}

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -14,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from clip.cli.schema import Config
 from clip.inference.predictor import MISSING, Predictor
 from clip.inference.samples import Sample, read_sample
 from clip.transforms import Transform
@@ -37,29 +37,29 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         table = readers[path.suffix.lower()](path, **({"dtype": str} if path.suffix == ".csv" else {})).astype(object)
     except (KeyError, ValueError, OSError) as error:
-        raise UserError(f"input={path} cannot be read ({error})") from None
+        raise UserError(f"predict.input={path} cannot be read ({error})") from None
     table = table.rename(columns=str.strip)
     return table.where(table.notna(), None)
 
 
-def predict(config: dict[str, Any], given: set[str]) -> None:
-    """Print the classes of ``image`` and ``text``, or write those of all rows of ``input`` to ``output``.
+def predict(config: Config) -> None:
+    """Print the classes of ``predict.image`` and ``predict.text``, or write those of ``predict.input``.
 
     Raises:
         UserError: a setting or a file is wrong, or rows were skipped; the others are written nevertheless.
     """
-    single = bool(config["image"] or config["text"].strip())
-    if single == bool(config["input"]):
-        raise UserError("predict needs either image=, text= or both, or input=; set one of the two")
+    single = bool(config.predict.image or config.predict.text.strip())
+    if single == bool(config.predict.input):
+        raise UserError("predict needs predict.image, predict.text or both, or predict.input alone; set one of the two")
     if single:
-        predictor = Predictor.from_config(config, given)
-        print(format_cases(predictor, read_sample(config["image"], config["text"], predictor.transform)))
+        predictor = Predictor.from_config(config)
+        print(format_cases(predictor, read_sample(config.predict.image, config.predict.text, predictor.transform)))
         return
-    source, output = Path(config["input"]), Path(config["output"])
+    source, output = Path(config.predict.input), Path(config.predict.output)
     with reserve(output):
         table = read_inputs(source)  # before the model, which takes seconds to load
-        predictor = Predictor.from_config(config, given)
-        workers = min(MAX_WORKERS, os.cpu_count() or 1) if config["num_workers"] is None else config["num_workers"]
+        predictor = Predictor.from_config(config)
+        workers = min(MAX_WORKERS, os.cpu_count() or 1) if config.num_workers is None else config.num_workers
         frame, skipped = classify_table(predictor, table, workers)
         if len(frame):
             with atomic_write(output) as temporary:
@@ -76,15 +76,15 @@ def predict(config: dict[str, Any], given: set[str]) -> None:
 def reserve(output: Path) -> Iterator[None]:
     """Check that an output file can be written and keep other processes from writing it."""
     if output.suffix.lower() not in WRITERS:
-        raise UserError(f"output={output} is not valid; give a name that ends in {' or '.join(WRITERS)}")
+        raise UserError(f"predict.output={output} is not valid; give a name that ends in {' or '.join(WRITERS)}")
     lock = FileLock(output.with_name(f".{output.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"output={output} is being written by another process; give another name") from None
+        raise UserError(f"predict.output={output} is being written by another process; give another name") from None
     try:
         if output.exists():
-            raise UserError(f"output={output} already exists; give another name or remove it")
+            raise UserError(f"predict.output={output} already exists; give another name or remove it")
         yield
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
@@ -111,11 +111,13 @@ def read_inputs(path: Path) -> pd.DataFrame:
         names = {name.lower(): name for name in reversed(table.columns)}
         used = [next((names[name] for name in synonyms if name in names), None) for synonyms in SYNONYMS]
         if not any(used):
-            raise UserError(f"input={path} has no column image or text, only {', '.join(table.columns)}; rename one")
+            raise UserError(
+                f"predict.input={path} has no column image or text, only {', '.join(table.columns)}; rename one"
+            )
         print("image column: {}; text column: {}".format(*(escape(name or "none") for name in used)))
         images, texts = (table[name].tolist() if name else [None] * len(table) for name in used)
     if not images:
-        raise UserError(f"input={path} has no rows or images; give another file or folder")
+        raise UserError(f"predict.input={path} has no rows or images; give another file or folder")
     folder = path if path.is_dir() else path.parent
     paths = [folder / image.strip() if isinstance(image, str) and image.strip() else image for image in images]
     # The name of a file may be any bytes, but an output is UTF-8.

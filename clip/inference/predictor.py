@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,10 +10,9 @@ from lightning_fabric.utilities import move_data_to_device
 from PIL import Image
 from torch import Tensor
 
-from clip.cli import build as assembly
-from clip.cli.schema import PRECISIONS, validate
-from clip.config import ex
-from clip.engine import trainer as runs
+from clip.cli.build import build, load_checkpoint, task_from_checkpoint
+from clip.cli.schema import Config, make_config
+from clip.engine.trainer import DTYPES, choose_device, choose_micro_batch, world_size
 from clip.inference.samples import Sample, read_sample
 from clip.modules.backbones.base import TextTokenizer
 from clip.modules.objectives import Task
@@ -30,15 +28,14 @@ class Predictor:
     """Classifies pairs of image and text of which one may be missing.
 
     Args:
-        model: model in any mode; moved to the device.
-        tokenizer: tokenizer of the model's backbone.
-        transform: image transform of the model's backbone.
+        model: the model; moved to the device.
+        tokenizer: tokenizer of its backbone.
+        transform: image transform of its backbone.
         task: classification task.
-        class_names: one name per class; "class …" is prepended to a name that another column has.
-        device: accelerator and precision, as ``clip.engine.trainer.devices`` returns them.
+        class_names: one name per class; "class" is prepended to a name that another column has.
+        device: result of ``choose_device``.
         batch_size: samples of one forward pass.
-        model_config: configuration stored in the checkpoint.
-        checkpoint: path of the checkpoint, to be shown to users.
+        source: where the model comes from, to be shown to users: "run", "task", "backbone", "method".
     """
 
     def __init__(
@@ -48,56 +45,45 @@ class Predictor:
         transform: Transform,
         task: Task,
         class_names: Sequence[str],
-        device: dict[str, Any],
+        device: Mapping[str, Any],
         batch_size: int,
-        model_config: Mapping[str, Any],
-        checkpoint: Path | None = None,
+        source: Mapping[str, str],
     ):
         self.device = "cuda" if device["accelerator"] == "gpu" else "cpu"
-        self.dtype = runs.DTYPES[device["precision"]]
+        self.dtype = DTYPES[device["precision"]]
         self.model = model.to(self.device).eval()
         self.tokenizer, self.transform, self.task = tokenizer, transform, task
-        self.class_names = class_columns(class_names)
-        self.batch_size, self.model_config, self.checkpoint = batch_size, model_config, checkpoint
+        self.class_names, self.batch_size, self.source = class_columns(class_names), batch_size, source
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], given: set[str]) -> "Predictor":
+    def from_config(cls, config: Config) -> "Predictor":
         """Load the checkpoint ``load_path``; model settings that the user did not set come from it.
 
         Raises:
             UserError: the checkpoint or its backbone does not exist, or they do not match.
         """
-        if not config["load_path"]:
-            raise UserError("load_path is empty; give a checkpoint or the folder of a run")
-        device = runs.devices(config["num_gpus"], PRECISIONS[str(config["precision"])])
-        if runs.world(config, device) > 1:
+        if not config.load_path:
+            raise UserError("load_path is not set; give a checkpoint or the folder of a run")
+        device = choose_device(config.num_gpus, config.num_nodes, config.precision)
+        if world_size(device) > 1:
             raise UserError("predictions run in one process; set num_gpus=1 num_nodes=1")
-        built = assembly.build(config, given, adopt={"task"})
-        count = built.task.num_classes
-        names = built.written.get("class_names") or [f"class {i}" for i in range(count)]
-        if len(names) != count or len(set(names)) != count:
-            raise UserError(f"{built.path} has {count} classes and {len(set(names))} names; correct its class_names")
-        return cls(
-            built.model,
-            built.frozen.tokenizer,
-            TRANSFORMS[config["backbone"]](built.frozen.sizes.image_size),
-            built.task,
-            [str(name) for name in names],
-            device,
-            assembly.micro_batch_of(config, built, device),
-            built.model_config,
-            built.path,
-        )
-
-    def describe(self) -> dict[str, str]:
-        """Return the run, task, backbone and method of the model, to be shown to users."""
-        config = self.model_config
-        return {
-            "run": "/".join(self.checkpoint.parts[-4:]),  # name, version, "checkpoints", file
-            "task": config["task"],
-            "backbone": f"{config['backbone']} ({config['vit']})",
-            "method": config["prompt_type"],
+        config, checkpoint = load_checkpoint(config, "task")
+        task, label_metadata = task_from_checkpoint(config, checkpoint)
+        model, backbone, *_ = build(config, task, label_metadata, checkpoint)
+        names = label_metadata.get("class_names") or [f"class {i}" for i in range(task.num_classes)]
+        if not len(names) == len(set(names)) == task.num_classes:
+            raise UserError(f"{checkpoint.path} has {task.num_classes} classes, but {len(set(names))} class_names")
+        size, on_gpu = config.per_gpu_batchsize, device["accelerator"] == "gpu"
+        if size == "auto":
+            size = choose_micro_batch(model, backbone.sizes, config.batch_size, 1, on_gpu)
+        source = {
+            "run": "/".join(checkpoint.path.parts[-4:]),  # name, version, "checkpoints", file
+            "task": config.task,
+            "backbone": f"{config.backbone} ({config.vit})",
+            "method": config.prompt_type,
         }
+        transform = TRANSFORMS[config.backbone](backbone.sizes.image_size)
+        return cls(model, backbone.tokenizer, transform, task, [*map(str, names)], device, size, source)
 
     def predict(
         self,
@@ -180,11 +166,11 @@ class Predictor:
             return self.model(image, **batch).float().cpu()
 
 
-def load_predictor(path: str | PathLike, vit: str | None = None) -> Predictor:
+def load_predictor(path: str | PathLike, vit: str | PathLike | None = None) -> Predictor:
     """Load a checkpoint with default settings, on a GPU if there is one; see ``clip.load``."""
-    config = ex.configurations[0]() | {"load_path": str(path), "num_gpus": min(1, torch.cuda.device_count())}
-    overrides = {} if vit is None else {"vit": str(vit)}
-    return Predictor.from_config(validate(config | overrides), set(overrides))
+    settings = {"load_path": str(path), "num_gpus": min(1, torch.cuda.device_count())}
+    settings |= {} if vit is None else {"vit": str(vit)}
+    return Predictor.from_config(make_config(settings, set(settings)))
 
 
 def class_columns(class_names: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+from clip.cli.schema import Config
 from clip.inference.predictor import Predictor
 from clip.inference.samples import read_sample
 from clip.utils.errors import UserError
@@ -63,7 +64,7 @@ def create_app(predictor: Predictor, hosts: list[str]) -> "FastAPI":
 
     @app.get("/model")
     async def describe() -> dict[str, str]:
-        return predictor.describe()
+        return predictor.source
 
     @app.post("/predict")
     async def classify(image: UploadFile | None = None, text: Annotated[str, Form()] = "") -> dict[str, Any]:
@@ -81,7 +82,7 @@ def create_app(predictor: Predictor, hosts: list[str]) -> "FastAPI":
     return app
 
 
-def serve(config: dict[str, Any], given: set[str]) -> None:
+def serve(config: Config) -> None:
     """Serve the page until Ctrl-C.
 
     Raises:
@@ -89,17 +90,19 @@ def serve(config: dict[str, Any], given: set[str]) -> None:
     """
     if FastAPI is None:
         raise UserError("serve needs optional packages; run pip install -r requirements-serve.txt")
-    predictor = Predictor.from_config(config, given)
-    host, port = config["host"], config["port"]
+    predictor = Predictor.from_config(config)
+    host, port = config.serve.host, config.serve.port
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, UnicodeError) as error:
-        raise UserError(f"cannot listen at host={host} port={port} ({error}); give another address") from None
+        raise UserError(
+            f"cannot listen at serve.host={host} serve.port={port} ({error}); give another address"
+        ) from None
     address, port = listener.getsockname()[:2]
     name = f"[{address}]" if ":" in address else address
     hosts = [name, host, "localhost", socket.gethostname(), socket.getfqdn()]
     if not ipaddress.ip_address(address).is_loopback:
-        print(f"host={host}: anyone who can reach this address can use the page")
+        print(f"serve.host={host}: anyone who can reach this address can use the page")
     if ipaddress.ip_address(address).is_unspecified:  # any address of this machine
         hosts = ["*"]
     print(f"open http://{name}:{port}/ in a browser; press Ctrl-C to stop", flush=True)

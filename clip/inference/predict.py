@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from clip.cli.schema import Config
@@ -77,26 +78,25 @@ def reserve(output: Path) -> Iterator[None]:
     """Check that an output file can be written and keep other processes from writing it."""
     if output.suffix.lower() not in WRITERS:
         raise UserError(f"predict.output={output} is not valid; give a name that ends in {' or '.join(WRITERS)}")
-    lock = FileLock(output.with_name(f".{output.name}.lock"))
+    lock = output.with_name(f".{output.name}.lock")
     try:
-        lock.acquire(timeout=0)
+        with FileLock(lock, timeout=0):
+            try:
+                if output.exists():
+                    raise UserError(f"predict.output={output} already exists; give another name or remove it")
+                yield
+            finally:
+                lock.unlink()
     except Timeout:
-        raise UserError(f"predict.output={output} is being written by another process; give another name") from None
-    try:
-        if output.exists():
-            raise UserError(f"predict.output={output} already exists; give another name or remove it")
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        raise UserError(f"another process is writing predict.output={output}; give another name") from None
 
 
 def read_inputs(path: Path) -> pd.DataFrame:
     """Read the rows of a table, or list the images in a folder and its subfolders.
 
     Returns:
-        The columns "name" (image as given), "image" (path or bytes) and "text", None where missing; the index
-        numbers the rows from 1.
+        The columns "name" (image as given), "image" (path or bytes) and "text", None where missing; rows are
+        numbered from 1.
 
     Raises:
         UserError: there is nothing to classify.
@@ -111,36 +111,30 @@ def read_inputs(path: Path) -> pd.DataFrame:
         names = {name.lower(): name for name in reversed(table.columns)}
         used = [next((names[name] for name in synonyms if name in names), None) for synonyms in SYNONYMS]
         if not any(used):
-            raise UserError(
-                f"predict.input={path} has no column image or text, only {', '.join(table.columns)}; rename one"
-            )
+            raise UserError(f"{path} has the columns {', '.join(table.columns)}; name one of them image or text")
         print("image column: {}; text column: {}".format(*(escape(name or "none") for name in used)))
         images, texts = (table[name].tolist() if name else [None] * len(table) for name in used)
     if not images:
         raise UserError(f"predict.input={path} has no rows or images; give another file or folder")
     folder = path if path.is_dir() else path.parent
     paths = [folder / image.strip() if isinstance(image, str) and image.strip() else image for image in images]
-    # The name of a file may be any bytes, but an output is UTF-8.
+    # A file name may be any bytes, but an output is UTF-8.
     given = [image.encode(errors="backslashreplace").decode() if isinstance(image, str) else "" for image in images]
     columns = {"name": given, "image": paths, "text": texts}
     return pd.DataFrame(columns, index=range(1, len(images) + 1), dtype=object)
 
 
-class Rows(Dataset):
-    """Row numbers and samples of a table; a row that cannot be read has a ``UserError`` instead of a sample."""
-
-    def __init__(self, table: pd.DataFrame, transform: Transform):
-        self.table, self.transform = table, transform
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, index: int) -> tuple[int, Sample | UserError]:
-        row = self.table.iloc[index]
+def read_batch(
+    rows: list[tuple[int, str, Any, Any]], transform: Transform
+) -> tuple[dict[int, Sample], dict[int, UserError]]:
+    """Read rows of ``read_inputs``; return the samples, and the errors of those that cannot be read, by row."""
+    samples, errors = {}, {}
+    for row, _, image, text in rows:
         try:
-            return row.name, read_sample(row["image"], row["text"], self.transform)
+            samples[row] = read_sample(image, text, transform)
         except UserError as error:
-            return row.name, error
+            errors[row] = error
+    return samples, errors
 
 
 def classify_table(predictor: Predictor, table: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, list[int]]:
@@ -149,16 +143,14 @@ def classify_table(predictor: Predictor, table: pd.DataFrame, workers: int) -> t
     Returns:
         Row number, image and the columns of ``Predictor.predict``; and the numbers of the skipped rows.
     """
-    size = predictor.batch_size
+    size, collate = predictor.batch_size, partial(read_batch, transform=predictor.transform)
     workers = min(workers, len(table) // size)  # none for a few rows
+    loader = DataLoader([*table.itertuples(name=None)], size, num_workers=workers, collate_fn=collate)
     frames, skipped = [pd.DataFrame()], []
-    loader = DataLoader(Rows(table, predictor.transform), size, num_workers=workers, collate_fn=list)
-    for batch in tqdm(loader, desc="predicting", unit="batch", disable=None):
-        samples = {row: sample for row, sample in batch if isinstance(sample, Sample)}
-        for row, error in batch:
-            if row not in samples:
-                tqdm.write(f"skipped row {row}: {error}", file=sys.stderr)
-                skipped.append(row)
+    for samples, errors in tqdm(loader, desc="predicting", unit="batch", disable=None):
+        for row, error in errors.items():
+            tqdm.write(f"skipped row {row}: {error}", file=sys.stderr)
+        skipped += errors
         if samples:
             frame = predictor.classify([*samples.values()])
             frame.insert(0, "row", [*samples])

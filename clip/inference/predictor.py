@@ -85,18 +85,12 @@ class Predictor:
         transform = TRANSFORMS[config.backbone](backbone.sizes.image_size)
         return cls(model, backbone.tokenizer, transform, task, [*map(str, names)], device, size, source)
 
-    def predict(
-        self,
-        images: Sequence[Any] | None = None,
-        texts: Sequence[str | None] | None = None,
-        batch_size: int | None = None,
-    ) -> pd.DataFrame:
+    def predict(self, images: Sequence[Any] | None = None, texts: Sequence[str | None] | None = None) -> pd.DataFrame:
         """Classify pairs of image and text.
 
         Args:
             images: one path, Pillow image or None per pair; None if all are missing.
             texts: one string or None per pair, where blank means missing; None if all are missing.
-            batch_size: pairs of one forward pass; None for a size that suits the machine.
 
         Returns:
             One row per pair: the probability of each class in the column of its name; "missing", which is
@@ -115,28 +109,26 @@ class Predictor:
         texts = [None] * len(images) if texts is None else list(texts)
         if len(images) != len(texts):
             raise UserError(f"{len(images)} images and {len(texts)} texts are given; give None for a missing one")
-        size = self.batch_size if batch_size is None else batch_size
-        if size < 1:
-            raise UserError(f"batch_size={size} is not valid; give at least 1")
-        frames = [
-            self.classify([self._read(row, images, texts) for row in range(start, min(start + size, len(images)))])
-            for start in range(0, len(images), size)
-        ]
-        return pd.concat(frames, ignore_index=True) if frames else self.classify([])
-
-    def _read(self, row: int, images: Sequence[Any], texts: Sequence[Any]) -> Sample:
-        try:
-            return read_sample(images[row], texts[row], self.transform)
-        except UserError as error:
-            raise UserError(f"row {row}: {error}") from None
+        frames, samples = [], []
+        for row, (image, text) in enumerate(zip(images, texts, strict=True)):
+            try:
+                samples.append(read_sample(image, text, self.transform))
+            except UserError as error:
+                raise UserError(f"row {row}: {error}") from None
+            if len(samples) == self.batch_size:
+                frames.append(self.classify(samples))
+                samples = []
+        if samples or not frames:
+            frames.append(self.classify(samples))
+        return pd.concat(frames, ignore_index=True)
 
     def classify(self, samples: Sequence[Sample]) -> pd.DataFrame:
-        """Classify samples in one forward pass; returns the table of ``predict``."""
+        """Classify samples in one forward pass; return the table of ``predict``."""
         probabilities = self.task.probabilities(self.logits(samples))
-        chosen = self.task.chosen(probabilities).tolist()
-        order = probabilities.argsort(dim=1, descending=True, stable=True).tolist()
         frame = pd.DataFrame(probabilities.numpy(), columns=self.class_names)
         frame["missing"] = [MISSING[sample.case] for sample in samples]
+        chosen = self.task.chosen(probabilities).tolist()
+        order = probabilities.argsort(dim=1, descending=True, stable=True).tolist()
         frame["predicted"] = [
             ", ".join(self.class_names[i] for i in likeliest if is_chosen[i])
             for likeliest, is_chosen in zip(order, chosen, strict=True)
@@ -148,19 +140,12 @@ class Predictor:
         """Return the logits of samples, (N, C) float32 on the CPU."""
         if not samples:
             return torch.zeros(0, len(self.class_names))
-        placeholder = self.transform.placeholder(lambda: None)
+        items, placeholder = [], self.transform.placeholder(lambda: None)
         tokens = self.tokenizer([sample.text or "" for sample in samples])
-        batch = self.model.collate(
-            [
-                {
-                    "image": placeholder if sample.image is None else torch.from_numpy(sample.image),
-                    "tokens": ids,
-                    "missing_type": torch.tensor(sample.case),
-                }
-                for sample, ids in zip(samples, tokens, strict=True)
-            ]
-        )
-        batch = move_data_to_device(batch, self.device)
+        for sample, ids in zip(samples, tokens, strict=True):
+            image = placeholder if sample.image is None else torch.from_numpy(sample.image)
+            items.append({"image": image, "tokens": ids, "missing_type": torch.tensor(sample.case)})
+        batch = move_data_to_device(self.model.collate(items), self.device)
         image = self.transform.normalize(batch.pop("image"))
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
             return self.model(image, **batch).float().cpu()
@@ -175,10 +160,8 @@ def load_predictor(path: str | PathLike, vit: str | PathLike | None = None) -> P
 
 def class_columns(class_names: Sequence[str]) -> list[str]:
     """Return a distinct column name for each class, none of them in ``RESERVED``."""
-    columns = []
-    for name in class_names:
-        column = name
-        while column in RESERVED or (column != name and column in class_names):
-            column = f"class {column}"
-        columns.append(column)
+    columns = list(class_names)
+    for i in range(len(columns)):
+        while columns[i] in RESERVED or columns.count(columns[i]) > 1:
+            columns[i] = f"class {columns[i]}"
     return columns

@@ -111,7 +111,7 @@ def test_a_table_with_empty_cells_scores_as_a_test_under_the_same_mask(kind, run
 def test_python_and_command_return_the_probabilities_of_a_sweep(by_case, model, predict, posters, tmp_path, capsys):
     folder, rows = posters
     images, texts = p.masked(rows)
-    frame = model.predict([image and folder / image for image in images], texts, batch_size=7)
+    frame = model.predict([image and folder / image for image in images], texts)
     np.testing.assert_allclose(frame[CLASSES], by_case[p.CASES, range(12)], atol=1e-6)
     predict(f"predict.input={folder}/films.csv", f"predict.output={tmp_path}/out.parquet", "per_gpu_batchsize=7")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out.parquet")[frame.columns], frame, atol=1e-6)
@@ -210,7 +210,6 @@ def test_missing_values_and_kinds_of_images(model, posters):
     ((None, [5]), "row 0: .* 5"),
     (([5], None), "row 0: .* int"),
     ((None, ["half \ud83d"]), "row 0: .*surrogate"),
-    ((None, ["a"], 0), "batch_size=0"),
     ((None, "a film"), "texts is one str"),
     ((Image.new("RGB", (2, 2)), ["a"]), "images is one Image"),
 ])  # fmt: skip

@@ -85,7 +85,7 @@ def test_nothing_is_loaded_from_other_sites(client):
     assert [reply.status_code for reply in found] == [200, 200, 200, 404, 404, 404]
     for reply in found:
         assert reply.headers["X-Content-Type-Options"] == "nosniff"
-        assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+        assert "default-src 'self'" in reply.headers["Content-Security-Policy"]
     for path in PAGE.iterdir():
         assert not re.search(r"(https?:)?//\w", path.read_text()), f"{path}: outside resource"
 

@@ -23,24 +23,10 @@ def overview(commands: Mapping[str, Callable], presets: Mapping[str, Callable]) 
     """Return what the program does, its commands, presets and three examples."""
     rows = {"(none)": "Train; with test_only=True evaluate load_path on the test split."}
     rows |= {name: _first_line(function) for name, function in commands.items()}
-    return "\n".join(
-        [
-            TITLE,
-            "",
-            USAGE,
-            "",
-            "Commands (python run.py COMMAND --help explains one):",
-            *_table(rows),
-            "",
-            "Presets:",
-            *_table({name: _first_line(preset) for name, preset in presets.items()}),
-            "",
-            "Examples:",
-            EXAMPLES,
-            "",
-            SACRED,
-        ]
-    )
+    commands_table = ["Commands (python run.py COMMAND --help explains one):", *_table(rows)]
+    presets_table = ["Presets:", *_table({name: _first_line(preset) for name, preset in presets.items()})]
+    examples = ["Examples:", EXAMPLES]
+    return "\n".join([TITLE, "", USAGE, "", *commands_table, "", *presets_table, "", *examples, "", SACRED])
 
 
 def command_help(name: str, function: Callable) -> str:
@@ -58,18 +44,15 @@ def config_text(config: Config) -> str:
         lines += [f"{section.__doc__.rstrip('.')}:", *_settings(config, section), ""]
     for name, settings in METHOD_SETTINGS.items():
         lines += [f"Settings of {name}:", *_settings(config, settings, f"{name}."), ""]
-    return "\n".join(
-        [*lines, f"Other commands: python run.py print_config with {'|'.join(GROUPS)}; * is not the default."]
-    )
+    return "\n".join([*lines, "* was set; python run.py COMMAND --help shows the settings of another command."])
 
 
 def _settings(config: Config, section: type[Settings], prefix: str = "") -> list[str]:
     owner = getattr(config, prefix.rstrip(".")) if prefix else config
     rows = {}
     for name, field in section.model_fields.items():
-        star = (
-            "*" if any(key == prefix + name or key.startswith(f"{prefix}{name}.") for key in config.overrides) else ""
-        )
+        key = prefix + name
+        star = "*" * any(override == key or override.startswith(f"{key}.") for override in config.overrides)
         value = getattr(owner, name)
         if isinstance(value, dict) and len({*map(str, value.values())}) == 1:
             value = next(iter(value.values()))  # one value for all splits

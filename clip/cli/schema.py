@@ -47,10 +47,7 @@ METHOD_SETTINGS = {name: settings for name, settings in METHOD_SETTINGS.items() 
 Config = create_model(
     "Config",
     __base__=_Config,
-    **{
-        name: (settings, Field(settings(), description=f"settings of {name}"))
-        for name, settings in METHOD_SETTINGS.items()
-    },
+    **{name: (settings, settings()) for name, settings in METHOD_SETTINGS.items()},
 )
 DEFAULTS = Config().model_dump() | {"vit": None}  # as it depends on the backbone
 ex.add_config(DEFAULTS)

@@ -29,7 +29,7 @@ from clip.missing.masks import MissingSettings, draw
 from clip.modules.backbones.clip_tokenizer import Tokenizer, train_tokenizer
 from clip.transforms import ClipTransform
 from clip.utils.images import square
-from vilt.utils.raw import Pixels, stored
+from vilt.utils.raw import Resize, encode_image
 from vilt.utils.write_mmimdb import GENRES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,15 +82,15 @@ def convert(raw: Path, target: Path, rows: int, *options: object) -> dict[str, f
     return found | {"cpu_seconds": children_seconds() - cpu}
 
 
-def decode_speed(files: list[Path], pixels: Pixels | None) -> float:
+def decode_speed(files: list[Path], pixels: Resize | None) -> float:
     """Read, decode and resize images one after another in this process; images/s."""
     start = time.perf_counter()
     for file in files:
-        stored(file.read_bytes(), pixels)
+        encode_image(file.read_bytes(), pixels)
     return len(files) / (time.perf_counter() - start)
 
 
-def yardstick(raw: Path, pixels: Pixels | None, processes: int) -> float:
+def yardstick(raw: Path, pixels: Resize | None, processes: int) -> float:
     """Let that many processes decode and do nothing else; images/s of all together."""
     files = sorted((raw / "images").iterdir())[:LOADED]
     parts = [files[first::processes] for first in range(processes)]

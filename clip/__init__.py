@@ -24,6 +24,11 @@ def load(path: str | PathLike, vit: str | None = None) -> "Predictor":
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # by sacred 0.8.7
-        from clip.inference.predictor import load_predictor  # only here: torch takes seconds
+        import torch  # only here: the imports take seconds
 
-    return load_predictor(path, vit)
+        from clip.cli.schema import make_config
+        from clip.inference.predictor import Predictor
+
+    settings = {"load_path": str(path), "num_gpus": min(1, torch.cuda.device_count())}
+    settings |= {} if vit is None else {"vit": str(vit)}
+    return Predictor.from_config(make_config(settings, set(settings)))

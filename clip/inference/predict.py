@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -21,6 +20,7 @@ from clip.transforms import Transform
 from clip.utils.errors import UserError, escape
 from clip.utils.files import atomic_write
 from clip.utils.images import FORMATS
+from clip.utils.tables import read_table
 
 SYNONYMS = (  # names of the image column and of the text column, in any case; the first that exists is read
     ("image", "img", "image_path", "img_path", "file_name", "filename"),
@@ -28,26 +28,13 @@ SYNONYMS = (  # names of the image column and of the text column, in any case; t
 )
 WRITERS = {".csv": pd.DataFrame.to_csv, ".parquet": pd.DataFrame.to_parquet}
 HEADS = {"complete": "image and text", "text": "image alone", "image": "text alone"}
-SHOWN = 10  # classes of a printed table, and row numbers in a message
 MAX_WORKERS = 8
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table; to be replaced by ``clip.utils.tables.read_table``."""
-    readers = {".csv": pd.read_csv, ".jsonl": partial(pd.read_json, lines=True), ".parquet": pd.read_parquet}
-    try:
-        table = readers[path.suffix.lower()](path, **({"dtype": str} if path.suffix == ".csv" else {})).astype(object)
-    except (KeyError, ValueError, OSError) as error:
-        raise UserError(f"predict.input={path} cannot be read ({error})") from None
-    table = table.rename(columns=str.strip)
-    return table.where(table.notna(), None)
-
-
 def predict(config: Config) -> None:
-    """Print the classes of ``predict.image`` and ``predict.text``, or write those of ``predict.input``.
+    """Print the classes of ``predict.image`` and ``predict.text``, or write those of ``predict.input`` to a file.
 
-    Raises:
-        UserError: a setting or a file is wrong, or rows were skipped; the others are written nevertheless.
+    Rows that cannot be read are skipped, and a ``UserError`` is raised after the others have been written.
     """
     single = bool(config.predict.image or config.predict.text.strip())
     if single == bool(config.predict.input):
@@ -61,16 +48,15 @@ def predict(config: Config) -> None:
         table = read_inputs(source)  # before the model, which takes seconds to load
         predictor = Predictor.from_config(config)
         workers = min(MAX_WORKERS, os.cpu_count() or 1) if config.num_workers is None else config.num_workers
-        frame, skipped = classify_table(predictor, table, workers)
+        frame = classify_table(predictor, table, workers)
         if len(frame):
             with atomic_write(output) as temporary:
                 WRITERS[output.suffix.lower()](frame, temporary, index=False)
             counts = frame["missing"].value_counts().reindex(MISSING, fill_value=0).tolist()
             print("{} complete, {} without text, {} without image".format(*counts), f"written: {output}", sep="; ")
-    if skipped:
-        numbers = ", ".join(map(str, skipped[:SHOWN])) + ", …" * (len(skipped) > SHOWN)
+    if skipped := len(table) - len(frame):
         rest = f"the other {len(frame)} are in {output}" if len(frame) else "nothing was written"
-        raise UserError(f"{len(skipped)} of {len(table)} rows were skipped, see above: row {numbers}; {rest}")
+        raise UserError(f"{skipped} of {len(table)} rows were skipped for the reasons above; {rest}")
 
 
 @contextlib.contextmanager
@@ -95,11 +81,7 @@ def read_inputs(path: Path) -> pd.DataFrame:
     """Read the rows of a table, or list the images in a folder and its subfolders.
 
     Returns:
-        The columns "name" (image as given), "image" (path or bytes) and "text", None where missing; rows are
-        numbered from 1.
-
-    Raises:
-        UserError: there is nothing to classify.
+        Rows numbered from 1 with the columns "name" (image as given), "image" (path or bytes) and "text".
     """
     if path.is_dir():
         known = Image.registered_extensions()
@@ -111,7 +93,9 @@ def read_inputs(path: Path) -> pd.DataFrame:
         names = {name.lower(): name for name in reversed(table.columns)}
         used = [next((names[name] for name in synonyms if name in names), None) for synonyms in SYNONYMS]
         if not any(used):
-            raise UserError(f"{path} has the columns {', '.join(table.columns)}; name one of them image or text")
+            raise UserError(
+                f"{path} has the columns {', '.join(table.columns) or 'none'}; name one of them image or text"
+            )
         print("image column: {}; text column: {}".format(*(escape(name or "none") for name in used)))
         images, texts = (table[name].tolist() if name else [None] * len(table) for name in used)
     if not images:
@@ -124,9 +108,7 @@ def read_inputs(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns, index=range(1, len(images) + 1), dtype=object)
 
 
-def read_batch(
-    rows: list[tuple[int, str, Any, Any]], transform: Transform
-) -> tuple[dict[int, Sample], dict[int, UserError]]:
+def read_batch(rows: list[tuple], transform: Transform) -> tuple[dict[int, Sample], dict[int, UserError]]:
     """Read rows of ``read_inputs``; return the samples, and the errors of those that cannot be read, by row."""
     samples, errors = {}, {}
     for row, _, image, text in rows:
@@ -137,33 +119,31 @@ def read_batch(
     return samples, errors
 
 
-def classify_table(predictor: Predictor, table: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, list[int]]:
-    """Classify the rows of ``read_inputs`` and report those that cannot be read on stderr.
+def classify_table(predictor: Predictor, table: pd.DataFrame, workers: int) -> pd.DataFrame:
+    """Classify the rows of ``read_inputs`` that can be read and report the others on stderr.
 
     Returns:
-        Row number, image and the columns of ``Predictor.predict``; and the numbers of the skipped rows.
+        Row number, image and the columns of ``Predictor.predict``.
     """
     size, collate = predictor.batch_size, partial(read_batch, transform=predictor.transform)
     workers = min(workers, len(table) // size)  # none for a few rows
     loader = DataLoader([*table.itertuples(name=None)], size, num_workers=workers, collate_fn=collate)
-    frames, skipped = [pd.DataFrame()], []
+    frames = [pd.DataFrame()]
     for samples, errors in tqdm(loader, desc="predicting", unit="batch", disable=None):
         for row, error in errors.items():
             tqdm.write(f"skipped row {row}: {error}", file=sys.stderr)
-        skipped += errors
         if samples:
-            frame = predictor.classify([*samples.values()])
-            frame.insert(0, "row", [*samples])
-            frame.insert(1, "image", table.loc[[*samples], "name"].tolist())
-            frames.append(frame)
-    return pd.concat(frames, ignore_index=True), skipped
+            frames.append(predictor.classify([*samples.values()]))
+            frames[-1].insert(0, "row", [*samples])
+            frames[-1].insert(1, "image", table.loc[[*samples], "name"].tolist())
+    return pd.concat(frames, ignore_index=True)
 
 
 def format_cases(predictor: Predictor, sample: Sample) -> str:
-    """Format the likeliest classes of a sample in every missing case that can be made of it."""
+    """Format the ten likeliest classes of a sample in every missing case that can be made of it."""
     answers = predictor.classify(sample.cases())
     table = answers[predictor.class_names].T
     table.columns = [HEADS[missing] for missing in answers["missing"]]
-    table = table.sort_values(table.columns[0], ascending=False, kind="stable").head(SHOWN).map("{:.1%}".format)
+    table = table.sort_values(table.columns[0], ascending=False, kind="stable").head(10).map("{:.1%}".format)
     table.loc["predicted"] = [names or "no class" for names in answers["predicted"]]
     return table.rename(index=escape).map(escape).to_string()

@@ -8,10 +8,9 @@ import pandas as pd
 import torch
 from lightning_fabric.utilities import move_data_to_device
 from PIL import Image
-from torch import Tensor
 
 from clip.cli.build import build, load_checkpoint, task_from_checkpoint
-from clip.cli.schema import Config, make_config
+from clip.cli.schema import Config
 from clip.engine.trainer import DTYPES, choose_device, choose_micro_batch, world_size
 from clip.inference.samples import Sample, read_sample
 from clip.modules.backbones.base import TextTokenizer
@@ -118,13 +117,24 @@ class Predictor:
             if len(samples) == self.batch_size:
                 frames.append(self.classify(samples))
                 samples = []
-        if samples or not frames:
+        if samples:
             frames.append(self.classify(samples))
-        return pd.concat(frames, ignore_index=True)
+        empty = pd.DataFrame(columns=[*self.class_names, "missing", "predicted"])
+        return pd.concat(frames, ignore_index=True) if frames else empty
 
+    @torch.inference_mode()
     def classify(self, samples: Sequence[Sample]) -> pd.DataFrame:
-        """Classify samples in one forward pass; return the table of ``predict``."""
-        probabilities = self.task.probabilities(self.logits(samples))
+        """Classify at least one sample in one forward pass; return the table of ``predict``."""
+        items, placeholder = [], self.transform.placeholder(lambda: None)
+        tokens = self.tokenizer([sample.text or "" for sample in samples])
+        for sample, ids in zip(samples, tokens, strict=True):
+            image = placeholder if sample.image is None else torch.from_numpy(sample.image)
+            items.append({"image": image, "tokens": ids, "missing_type": torch.tensor(sample.case)})
+        batch = move_data_to_device(self.model.collate(items), self.device)
+        image = self.transform.normalize(batch.pop("image"))
+        with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
+            logits = self.model(image, **batch).float().cpu()
+        probabilities = self.task.probabilities(logits)
         frame = pd.DataFrame(probabilities.numpy(), columns=self.class_names)
         frame["missing"] = [MISSING[sample.case] for sample in samples]
         chosen = self.task.chosen(probabilities).tolist()
@@ -134,28 +144,6 @@ class Predictor:
             for likeliest, is_chosen in zip(order, chosen, strict=True)
         ]
         return frame
-
-    @torch.inference_mode()
-    def logits(self, samples: Sequence[Sample]) -> Tensor:
-        """Return the logits of samples, (N, C) float32 on the CPU."""
-        if not samples:
-            return torch.zeros(0, len(self.class_names))
-        items, placeholder = [], self.transform.placeholder(lambda: None)
-        tokens = self.tokenizer([sample.text or "" for sample in samples])
-        for sample, ids in zip(samples, tokens, strict=True):
-            image = placeholder if sample.image is None else torch.from_numpy(sample.image)
-            items.append({"image": image, "tokens": ids, "missing_type": torch.tensor(sample.case)})
-        batch = move_data_to_device(self.model.collate(items), self.device)
-        image = self.transform.normalize(batch.pop("image"))
-        with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
-            return self.model(image, **batch).float().cpu()
-
-
-def load_predictor(path: str | PathLike, vit: str | PathLike | None = None) -> Predictor:
-    """Load a checkpoint with default settings, on a GPU if there is one; see ``clip.load``."""
-    settings = {"load_path": str(path), "num_gpus": min(1, torch.cuda.device_count())}
-    settings |= {} if vit is None else {"vit": str(vit)}
-    return Predictor.from_config(make_config(settings, set(settings)))
 
 
 def class_columns(class_names: Sequence[str]) -> list[str]:

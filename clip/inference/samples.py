@@ -3,7 +3,6 @@
 import os
 import re
 from dataclasses import dataclass, replace
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image
 from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.transforms import Transform
 from clip.utils.errors import UserError
-from clip.utils.images import FORMATS, MOST_PIXELS
+from clip.utils.images import FORMATS, validate_image
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def read_sample(image: Any, text: Any, transform: Transform) -> Sample:
     """Read a pair of image and text.
 
     Args:
-        image: path, Pillow image, bytes of an image file, or the dict of both that Hugging Face data sets
+        image: path, Pillow image, bytes of an image file, or a dict of path and bytes as Hugging Face data sets
             store in parquet; missing if None, NaN or empty.
         text: string; missing if None, NaN or blank.
         transform: converts a Pillow image to (3, H, W) uint8.
@@ -61,28 +60,19 @@ def read_sample(image: Any, text: Any, transform: Transform) -> Sample:
         raise UserError(f"the text is {text!r:.60}; give a string, or None if it is missing")
     if text is not None and re.search("[\ud800-\udfff]", text):
         raise UserError("the text contains an unpaired surrogate; remove it")
-    image = None if isinstance(image, str | bytes) and not image else image
     text = text if text and text.strip() else None
-    if image is None and text is None:
-        raise UserError("image and text are both missing; give at least one of them")
-    return Sample(None if image is None else read_image(image, transform), text)
-
-
-def read_image(source: Any, transform: Transform) -> np.ndarray:
-    """Decode and transform an image, (3, H, W) uint8; see ``read_sample``."""
-    if not isinstance(source, Image.Image | str | os.PathLike | bytes):
-        raise UserError(f"the image has the type {type(source).__name__}; give a path or a Pillow image")
-    name = str(source) if isinstance(source, str | os.PathLike) else "the image"
-    if isinstance(source, str | os.PathLike) and not os.path.isfile(source):  # a pipe would block
+    if image is None or image == "" or image == b"":
+        if text is None:
+            raise UserError("image and text are both missing; give at least one of them")
+        return Sample(None, text)
+    if isinstance(image, Image.Image):
+        return Sample(transform(image).numpy(), text)
+    if not isinstance(image, str | os.PathLike | bytes):
+        raise UserError(f"the image has the type {type(image).__name__}; give a path or a Pillow image")
+    name = "the image" if isinstance(image, bytes) else os.fspath(image)
+    if not isinstance(image, bytes) and not os.path.isfile(image):  # a pipe would block
         raise UserError(f"{name}: no such file; check the path")
     try:
-        if isinstance(source, Image.Image):
-            return transform(source).numpy()
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-            return transform(image).numpy()
-    except Image.DecompressionBombError:
-        raise UserError(f"{name} has over {MOST_PIXELS:,} pixels; make it smaller") from None
-    except Exception as error:  # noqa: BLE001  Pillow's decoders raise many kinds
-        raise UserError(
-            f"{name} cannot be decoded ({type(error).__name__}); give a complete file in {', '.join(FORMATS)}"
-        ) from None
+        return Sample(validate_image(image, transform).numpy(), text)
+    except UserError as error:
+        raise UserError(f"{name}: {error}; give another in {', '.join(FORMATS)}") from None

@@ -33,11 +33,9 @@ HEADERS = {
 
 
 def create_app(predictor: Predictor, hosts: list[str]) -> "FastAPI":
-    """Create the web application.
+    """Create the web application, which classifies one request at a time and answers under some host names only.
 
-    Args:
-        predictor: model that classifies one request at a time, while others wait.
-        hosts: accepted host names; a page of another site could give its own name this machine's address.
+    Any name can be given the address of this machine, so that a page of another site could read the answers.
     """
     app, limiter = FastAPI(openapi_url=None), CapacityLimiter(1)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BYTES)
@@ -74,11 +72,7 @@ def create_app(predictor: Predictor, hosts: list[str]) -> "FastAPI":
 
 
 def serve(config: Config) -> None:
-    """Serve the page until Ctrl-C.
-
-    Raises:
-        UserError: optional packages, the checkpoint or its backbone are absent, or the address cannot be used.
-    """
+    """Serve the page until Ctrl-C."""
     if FastAPI is None:
         raise UserError("serve needs optional packages; run pip install -r requirements-serve.txt")
     predictor, host, port = Predictor.from_config(config), config.serve.host, config.serve.port

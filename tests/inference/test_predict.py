@@ -133,7 +133,7 @@ def test_synonyms_of_columns_are_accepted_and_named(predict, posters, tmp_path, 
     for name in ("img", "file_name", "image_path", "Image"):
         table = tmp_path / f"{name}.csv"
         table.write_text(f"id,{name}, text\n1,{folder}/{rows[0][0]},\n2,,NULL\n3,{folder}/{rows[1][0]},a\n")
-        with pytest.raises(SystemExit, match="row 2"):
+        with pytest.raises(SystemExit, match="1 of 3 rows"):
             predict(f"predict.input={table}", f"predict.output={tmp_path}/{name}.parquet")
         assert name in capsys.readouterr().out
         assert pd.read_parquet(tmp_path / f"{name}.parquet")["missing"].tolist() == ["text", "complete"]
@@ -228,7 +228,7 @@ def test_bad_rows_are_reported_and_the_others_written(predict, files, tmp_path, 
     rows = [("good.png", "a"), ("cut.png", "b"), ("", "c"), ("", ""), ("bomb.png", "")]
     lines = [f"{files / image if image else ''},{text},1999" for image, text in rows]
     (tmp_path / "some.csv").write_text("\n".join(["image,text,year", *lines]))
-    with pytest.raises(SystemExit, match="3 of 5 rows .*2, 4, 5") as ended:
+    with pytest.raises(SystemExit, match="3 of 5 rows") as ended:
         predict(
             f"predict.input={tmp_path}/some.csv",
             f"predict.output={tmp_path}/out.csv",

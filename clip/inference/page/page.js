@@ -11,16 +11,16 @@ let answer = null;
 let request = null; // the latest; it aborts the one before
 let timer = null;
 
-function showError(message) {
-  at("error").textContent = message;
-  at("error").hidden = !message;
+function report(status, error = "") {
+  at("status").textContent = status;
+  at("error").textContent = error;
+  at("error").hidden = !error;
 }
 
-function clearAnswer(status, error = "") {
+function clearAnswer(status, error) {
   answer = null;
   at("answer").hidden = true;
-  at("status").textContent = status;
-  showError(error);
+  report(status, error);
 }
 
 function problemOf(chosen) {
@@ -33,9 +33,8 @@ function choose(chosen) {
   file = chosen;
   const visible = file !== null && !problemOf(file);
   const preview = at("preview");
-  if (preview.src) URL.revokeObjectURL(preview.src);
-  if (visible) preview.src = URL.createObjectURL(file);
-  else preview.removeAttribute("src");
+  URL.revokeObjectURL(preview.src);
+  preview.src = visible ? URL.createObjectURL(file) : "";
   preview.hidden = !visible;
   at("hint").hidden = visible;
   ask();
@@ -51,8 +50,7 @@ async function ask() {
   const problem = problemOf(file);
   if (problem) return clearAnswer("", problem); // the text alone would pass for a pair without image
   if (!file && !at("text").value.trim()) return clearAnswer("Give an image, a text, or both.");
-  showError("");
-  at("status").textContent = "Predicting…";
+  report("Predicting…");
   try {
     const reply = await fetch("/predict", { method: "POST", body: form, signal });
     const content = await reply.json();
@@ -78,16 +76,14 @@ function cell(missing, selected, probability) {
   const td = document.createElement("td");
   td.dataset.missing = missing;
   td.classList.toggle("selected", missing === selected);
-  if (probability === undefined) {
-    td.textContent = "–";
-    return td;
-  }
+  td.textContent = "–";
+  if (probability === undefined) return td;
   const bar = document.createElement("span");
   const filled = document.createElement("i");
   bar.className = "bar";
   filled.style.width = `${100 * probability}%`;
   bar.append(filled);
-  td.append(`${(100 * probability).toFixed(1)} %`, bar);
+  td.replaceChildren(`${(100 * probability).toFixed(1)} %`, bar);
   return td;
 }
 
@@ -98,10 +94,7 @@ function draw() {
   const selected = selectedCase();
   const found = answer.cases[selected];
   at("answer").hidden = !found;
-  if (!found) {
-    at("status").textContent = "Nothing to classify: tick what is given, or give the other one.";
-    return;
-  }
+  if (!found) return report("Nothing to classify: tick what is given, or give the other one.");
   const order = answer.classes.map((_, i) => i).sort((a, b) => found.probabilities[b] - found.probabilities[a]);
   at("answer").tBodies[0].replaceChildren(...order.slice(0, SHOWN).map((i) => {
     const row = document.createElement("tr");
@@ -115,14 +108,11 @@ function draw() {
   for (const head of document.querySelectorAll("thead [data-missing]")) {
     head.classList.toggle("selected", head.dataset.missing === selected);
   }
-  at("status").textContent = `From ${INPUTS[selected]}: ${found.predicted || "no class above 50 %"}`;
+  report(`From ${INPUTS[selected]}: ${found.predicted || "no class above 50 %"}`);
 }
 
 at("file").addEventListener("change", () => choose(at("file").files[0] ?? null));
-at("clear").addEventListener("click", () => {
-  at("file").value = "";
-  choose(null);
-});
+at("clear").addEventListener("click", () => choose(at("file").value = null));
 at("text").addEventListener("input", () => {
   request?.abort();
   clearTimeout(timer);

@@ -30,7 +30,7 @@ from clip.evaluation import predictions, report
 from clip.inspection.check import TextLength, format_summaries, summarize
 from clip.inspection.contact_sheet import draw_sheet
 from clip.missing import SPLITS
-from clip.modules.backbones.registry import WEIGHTS as BACKBONES
+from clip.modules.backbones.registry import BACKBONES
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.objectives import resolve_task
 from clip.utils.command_line import format_command

@@ -32,7 +32,7 @@ NO_NUMBERS = {
     "test_ratio", "missing_type", "missing_ratio", "both_ratio", "missing_draw", "missing_seed",
     "missing_table_root", "missing_table", "sweep_types", "sweep_ratios", "sweep_seeds",
     "predictions", "image", "text", "input", "output", "host", "port", "experiment", "seeds",
-    "only", "launcher", "jobs", "slurm", "pretrain", "export",
+    "only", "launcher", "jobs", "slurm", "pretrain",
 }  # fmt: skip
 MASKS = ("task", "data_root", "plots", "missing_type", "missing_ratio", "both_ratio",
          "missing_draw", "missing_seed", "missing_table_root", "missing_table")  # fmt: skip

@@ -72,7 +72,7 @@ def sweep(config: Config) -> None:
 @command
 def reproduce(config: Config) -> None:
     """Run what is not done yet of experiments such as the paper's tables; write their reports."""
-    from clip.experiments import reproduce
+    from clip.experiments.runner import reproduce
 
     reproduce(config)
 

@@ -167,7 +167,7 @@ def sweep(config: Config) -> pd.DataFrame:
     results = predictions.sweep(stored, task, draw, config.sweep.types, config.sweep.ratios, seeds)
     write_text(folder / "sweep.csv", results.to_csv(index=False))
     report.draw_sweep(results, task.headline, folder / "sweep.png", config.exp_name)
-    print(report.as_text(results, task.headline))
+    print(report.sweep_text(results, task.headline))
     print(f"written: {folder}/sweep.csv, sweep.png, predictions.arrow")
     return results
 

@@ -56,5 +56,5 @@ def run_demo(call: Callable[..., Any], log_dir: Path) -> pd.DataFrame:
     write_text(folder / "demo.csv", results.to_csv(index=False))
     title = "Generated films, a small CLIP; fine-tuned at 70 % missing both"
     report.draw_sweep(results, METRIC, folder / "demo.png", title)
-    print(f"\n{report.as_text(results, METRIC)}\n\nwritten: {folder}/demo.csv, demo.png")
+    print(f"\n{report.sweep_text(results, METRIC)}\n\nwritten: {folder}/demo.csv, demo.png")
     return results

@@ -96,9 +96,9 @@ def serve(config: Config) -> None:
 @command
 def check(config: Config) -> None:
     """Print what a data set holds and draw a few samples of each split before training on it."""
-    from clip.inspection.check import check
+    from clip.cli import commands
 
-    check(config)
+    commands.check(config)
 
 
 @command

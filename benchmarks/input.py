@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader, Subset
 from benchmarks import machine
 from benchmarks.raw_films import generate
 from clip.datasets import DATASETS, ArrowDataset
-from clip.missing.masks import MissingSettings, draw
+from clip.missing.masks import MissingConfig, draw_mask
 from clip.modules.backbones.clip_tokenizer import Tokenizer, train_tokenizer
 from clip.transforms import ClipTransform
 from clip.utils.images import square
-from vilt.utils.raw import Pixels, stored
+from vilt.utils.raw import Resize, encode_image
 from vilt.utils.write_mmimdb import GENRES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,15 +82,15 @@ def convert(raw: Path, target: Path, rows: int, *options: object) -> dict[str, f
     return found | {"cpu_seconds": children_seconds() - cpu}
 
 
-def decode_speed(files: list[Path], pixels: Pixels | None) -> float:
+def decode_speed(files: list[Path], pixels: Resize | None) -> float:
     """Read, decode and resize images one after another in this process; images/s."""
     start = time.perf_counter()
     for file in files:
-        stored(file.read_bytes(), pixels)
+        encode_image(file.read_bytes(), pixels)
     return len(files) / (time.perf_counter() - start)
 
 
-def yardstick(raw: Path, pixels: Pixels | None, processes: int) -> float:
+def yardstick(raw: Path, pixels: Resize | None, processes: int) -> float:
     """Let that many processes decode and do nothing else; images/s of all together."""
     files = sorted((raw / "images").iterdir())[:LOADED]
     parts = [files[first::processes] for first in range(processes)]
@@ -122,6 +122,7 @@ def opened(folder: Path, tokenize: Callable) -> ArrowDataset:
         *DATASETS["mmimdb"].find(folder, "train"),
         text_column=DATASETS["mmimdb"].text_column,
         num_classes=len(GENRES),
+        multilabel=True,
         transform=ClipTransform(IMAGE_SIZE),
         tokenize=tokenize,
     )
@@ -130,7 +131,8 @@ def opened(folder: Path, tokenize: Callable) -> ArrowDataset:
 def loader_speed(dataset: ArrowDataset, ratio: float, workers: int) -> float:
     """Load samples in random order with that share of them incomplete; samples/s."""
     rows = dataset.num_rows
-    dataset.set_missing(draw(MissingSettings("mmimdb", "train", rows, "both", ratio, 0.5, 0)))
+    missing = MissingConfig({"train": "both"}, {"train": ratio})
+    dataset.set_mask(draw_mask("mmimdb", "train", dataset.observed, missing))
     order = np.random.default_rng(0).permutation(rows)[:LOADED].tolist()
     batches = iter(DataLoader(Subset(dataset, order), batch_size=32, num_workers=workers))
     next(batches)  # the workers have started

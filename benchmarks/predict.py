@@ -12,16 +12,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+from clip.engine.micro_batch import CPU_SAMPLES
+from clip.inference.readers import read_rows
+from clip.inference.writers import written
 from PIL import Image
 
 from benchmarks import machine
 from benchmarks.inputs import CLASSES, VIT_B_16, random_model
-from clip.engine.micro_batch import CPU_SAMPLES
 from clip.inference.predict import read_ahead, write_answers
 from clip.inference.predictor import Predictor
-from clip.inference.readers import read_rows
 from clip.inference.samples import MISSING
-from clip.inference.writers import written
 from clip.modules.backbones.clip_tokenizer import train_tokenizer
 from clip.modules.objectives import TASKS
 from clip.transforms import ClipTransform

@@ -9,7 +9,7 @@ import torch
 
 from clip.evaluation.predictions import CasePredictions
 from clip.experiments.spec import Experiment
-from clip.missing.masks import MissingSettings, draw, table_hash
+from clip.missing.masks import MissingSettings, draw, mask_hash
 from clip.modules.objectives import TASKS
 
 SAMPLES = {"val": 80, "test": 120}
@@ -92,12 +92,12 @@ def fabricate(folder, tasks=("mmimdb",), types=("both",), ratios=(0.0, 0.7), see
         for split, kind, ratio in itertools.product(splits, types, ratios):
             found, headline = made[split], metric or TASKS[task].headline
             mask = draw(MissingSettings(task, split, found.num_rows, kind, ratio, 0.5, 0))
-            masks[table_hash(mask)] = mask
+            masks[mask_hash(mask)] = mask
             scores = TASKS[task].score(found.select(mask), found.labels)
             case = {"task": task, "method": method, "seed": seed, "split": split, "test_type": kind}
             last = {
                 "constant_baseline": TASKS[task].constant_baseline(found.labels)[headline],
-                "missing_table": table_hash(mask),
+                "missing_table": mask_hash(mask),
                 "score": scores[headline],
                 "run": key,
                 "published": 50 - 10 * ratio if method != "MMP" else np.nan,

@@ -11,24 +11,16 @@ from clip.datasets import DATASETS
 from clip.engine import run_folder
 from clip.engine.checkpoints import BEST, COMPARED_IF_STATED, check_compatible, find_checkpoint, read_checkpoint
 from clip.engine.trainer import choose_micro_batch, world_size
-from clip.modules.adapter import load_adapter
-from clip.modules.backbones.base import Backbone
-from clip.modules.backbones.registry import WEIGHTS as BACKBONES
+from clip.modules.backbones import Backbone
+from clip.modules.backbones.registry import BACKBONES
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.factory import MODELS, build_model
-from clip.modules.objectives import FROM_FILES, TASKS, Task, resolve_task
-from clip.modules.optim import OptimSettings
+from clip.modules.objectives import Task, resolve_task
 from clip.modules.prompted_model import PromptedModel
-from clip.modules.released.reader import check_backbone
+from clip.modules.prompts import named_settings
+from clip.modules.released import check_backbone
 from clip.transforms import TRANSFORMS
 from clip.utils.errors import UserError
-
-
-def dump(settings: Any) -> dict[str, Any]:
-    from dataclasses import asdict, is_dataclass
-
-    return {} if settings is None else asdict(settings) if is_dataclass(settings) else settings.model_dump()
-
 
 TRAINING_KEYS = (  # with the masks: what must not change when an interrupted run continues
     "seed",
@@ -117,15 +109,15 @@ def build(config: Config, task: Task, label_metadata: dict[str, Any], checkpoint
         config.prompt_length,
         config.prompt_depth,
         backbone=config.backbone,
-        backbone_settings=dump(backbone.settings),
+        backbone_settings=backbone.settings.model_dump(),
         unfreeze=None if config.unfreeze is None else tuple(config.unfreeze),
         activation=backbone.activation,
         seed=config.seed,
-        **dump(config.method),
+        **config.method_settings.model_dump(),
     )
     model_config = {key: getattr(config, key) for key in ("task", "vit", *MODEL_KEYS)} | label_metadata
-    model_config |= {f"{config.prompt_type}.{key}": value for key, value in dump(config.method).items()}
-    model_config |= {f"{config.backbone}.{key}": value for key, value in dump(backbone.settings).items()}
+    model_config |= named_settings(config.prompt_type, config.method_settings)
+    model_config |= named_settings(config.backbone, backbone.settings)
     model_config |= {
         "unfreeze": list(model.unfreeze),
         "backbone_sha256": backbone.sha256,
@@ -137,7 +129,7 @@ def build(config: Config, task: Task, label_metadata: dict[str, Any], checkpoint
             check_backbone(model, content["released"], path)
             content["model_config"]["backbone_sha256"] = backbone.sha256
         check_compatible(model_config, content["model_config"], path)
-        load_adapter(model, content["state_dict"], path)
+        model.load_adapter(content["state_dict"], path)
         print(f"loaded {path}")
     return Built(model, backbone, task, model_config)
 
@@ -148,10 +140,7 @@ def task_from_data(config: Config) -> tuple[Task, dict[str, Any]]:
     Raises:
         UserError: there are no arrow files, or they do not state the task that only they can state.
     """
-    spec, root = DATASETS[config.task], Path(config.data_root)
-    label_metadata = spec.label_metadata(root)
-    if not label_metadata and TASKS[config.task] is FROM_FILES:
-        spec.find(root, "train")  # raises an error that names the absent file
+    label_metadata = DATASETS[config.task].label_metadata(Path(config.data_root))
     return resolve_task(config.task, label_metadata), label_metadata
 
 
@@ -168,8 +157,13 @@ def stated_task(name: str, model_config: dict[str, Any]) -> tuple[Task, dict[str
 
 def build_data(config: Config, task: Task, image_size: int, tokenize: Any) -> MissingModalityDataModule:
     """Return the data module of the task with the backbone's transform at its image size."""
-    transform, collate = TRANSFORMS[config.backbone](image_size), MODELS[config.backbone].collate
-    return MissingModalityDataModule.from_config(config, task.num_classes, transform, tokenize, collate)
+    return MissingModalityDataModule.from_config(
+        config,
+        task=task,
+        transform=TRANSFORMS[config.backbone](image_size),
+        tokenize=tokenize,
+        collate=MODELS[config.backbone].collate,
+    )
 
 
 def build_all(
@@ -184,9 +178,8 @@ def build_all(
     Returns:
         The settings completed by the checkpoint and the micro-batch size, the module, and its data.
     """
-    DATASETS[config.task].require_any(Path(config.data_root))  # before seconds are spent on weights
+    task, label_metadata = task_from_data(config)  # first: absent data must not cost the time to read weights
     config, checkpoint = load_checkpoint(config)
-    task, label_metadata = task_from_data(config)
     built = build(config, task, label_metadata, checkpoint)
     if config.per_gpu_batchsize == "auto":
         on_gpu = device["accelerator"] == "gpu"
@@ -198,15 +191,14 @@ def build_all(
         if device["accelerator"] == "cpu" and not shutil.which(compiler):
             raise UserError(f"compile=True needs the C++ compiler {compiler}; install it or set CXX")
         built.model.compile_towers()
-    optim = OptimSettings.from_config(config)
-    module = MissingAwarePromptModule(built.model, task, optim, data.transform.normalize, built.model_config)
+    module = MissingAwarePromptModule(built.model, task, config, data.transform.normalize, built.model_config)
     return config, module, data
 
 
 def training_config(config: Config, data: MissingModalityDataModule) -> dict[str, Any]:
     """Return what makes a training run the same after an interruption; the data must be set up."""
     files = {f"arrow_files.{split}": fingerprint for split, fingerprint in data.fingerprints.items()}
-    return {key: getattr(config, key) for key in TRAINING_KEYS} | {"missing_tables": dict(data.table_hashes)} | files
+    return {key: getattr(config, key) for key in TRAINING_KEYS} | {"missing_tables": dict(data.mask_hashes)} | files
 
 
 def run_record(config: Config, module: MissingAwarePromptModule, data: MissingModalityDataModule) -> dict[str, Any]:
@@ -221,6 +213,6 @@ def run_record(config: Config, module: MissingAwarePromptModule, data: MissingMo
         "model_config": module.model_config,
         "trainable": trainable,
         "total_parameters": total,
-        "missing_tables": data.table_hashes,
+        "missing_tables": data.mask_hashes,
         "arrow_files": data.fingerprints,
     }

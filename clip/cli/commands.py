@@ -14,6 +14,8 @@ from clip.cli.build import build_all, build_data, run_record, stated_task, task_
 from clip.cli.schema import Config, make_config
 from clip.datamodules import MissingModalityDataModule
 from clip.datasets import DATASETS
+from clip.demo.job import run_demo
+from clip.demo.pretrain import train_clip
 from clip.engine.callbacks import GracefulStop, Timer
 from clip.engine.checkpoints import (
     LAST,
@@ -25,6 +27,10 @@ from clip.engine.checkpoints import (
 from clip.engine.run_folder import make_loggers, write_json
 from clip.engine.trainer import DTYPES, accumulation, choose_device, make_trainer, world_size
 from clip.evaluation import predictions, report
+from clip.inspection.check import TextLength, format_summaries, summarize
+from clip.inspection.contact_sheet import draw_sheet
+from clip.missing import SPLITS
+from clip.modules.backbones.registry import BACKBONES
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.objectives import resolve_task
 from clip.utils.command_line import format_command
@@ -78,7 +84,7 @@ def train(config: Config) -> dict[str, Any]:
     score = None if best.best_model_score is None else float(best.best_model_score)
     result = {
         "folder": str(folder),
-        "missing_tables": data.table_hashes,
+        "missing_tables": data.mask_hashes,
         "best": best.best_model_path,
         "last": last.best_model_path,
         f"val/{module.task.headline}": score,
@@ -94,7 +100,7 @@ def training_summary(config: Config, result: dict[str, Any], headline: str) -> s
     evaluate = {"data_root": config.data_root, "load_path": result["folder"], "test_only": True}
     command = format_command(evaluate).replace(" with ", f" with task_finetune_{config.task} ", 1)
     score, baseline = result[f"val/{headline}"], result["constant_baseline"][headline]
-    best = "no validation" if score is None else f"{score:.2f} (best constant prediction {baseline:.2f})"
+    best = "no validation" if score is None else f"{100 * score:.2f} (best constant prediction {100 * baseline:.2f})"
     return (
         f"best val/{headline}: {best}\n"
         f"{result['steps']} steps in {result['seconds_train'] / 60:.1f} minutes of training, "
@@ -133,7 +139,7 @@ def evaluate(config: Config) -> dict[str, float]:
     baseline = module.task.constant_baseline(data.datasets["test"].sample_labels())
     print(f"{report.metrics_text(metrics)}\n{report.baseline_text(baseline)}")
     if loggers:
-        result = metrics | {"constant_baseline": baseline, "missing_tables": data.table_hashes}
+        result = metrics | {"constant_baseline": baseline, "missing_tables": data.mask_hashes}
         write_json(Path(loggers[0].log_dir) / "metrics.json", result)
     return metrics
 
@@ -188,11 +194,46 @@ def choose_single_device(config: Config, command: str) -> dict[str, Any]:
     return device
 
 
+def check(config: Config) -> Path:
+    """Print a summary of the splits, draw a few samples of each into a PNG file and return its path."""
+    task, label_metadata = task_from_data(config)
+    data = build_data(config, task, 1, tokenize=list)
+    names = label_metadata.get("class_names", [])
+    if len(names) > task.num_classes:
+        raise UserError(
+            f"data_root={config.data_root} names {len(names)} classes, but task={config.task} has "
+            f"{task.num_classes}; give the task or the folder of this data set"
+        )
+    names = [*names, *(f"class {number}" for number in range(len(names), task.num_classes))]
+    available = DATASETS[config.task].available_splits(data.data_root)
+    print(f"{config.task}: {label_metadata.get('task_type', 'labels')}, {task.num_classes} classes")
+    for split in SPLITS:
+        if split not in available:
+            print(f"{split}: skipped, data_root={config.data_root} has no arrow file of it")
+    datasets = {split: data.dataset(split) for split in SPLITS if split in available}
+    length = text_length(config)
+    summaries = {split: summarize(dataset, task.num_classes, length) for split, dataset in datasets.items()}
+    print(format_summaries(summaries, names, length))
+    path = draw_sheet(datasets, names, Path(config.log_dir) / f"{config.task}_samples.png")
+    print(f"\nwritten: {path}")
+    return path
+
+
+def text_length(config: Config) -> TextLength:
+    """Return the measure of a text's length: tokens if there is a tokenizer, else words."""
+    backbone, settings = BACKBONES[config.backbone], config.backbone_settings
+    try:
+        tokenizer = backbone.tokenizer(config.vit, settings, config.task)
+    except UserError as error:
+        unit = f"words, since there is no tokenizer ({error})"
+        limit = backbone.positions(settings, config.task)
+        return TextLength(unit, lambda texts: [len(text.split()) for text in texts], limit)
+    return TextLength("tokens", tokenizer.lengths, tokenizer.context)
+
+
 def pretrain(config: Config) -> Path:
     """Train a small CLIP on the pairs of the training split; its folder is a ``vit=``."""
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    from clip.demo.pretrain import train_clip
-
     settings = config.pretrain
     trainer = make_trainer([], choose_single_device(config, "pretrain"), max_epochs=settings.epochs)
     data = build_data(config, task_from_data(config)[0], settings.image_size, tokenize=list)
@@ -205,8 +246,6 @@ def pretrain(config: Config) -> Path:
 def demo(config: Config) -> pd.DataFrame:
     """Run the whole pipeline on a generated data set."""
     commands = {"train": train, "sweep": sweep, "pretrain": pretrain}
-
-    from clip.demo.job import run_demo
 
     def call(command: str, **settings: Any) -> Any:
         print("\n$", format_command(settings, *[command] * (command != "train")), flush=True)

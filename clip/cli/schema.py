@@ -8,6 +8,7 @@ from clip.config import BaseConfig, ex
 from clip.modules.factory import MODELS
 from clip.modules.objectives import TASKS
 from clip.modules.prompts import PROMPT_TYPES
+from clip.modules.prompts.base import NoSettings
 from clip.utils.command_line import flatten
 from clip.utils.settings import Settings, user_error
 
@@ -24,25 +25,17 @@ class _Config(BaseConfig):
         return value
 
     @property
-    def method(self) -> Any:
+    def method_settings(self) -> Settings:
         """Settings of the selected prompt method."""
-        return getattr(self, self.prompt_type, None)
+        return getattr(self, self.prompt_type, NoSettings())
 
     @property
-    def backbone_settings(self) -> Any:
+    def backbone_settings(self) -> Settings:
         """Settings of the selected backbone."""
-        return getattr(self, self.backbone, None)
+        return getattr(self, self.backbone, NoSettings())
 
 
-def _pydantic(settings):
-    from dataclasses import fields
-
-    if issubclass(settings, Settings):
-        return settings
-    return create_model(settings.__name__, __base__=Settings, **{f.name: (Any, f.default) for f in fields(settings)})
-
-
-METHOD_SETTINGS = {name: _pydantic(row.Settings) for name, row in {**PROMPT_TYPES, **MODELS}.items()}
+METHOD_SETTINGS = {name: row.Settings for name, row in {**PROMPT_TYPES, **MODELS}.items()}
 METHOD_SETTINGS = {name: settings for name, settings in METHOD_SETTINGS.items() if settings.model_fields}
 Config = create_model(
     "Config",

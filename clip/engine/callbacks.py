@@ -11,9 +11,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from clip.datamodules.datamodule import STOP_SIGNALS
 from clip.engine.checkpoints import CHECKPOINT_NAME, LAST
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 MAX_SIGINTS = 3
 SIGNAL_EXIT = 128  # a shell reports a signal as this plus its number
 
@@ -21,7 +21,7 @@ SIGNAL_EXIT = 128  # a shell reports a signal as this plus its number
 class GracefulStop(Callback):
     """On SIGTERM, Ctrl-C and other signals, save a mid-epoch checkpoint between two optimiser steps and exit.
 
-    SLURM and cloud machines announce their end with one of ``STOP_SIGNALS``. The third Ctrl-C exits at once.
+    The signals are ``STOP_SIGNALS``. The third Ctrl-C exits at once.
 
     Args:
         folder: folder of the run.
@@ -40,7 +40,7 @@ class GracefulStop(Callback):
         for number in STOP_SIGNALS:
             signal.signal(number, self._on_signal)
         if self.restored:
-            module.load_metric_states("train", self.restored[trainer.global_rank])
+            module.load_metric_states(self.restored[trainer.global_rank])
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write the log of the finished epochs."""
@@ -93,7 +93,7 @@ class GracefulStop(Callback):
         loops = checkpoint["loops"]["fit_loop"]
         done = loops["epoch_loop.batch_progress"]["current"]["processed"]
         mid_epoch = done < trainer.num_training_batches
-        states = [module.metric_states("train") if mid_epoch else {}]
+        states = [module.metric_states() if mid_epoch else {}]
         if trainer.world_size > 1:
             gathered = [None] * trainer.world_size
             torch.distributed.all_gather_object(gathered, states[0])

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from clip.modules.released.reader import read_released
+from clip.modules.released import read_released
 from clip.utils.errors import UserError
 from clip.utils.files import atomic_write
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from clip.datasets.columns import numbers
-from clip.missing.masks import CASES, COMPLETE, table_hash
+from clip.datasets.arrow_dataset import column_to_numpy
+from clip.missing import CASES, COMPLETE
+from clip.missing.masks import mask_hash
 from clip.modules.objectives import Task
 from clip.modules.prompted_model import PromptedModel, case_vector
 from clip.utils.errors import UserError
@@ -92,7 +93,7 @@ class CasePredictions:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
             metadata = json.loads(table.schema.metadata[b"predictions"])
-            logits, labels = (torch.tensor(numbers(table[key])) for key in ("logits", "label"))
+            logits, labels = (torch.tensor(column_to_numpy(table[key])) for key in ("logits", "label"))
             rows = table["row"].to_numpy()
         except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError) as error:
             raise UserError(f"{path} is not a file of predictions ({error}); make it with run.py sweep") from None
@@ -190,5 +191,5 @@ def sweep(
         mask = draw(kind, float(ratio), seed)
         scores = task.score(predictions.select(mask), predictions.labels)
         case = {"missing_type": kind, "missing_ratio": float(ratio), "missing_seed": seed}
-        rows.append(case | scores | {"constant_baseline": baseline, "missing_table": table_hash(mask)})
+        rows.append(case | scores | {"constant_baseline": baseline, "missing_table": mask_hash(mask)})
     return pd.DataFrame(rows)

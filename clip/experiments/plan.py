@@ -17,7 +17,7 @@ from clip.config import GROUPS
 from clip.datasets import DATASETS
 from clip.datasets.fingerprint import fingerprint
 from clip.experiments.spec import Coordinate, Experiment, Run
-from clip.missing.masks import SPLITS, table_hash
+from clip.missing.masks import SPLITS, mask_hash
 from clip.modules.backbones.registry import WEIGHTS as BACKBONES
 from clip.modules.backbones.tensor_files import sha256_of
 from clip.modules.factory import MODELS
@@ -79,7 +79,7 @@ def key_of(config: Config) -> tuple[str, dict[str, Any]]:
     ignored = NOT_IN_KEY - ({"missing_seed"} if config.simulate_missing else set())
     hashed = {
         "settings": config.model_dump(exclude=ignored | unused),
-        "missing_tables": {split: table_hash(mask) for split, mask in masks_of(config).items()},
+        "missing_tables": {split: mask_hash(mask) for split, mask in masks_of(config).items()},
         "backbone": _weights_hash(config.backbone, config.vit),
         "data": _data_hash(config.task, config.data_root),
     }

@@ -14,7 +14,7 @@ from clip.evaluation.predictions import CasePredictions, sweep
 from clip.evaluation.report import PERCENT
 from clip.experiments.plan import PlannedRun, masks_of
 from clip.experiments.spec import CASE_AXES, Experiment
-from clip.missing.masks import table_hash
+from clip.missing.masks import mask_hash
 from clip.utils.files import write_text
 
 ABSENT = "–"
@@ -65,7 +65,7 @@ def _scores(
 
     def draw(*case: Any) -> np.ndarray:
         mask = data.draw(split, predictions.observed, *case) if cases else masks_of(config)[split]
-        masks[table_hash(mask)] = mask
+        masks[mask_hash(mask)] = mask
         return mask
 
     types = cases.types if cases else [config.missing_type[split]]

@@ -60,14 +60,14 @@ class MissingPlan:
     def from_config(cls, config: dict) -> "MissingPlan":
         """Read the settings that ``config_rules.validate`` has checked."""
         return cls(
-            types=config["missing_type"],
-            ratios=config["missing_ratio"],
-            both_ratio=config["both_ratio"],
-            seed=config["missing_seed"],
-            folder=config["missing_table_root"],
-            files=config["missing_table"],
-            simulate=config["simulate_missing"],
-            draw=config["missing_draw"],
+            types=config.missing_type,
+            ratios=config.missing_ratio,
+            both_ratio=config.both_ratio,
+            seed=config.missing_seed,
+            folder=None,
+            files=config.missing_table,
+            simulate=config.simulate_missing,
+            draw=config.missing_draw,
         )
 
     def settings(self, dataset: str, split: str, observed: np.ndarray) -> MissingSettings:
@@ -138,17 +138,17 @@ class MissingModalityDataModule(pl.LightningDataModule):
     ) -> "MissingModalityDataModule":
         """Join checked settings and what belongs to the model: transform, tokenizer, batches."""
         return cls(
-            dataset=config["task"],
-            data_root=config["data_root"],
+            dataset=config.task,
+            data_root=config.data_root,
             num_classes=num_classes,
             transform=transform,
             tokenize=tokenize,
             collate=collate,
             plan=MissingPlan.from_config(config),
-            plots=config["plots"],
-            batch_size=config["per_gpu_batchsize"],
-            num_workers=config["num_workers"],
-            seed=config["seed"],
+            plots=config.plots,
+            batch_size=config.per_gpu_batchsize,
+            num_workers=config.num_workers,
+            seed=config.seed,
         )
 
     def setup(self, stage: str) -> None:

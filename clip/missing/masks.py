@@ -14,14 +14,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT, MISSING_TYPES, SPLITS
 from clip.utils.errors import UserError
 
-COMPLETE = 0
-MISSING_TEXT = 1
-MISSING_IMAGE = 2
-CASES = ("complete", "missing_text", "missing_image")
-MISSING_TYPES = ("text", "image", "both")
-SPLITS = ("train", "val", "test")  # the order in which the released code draws
 DRAWS = ("nested", "stream")  # `draw` and `draw_released_masks`
 
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -7,8 +7,8 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from clip.engine.checkpoints import check_adapter, check_compatible
 from clip.engine.loss_guard import LossGuard
+from clip.modules.adapter import check_adapter
 from clip.modules.objectives import Task
 from clip.modules.optim import OptimSettings, make_optimizer
 from clip.modules.prompted_model import PromptedModel, weighted_sum
@@ -134,6 +134,5 @@ class MissingAwarePromptModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Refuse a checkpoint of another model before Lightning loads it."""
-        check_compatible(self.model_config, checkpoint["model_config"], "resume_from")
         check_adapter(self.model, checkpoint["state_dict"], "resume_from")
         checkpoint["state_dict"] = {f"model.{k}": v for k, v in checkpoint["state_dict"].items()}

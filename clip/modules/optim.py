@@ -44,7 +44,7 @@ class OptimSettings:
     @classmethod
     def from_config(cls, config: dict) -> "OptimSettings":
         """Read the settings that ``config_rules.validate`` has checked."""
-        return cls(**{key: config[key] for key in cls.__dataclass_fields__})
+        return cls(**{key: getattr(config, key) for key in cls.__dataclass_fields__})
 
     def total_steps(self, exact: int, batches: int, accumulated: int) -> int:
         """Give the optimiser steps over which the schedule runs.

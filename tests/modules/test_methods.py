@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip.engine.checkpoints import load_adapter
 from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
+from clip.modules.adapter import load_adapter
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.layers import Attention, Prefix, ResidualAttentionBlock
 from clip.modules.objectives import TASKS

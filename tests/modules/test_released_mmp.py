@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip.engine.checkpoints import load_adapter
+from clip.modules.adapter import load_adapter
 from clip.modules.factory import build_model
 from clip.modules.released.mmp import HEAD, PROMPTS, convert_mmp
 from clip.modules.released.reader import check_backbone, read_released

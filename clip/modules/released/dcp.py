@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from clip.engine.checkpoints import load_adapter
+from clip.modules.adapter import load_adapter
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.factory import build_model
 from clip.modules.prompted_clip import PromptedCLIP

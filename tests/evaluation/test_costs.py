@@ -112,7 +112,7 @@ def test_the_costs_command_prints_every_method_without_weights(capsys):
 
 
 def test_which_claims_of_the_paper_agree():
-    verdicts = [(row["paper"], row["agrees"]) for row in claims(VIT_B_16, 23)]
+    verdicts = [(row["paper"], row["agrees"]) for row in claims()]
     assert [paper for paper, agrees in verdicts if agrees] == ["151M", "< 4 %"]
 
 

@@ -189,5 +189,3 @@ def test_a_table_made_elsewhere_is_used(trained, settings, tmp_path):
          f"log_dir={tmp_path}", "test_ratio=1.0", "test_type=image", "exp_name=d")  # fmt: skip
     ours = metrics_of(tmp_path, "m_dcp_test_both0.7_seed0")
     assert ours == metrics_of(tmp_path, "d_dcp_test_image1_seed0")
-
-

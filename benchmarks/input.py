@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Subset
 from benchmarks import machine
 from benchmarks.raw_films import generate
 from clip.datasets import DATASETS, ArrowDataset
-from clip.missing.masks import MissingSettings, draw
+from clip.missing.masks import MissingConfig, draw_mask
 from clip.modules.backbones.clip_tokenizer import Tokenizer, train_tokenizer
 from clip.transforms import ClipTransform
 from clip.utils.images import square
@@ -122,6 +122,7 @@ def opened(folder: Path, tokenize: Callable) -> ArrowDataset:
         *DATASETS["mmimdb"].find(folder, "train"),
         text_column=DATASETS["mmimdb"].text_column,
         num_classes=len(GENRES),
+        multilabel=True,
         transform=ClipTransform(IMAGE_SIZE),
         tokenize=tokenize,
     )
@@ -130,7 +131,8 @@ def opened(folder: Path, tokenize: Callable) -> ArrowDataset:
 def loader_speed(dataset: ArrowDataset, ratio: float, workers: int) -> float:
     """Load samples in random order with that share of them incomplete; samples/s."""
     rows = dataset.num_rows
-    dataset.set_missing(draw(MissingSettings("mmimdb", "train", rows, "both", ratio, 0.5, 0)))
+    missing = MissingConfig({"train": "both"}, {"train": ratio})
+    dataset.set_mask(draw_mask("mmimdb", "train", dataset.observed, missing))
     order = np.random.default_rng(0).permutation(rows)[:LOADED].tolist()
     batches = iter(DataLoader(Subset(dataset, order), batch_size=32, num_workers=workers))
     next(batches)  # the workers have started

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT, MissingSettings, draw
+from clip.missing import MISSING_IMAGE, MISSING_TEXT
+from clip.missing.masks import MissingConfig, draw_mask
 from clip.modules import PromptedCLIP, build_model
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
@@ -38,7 +39,9 @@ def batches(missing_type: str, ratio: float, samples: int, size: int, side: int 
         size: samples of a batch.
         side: of an image, in pixels.
     """
-    table = draw(MissingSettings("benchmark", "train", samples, missing_type, ratio, 0.5, 0))
+    table = draw_mask(
+        "benchmark", "train", torch.zeros(samples).numpy(), MissingConfig({"train": missing_type}, {"train": ratio})
+    )
     generator = torch.Generator().manual_seed(1)
     out = []
     for rows in torch.arange(samples).split(size):

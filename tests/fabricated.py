@@ -9,7 +9,7 @@ import torch
 
 from clip.evaluation.predictions import CasePredictions
 from clip.experiments.schema import Experiment, Read, Run
-from clip.missing.masks import MissingSettings, draw, table_hash
+from clip.missing.masks import MissingConfig, draw_mask, mask_hash
 from clip.modules.objectives import TASKS
 
 SAMPLES = {"val": 80, "test": 120}
@@ -71,12 +71,12 @@ def fabricate(folder, tasks=("mmimdb",), types=("both",), ratios=(0.0, 0.7), see
         made = write_run(folders[key], task, method, seed, sizes, extra)
         for split, kind, ratio in itertools.product(splits, types, ratios):
             found = made[split]
-            table = draw(MissingSettings(task, split, found.num_rows, kind, ratio, 0.5, 0))
+            table = draw_mask(task, split, found.observed, MissingConfig({split: kind}, {split: ratio}))
             score = TASKS[task].score(found.select(table), found.labels)
             floor = TASKS[task].constant_baseline(found.labels)[TASKS[task].headline]
             rows.append({"task": task, "method": method, "seed": seed, "split": split,
                          "test_type": kind, "test_ratio": ratio, **score, "constant_baseline": floor,
-                         "missing_table": table_hash(table), "run": key,
+                         "missing_table": mask_hash(table), "run": key,
                          "score": score[metric or TASKS[task].headline],
                          "published": 50 - 10 * ratio if method != "MMP" else np.nan})  # fmt: skip
     return pd.DataFrame(rows), folders

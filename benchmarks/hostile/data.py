@@ -17,14 +17,12 @@ from benchmarks.hostile.files import (
     write_table,
 )
 from clip.datasets import ArrowDataset
-from clip.datasets.shards import read_facts
+from clip.datasets.shards import read_label_metadata
 from clip.inference.readers import base_of, read_rows
 from clip.inference.samples import read_sample
 from clip.inspection import check as data_check
 from clip.inspection.contact_sheet import draw_sheet
-from clip.missing import files as missing_files
 from clip.missing import importers as missing_import
-from clip.missing.masks import MissingSettings
 from clip.modules.objectives import TASKS
 from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
@@ -108,7 +106,8 @@ def _arrows(folder: Path) -> list[Path]:
 
 
 def _dataset(path: Path) -> ArrowDataset:
-    return ArrowDataset(path, text_column="text", num_classes=3, transform=ClipTransform(16),
+    return ArrowDataset(path, text_column="text", num_classes=3, multilabel=path.stem == "multilabel",
+                        transform=ClipTransform(16),
                         tokenize=lambda texts: torch.zeros(len(list(texts)), 77, dtype=torch.long),
                         plots="all")  # fmt: skip
 
@@ -117,7 +116,7 @@ def arrow_files(folder: Path) -> Reader:
     """An arrow file, to train on; every sample of it."""
 
     def read(path: Path) -> None:
-        read_facts(path)
+        read_label_metadata(path)
         dataset = _dataset(path)
         dataset.row_ids()
         for index in range(len(dataset)):
@@ -145,14 +144,6 @@ def downloaded_arrows(folder: Path) -> Reader:
     return Reader(_arrows(folder), lambda path: arrow.check_arrow(path, ["image", "label"]))
 
 
-def tables(folder: Path) -> Reader:
-    """A missing table of ours."""
-    settings = MissingSettings("mmimdb", "train", 50, "both", 0.5, 0.5, 0)
-    missing_files.load_or_draw(folder, settings)
-    (path,) = folder.glob("*.npz")
-    return Reader([path], lambda path: missing_files.load(path, settings))
-
-
 def foreign_tables(folder: Path) -> Reader:
     """A missing table of others, of each kind."""
     rows = [{"id": f"00{i}", "text_missing": i % 2, "image_missing": 0} for i in range(9)]
@@ -161,7 +152,7 @@ def foreign_tables(folder: Path) -> Reader:
     np.savez_compressed(files[2], np.arange(9) % 3)
     torch.save(torch.arange(9) % 3, files[3])
     ids = [f"img/00{i}.png" for i in range(9)]
-    return Reader(files, lambda path: missing_import.import_table(path, 9, "train", ids))
+    return Reader(files, lambda path: missing_import.import_mask(path, 9, "train", ids))
 
 
 def sources(folder: Path) -> Reader:

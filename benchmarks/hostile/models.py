@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from clip.modules.adapter import load_adapter
 
 from benchmarks.hostile.files import Reader, put
 from benchmarks.startup import small_clip
 from clip.engine import trainer as runs
-from clip.engine.checkpoints import load_adapter
 from clip.experiments.spec import FOLDER, load_experiment
 from clip.inference.predictor import Predictor
 from clip.inference.web import Server

@@ -16,7 +16,6 @@ from benchmarks.hostile.data import (
     mmimdb,
     predicted_images,
     sources,
-    tables,
 )
 from benchmarks.hostile.files import Reader
 from benchmarks.hostile.models import beside, checkpoints, experiments, requests, weights
@@ -35,7 +34,6 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "arrow, checked": checked_data,
     "arrow, as a picture": contact_sheets,
     "arrow, downloaded": downloaded_arrows,
-    "missing table": tables,
     "missing table of others": foreign_tables,
     "weights": weights,
     "beside the weights": beside,

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from clip.datasets import ArrowDataset
-from clip.missing.masks import COMPLETE
+from clip.missing import COMPLETE
 from clip.modules.backbones.clip import save_clip
 from clip.modules.backbones.clip_tokenizer import Tokenizer, train_tokenizer
 from clip.modules.layers import HEAD_WIDTH

@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from clip.datasets.columns import numbers
-from clip.missing.masks import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT, table_hash
+from clip.datasets.arrow_dataset import column_to_numpy
+from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing.masks import mask_hash
 from clip.modules.objectives import Task
 from clip.modules.prompted_model import PromptedModel, case_vector
 from clip.utils.errors import UserError
@@ -93,7 +94,7 @@ class CasePredictions:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
             about = json.loads(table.schema.metadata[b"predictions"])
-            logits, labels = (torch.tensor(numbers(table[key])) for key in ("logits", "label"))
+            logits, labels = (torch.tensor(column_to_numpy(table[key])) for key in ("logits", "label"))
             rows = table["row"].to_numpy()
         except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError) as error:
             raise UserError(f"predictions={path} is no predictions.arrow of a sweep ({error})") from None
@@ -193,7 +194,7 @@ def sweep(
             "missing_seed": seed,
             **task.score(predictions.select(table), predictions.labels),
             "constant_baseline": floor,
-            "missing_table": table_hash(table),
+            "missing_table": mask_hash(table),
         }
         for (kind, ratio, seed), table in zip(cells, tables, strict=True)
     )

@@ -76,7 +76,7 @@ def _scores(
         grid = ([config["missing_type"][split]], [config["missing_ratio"][split]])
 
         def draw(*cell: Any) -> np.ndarray:
-            return keys.tables(config)[split][1]
+            return keys.tables(config)[split]
 
     scores = evaluation.sweep(predictions, task, draw, *grid, [config["missing_seed"]])
     return scores.drop(columns="missing_seed").rename(columns=RENAMED).to_dict("records")

@@ -9,7 +9,8 @@ import numpy as np
 
 from clip.evaluation import bootstrap
 from clip.evaluation.predictions import CasePredictions
-from clip.missing.masks import CASES, MissingSettings, draw, table_hash
+from clip.missing import CASES
+from clip.missing.masks import MissingConfig, draw_mask, mask_hash
 from clip.modules.objectives import Task
 
 STATE_NAMES = tuple(case.replace("_", " ").replace("missing", "no") for case in CASES)
@@ -36,9 +37,12 @@ class Evidence:
 
 
 @functools.lru_cache(maxsize=64)
-def _drawn(settings: MissingSettings) -> tuple[np.ndarray, str]:
-    table = draw(settings)
-    return table, table_hash(table)
+def _drawn(
+    task: str, split: str, observed: bytes, missing_type: str, ratio: float, both_ratio: float, seed: int
+) -> tuple[np.ndarray, str]:
+    missing = MissingConfig({split: missing_type}, {split: ratio}, both_ratio, seed)
+    mask = draw_mask(task, split, np.frombuffer(observed, dtype=np.uint8), missing)
+    return mask, mask_hash(mask)
 
 
 @functools.lru_cache(maxsize=2)
@@ -57,15 +61,10 @@ def masks(predictions: CasePredictions, settings: Mapping[str, Any], cell: Mappi
     Returns:
         States, or None where the table was not drawn from these settings (a file, another draw).
     """
-    try:
-        made = MissingSettings(
-            settings["task"], cell["split"], predictions.num_rows, cell["test_type"],
-            cell["test_ratio"], settings["both_ratio"], settings["missing_seed"],
-            predictions.observed.tobytes(),
-        )  # fmt: skip
-    except KeyError:
+    if not {"task", "both_ratio", "missing_seed"} <= settings.keys():
         return None
-    table, found = _drawn(made)
+    how = cell["test_type"], cell["test_ratio"], settings["both_ratio"], settings["missing_seed"]
+    table, found = _drawn(settings["task"], cell["split"], predictions.observed.tobytes(), *how)
     return table if found == cell["missing_table"] else None
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from clip.cli import build as assembly
 from clip.cli.arguments import flat
 from clip.datasets import DATASETS
-from clip.datasets.fingerprint import fingerprint
-from clip.missing.masks import SPLITS, MissingSettings, table_hash
+from clip.datasets.arrow_dataset import fingerprint
+from clip.missing import SPLITS
+from clip.missing.masks import mask_hash
 from clip.modules.backbones.registry import BACKBONES
 from clip.modules.backbones.tensor_files import sha256_of
 from clip.modules.factory import MODELS
@@ -30,17 +31,17 @@ NO_NUMBERS = {
     "exp_name", "log_dir", "data_root", "num_workers", "per_gpu_batchsize", "num_gpus",
     "num_nodes", "vit", "load_path", "resume_from", "test_only", "fast_dev_run", "test_type",
     "test_ratio", "missing_type", "missing_ratio", "both_ratio", "missing_draw", "missing_seed",
-    "missing_table_root", "missing_table", "sweep_types", "sweep_ratios", "sweep_seeds",
+    "missing_table", "sweep_types", "sweep_ratios", "sweep_seeds",
     "predictions", "image", "text", "input", "output", "host", "port", "experiment", "seeds",
     "only", "launcher", "jobs", "slurm", "pretrain", "export",
 }  # fmt: skip
 MASKS = ("task", "data_root", "plots", "missing_type", "missing_ratio", "both_ratio",
-         "missing_draw", "missing_seed", "missing_table_root", "missing_table")  # fmt: skip
+         "missing_draw", "missing_seed", "missing_table")  # fmt: skip
 # Make no numbers, but experiments/once.py.
 SHOWN = ("evaluation/report.py", "evaluation/costs.py", "demo/", "experiments/",
          "inference/", "inspection/")  # fmt: skip
 BUT = "experiments/once.py"
-Tables = dict[str, tuple[MissingSettings, np.ndarray]]
+Tables = dict[str, np.ndarray]  # split -> mask
 
 
 def key_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -59,7 +60,7 @@ def key_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         settings["missing_seed"] = config["missing_seed"]  # draws anew in each epoch
     facts = {
         "settings": settings,
-        "missing_tables": {split: table_hash(table) for split, (_, table) in tables(config).items()},
+        "missing_tables": {split: mask_hash(mask) for split, mask in tables(config).items()},
         "backbone": _weights(config["backbone"], config["vit"]),
         "data": _data(config["task"], config["data_root"]),
         "code": code_version(),
@@ -78,7 +79,7 @@ def _even(value: Any) -> Any:
 
 
 def tables(config: dict[str, Any]) -> Tables:
-    """Give the missing table of every split, with what decides it."""
+    """Return the mask of every split."""
     return _tables(json.dumps({key: config[key] for key in MASKS}))
 
 
@@ -87,7 +88,7 @@ def _tables(masks: str) -> Tables:
     rest = {"simulate_missing": False, "per_gpu_batchsize": 1, "num_workers": 0, "seed": 0,
             "backbone": "clip"}  # fmt: skip  # whose does not matter: nothing is decoded
     data = assembly.data_from_config(json.loads(masks) | rest, 1, tokenize=list)
-    return {split: data.table(split, data.dataset(split)) for split in SPLITS}
+    return {split: data.mask(split, data.dataset(split)) for split in SPLITS}
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from clip.experiments.schema import FIGURES, SPLITS, TAKEN, Experiment, Read, Run
-from clip.missing.masks import MISSING_TYPES
+from clip.missing import MISSING_TYPES
 from clip.utils.errors import UserError
 
 MOST_BYTES = 200_000  # the largest of ours has a tenth

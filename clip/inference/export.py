@@ -16,11 +16,11 @@ from torch import Tensor
 
 from clip.inference.graphs import FORMATS, LACKS, TRACED, Format, OneCase, quiet, trace
 from clip.inference.predictor import Predictor
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules.objectives import TASK_TYPES
 from clip.modules.prompted_model import case_vector
 from clip.modules.prompts.base import check_choice
-from clip.transforms.clip import MEAN, STD
+from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
 
 GRAPHS = {"complete": COMPLETE, "missing_text": MISSING_TEXT, "missing_image": MISSING_IMAGE}
@@ -80,7 +80,7 @@ def write_graphs(predictor: Predictor, case: int, place: Path, formats: Sequence
 
     Args:
         predictor: its model is on the CPU.
-        case: a constant of ``clip.missing.masks``.
+        case: a constant of ``clip.missing``.
         place: of the files, without their endings.
         formats: keys of ``FORMATS``.
 
@@ -144,8 +144,8 @@ def about(predictor: Predictor, formats: Sequence[str]) -> dict[str, Any]:
         "task_type": kind,
         "class_names": predictor.class_names,
         "image_size": predictor.transform.size,
-        "image_mean": MEAN,
-        "image_std": STD,
+        "image_mean": ClipTransform.mean,
+        "image_std": ClipTransform.std,
         "context_length": predictor.tokenizer.context,
         "tokenizer": TOKENIZER,
         "prompt_type": model_config["prompt_type"],

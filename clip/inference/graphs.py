@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
+from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.objectives import Task
 from clip.modules.prompted_model import PromptedModel, case_vector, weighted_sum
 from clip.utils.errors import UserError

@@ -133,7 +133,7 @@ class Predictor:
     def answer(self, samples: Sequence[Sample]) -> pd.DataFrame:
         """Classify samples in one forward pass; the result is that of ``predict``."""
         probabilities = self.task.probabilities(self.logits(samples))
-        chosen = self.task.chosen(probabilities).tolist()
+        chosen = self.task.decide(probabilities).tolist()
         likeliest = probabilities.argsort(dim=1, descending=True, stable=True).tolist()
         names = self.class_names
         frame = pd.DataFrame(probabilities.numpy(), columns=names)
@@ -147,7 +147,7 @@ class Predictor:
         """Run samples through the model, (N, C) float32 on the CPU."""
         if not samples:
             return torch.zeros(0, len(self.class_names))
-        empty = self.transform.placeholder(lambda: None)
+        empty = self.transform.placeholder()
         tokens = self.tokenizer([sample.text or "" for sample in samples])
         batch = self.model.collate(
             [{"image": empty if sample.image is None else sample.image, "tokens": ids,

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.transforms import Transform
 from clip.utils.errors import UserError
 from clip.utils.images import FORMATS, MOST_PIXELS
@@ -32,7 +32,7 @@ class Sample:
 
     @property
     def state(self) -> int:
-        """The missing case, a constant of ``clip.missing.masks``."""
+        """The missing case, a constant of ``clip.missing``."""
         if self.image is None:
             return MISSING_IMAGE
         return MISSING_TEXT if self.text is None else COMPLETE

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from clip.cli import build as assembly
 from clip.datasets import ArrowDataset
 from clip.inspection.contact_sheet import draw_sheet
-from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT, SPLITS, counts
+from clip.missing import MISSING_IMAGE, MISSING_TEXT, SPLITS
+from clip.missing.masks import count_cases
 from clip.modules.backbones.registry import BACKBONES
 from clip.modules.objectives import Task
 from clip.utils.errors import UserError
@@ -158,7 +159,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def _rows(surveys: list[Survey]) -> list[str]:
-    rows = [(s.split, len(s.states), *counts(s.states), s.unlabelled) for s in surveys]
+    rows = [(s.split, len(s.states), *count_cases(s.states), s.unlabelled) for s in surveys]
     return _table(("split", "rows", "complete", "no text", "no image", "no class"), rows)
 
 

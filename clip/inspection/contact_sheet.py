@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from clip.datasets import ArrowDataset
-from clip.missing.masks import MISSING_IMAGE
+from clip.missing import MISSING_IMAGE
 from clip.utils.errors import UserError
 from clip.utils.files import atomic_write
 from clip.utils.images import crop_extreme, to_rgb

@@ -1,36 +1,36 @@
-"""The LightningModule: one shared step for training, validation and test; nothing else."""
+"""The LightningModule: one step that training, validation and test share."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
-from clip.engine.checkpoints import check_adapter, check_compatible
-from clip.engine.loss_guard import LossGuard
+from clip.config import OptimizerSettings
 from clip.modules.objectives import Task
-from clip.modules.optim import OptimSettings, make_optimizer
-from clip.modules.prompted_model import PromptedModel, weighted_sum
+from clip.modules.optim import make_optimizer, schedule_steps
+from clip.modules.prompted_model import PromptedModel
+from clip.modules.prompts.base import weighted_sum
 from clip.utils.errors import UserError
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train/", "val/", "test/")  # prefixes of what is logged; a ModuleDict may not have a key "train"
 
 
 class MissingAwarePromptModule(pl.LightningModule):
-    """Trains what the model declares trainable and logs under the split's true name.
+    """Trains the prompts and the head of a model and logs its scores.
 
     Args:
         model: the frozen backbone with prompts and head.
         task: loss and metrics.
-        optim: optimiser and schedule.
-        normalize: pixels (B, 3, H, W) uint8, on the device -> what the image tower takes.
+        optim: optimizer and schedule settings.
+        normalize: pixels (B, 3, H, W) uint8, on the device -> input of the image tower.
         model_config: what a checkpoint must agree with to be loaded; saved in it under "model_config".
-        guard: of training losses; None for one that stops.
 
     Attributes:
-        training_config: what a run must agree with to go on from a checkpoint; saved in it.
-        guard: watches for training losses that are no numbers.
+        training_config: what a run must agree with to resume from a checkpoint; saved in it.
     """
 
     strict_loading = False  # checkpoints leave the backbone out; on_load_checkpoint is strict
@@ -39,101 +39,104 @@ class MissingAwarePromptModule(pl.LightningModule):
         self,
         model: PromptedModel,
         task: Task,
-        optim: OptimSettings,
+        optim: OptimizerSettings,
         normalize: Callable[[Tensor], Tensor],
-        model_config: dict,
-        guard: LossGuard | None = None,
+        model_config: dict[str, Any],
     ):
         super().__init__()
-        self.model, self.task, self.optim, self.model_config = model, task, optim, model_config
-        self.normalize, self.training_config = normalize, {}
-        self.guard = guard or LossGuard()
-        # A ModuleDict may not have a key "train", which is a method of every module.
-        self.metrics = nn.ModuleList(task.collection(f"{split}/") for split in SPLITS)
-        self.losses = nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in SPLITS)
+        self.model, self.task, self.optim, self.normalize = model, task, optim, normalize
+        self.model_config, self.training_config = model_config, {}
+        self.metrics = nn.ModuleDict({split: task.collection(split) for split in SPLITS})
+        self.losses = nn.ModuleDict({split: MeanMetric(nan_strategy="disable") for split in SPLITS})
+        self.metrics["train/"].persistent(True)  # for metric_states
+        self.losses["train/"].persistent(True)
+        self.step_losses: list[tuple[Tensor, Tensor]] = []  # loss and sample ids of each micro-batch of a step
 
-    def _step(self, batch: dict[str, Any], split: str) -> Tensor:
-        rest = (batch[key] for key in ("tokens", "missing_type", "present"))
-        heads, label = self.model.heads(self.normalize(batch["image"]), *rest), batch["label"]
-        logits = weighted_sum(heads)
-        loss = weighted_sum([(weight, self.task.loss(one, label)) for weight, one in heads])
-        metrics, accepted = self.metrics[SPLITS.index(split)], True
-        if split == "train":
-            self.log("train/loss_step", loss, prog_bar=True)
-            accepted = self.guard.accepts(loss, batch)
-        if accepted:
-            metrics.update(self.task.probabilities(logits.detach().float()), label.long())
-            # Lightning's own mean over processes rounds the number of samples down, and
-            # torchmetrics leaves weights out where NaN may pass: each sample counts as a value.
-            self.losses[SPLITS.index(split)].update(loss.detach().expand(len(label)))
-        self.log(f"{split}/loss", self.losses[SPLITS.index(split)], on_step=False, on_epoch=True)
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(label))
-        return loss if accepted else self._nothing()
-
-    def _nothing(self) -> Tensor:
-        """Give a loss of zero to which all that trains contributes zero gradients.
-
-        The one that was computed would not do: nought times infinity is no number.
-        """
-        return sum((0 * p).sum() for p in self.model.parameters() if p.requires_grad)
+    def model_step(self, batch: dict[str, Any], split: str) -> Tensor:
+        """Return the loss of a batch and log it with the metrics under ``split``, one of ``SPLITS``."""
+        label, missing_case, prompts = batch["label"], batch["missing_type"], self.model.prompts
+        heads = self.model.heads(self.normalize(batch["image"]), batch["tokens"], missing_case, batch["present"])
+        loss = prompts.loss(heads, label, missing_case, self.task.loss)
+        if (auxiliary := prompts.auxiliary_loss()) is not None:
+            loss = loss + auxiliary
+        self.metrics[split].update(self.task.probabilities(weighted_sum(heads).detach().float()), label.long())
+        # Lightning's own mean over processes rounds the number of samples down, and
+        # torchmetrics leaves weights out where NaN may pass: each sample counts as a value.
+        self.losses[split].update(loss.detach().expand(len(label)))
+        self.log(f"{split}loss", self.losses[split], on_step=False, on_epoch=True)
+        self.log_dict(self.metrics[split], on_step=False, on_epoch=True, batch_size=len(label))
+        return loss
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Give the loss of a micro-batch.
+        """Return the loss of a micro-batch, scaled by its share of the step.
 
         Its samples weigh the same in a smaller last one: how a step's samples are divided into
         micro-batches does not change the step.
         """
-        share = len(batch["label"]) / self.trainer.datamodule.batch_size
-        return share * self._step(batch, "train")
+        loss = self.model_step(batch, "train/")
+        self.log("train/loss_step", loss, prog_bar=True)
+        self.step_losses.append((loss.detach(), batch["sample_id"]))
+        return loss * (len(batch["label"]) / self.trainer.datamodule.loading.batch_size)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a validation batch."""
-        self._step(batch, "val")
+        self.model_step(batch, "val/")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a test batch."""
-        self._step(batch, "test")
+        self.model_step(batch, "test/")
 
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Stop before a step that a loss spoils, or record what it leaves out."""
-        self.guard.check(self)
-
-    def on_train_epoch_end(self) -> None:
-        """Stop a run that has diverged."""
-        self._refuse_infinite("train")
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raise UserError in all processes if any loss of this step is not finite, before the step is made."""
+        pending, self.step_losses = self.step_losses, []
+        finite = torch.stack([loss for loss, _ in pending]).isfinite()
+        if not self.trainer.strategy.reduce_boolean_decision(not finite.all(), all=False):  # waits for the GPU
+            return
+        ids = [i for (_, ids), is_finite in zip(pending, finite, strict=True) if not is_finite for i in ids.tolist()]
+        where = f"epoch {self.current_epoch}, step {self.global_step}, sample ids {ids or 'of another process'}"
+        self._raise_diverged("train/loss", where)
 
     def on_validation_epoch_end(self) -> None:
-        """Stop a run that has diverged, before its weights are kept as the best."""
-        self._refuse_infinite("val")
+        """Raise UserError if the run has diverged, before its weights are kept as the best."""
+        if not self.losses["val/"].compute().isfinite():
+            self._raise_diverged("val/loss", f"epoch {self.current_epoch}")
 
-    def _refuse_infinite(self, split: str) -> None:
-        loss = self.losses[SPLITS.index(split)].compute()
-        if not loss.isfinite():
-            raise UserError(
-                f"{split}/loss is {float(loss)} in epoch {self.current_epoch}: the run diverged; "
-                f"lower learning_rate={self.optim.learning_rate} or give precision=32"
-            )
+    def _raise_diverged(self, loss: str, where: str) -> NoReturn:
+        raise UserError(
+            f"{loss} is not finite in {where}: the run diverged or a sample is damaged; "
+            f"lower learning_rate={self.optim.learning_rate} or set precision=32"
+        )
 
-    def configure_optimizers(self) -> dict:
-        """Make the optimiser; its schedule is stepped after each optimiser step."""
-        # max_steps is -1 unless set: only this property knows the real number of steps.
-        exact = int(self.trainer.estimated_stepping_batches)
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Build the optimizer and its schedule, which advances after each optimizer step."""
+        # The Trainer's max_steps is -1 unless set: only this property knows the real number of steps.
+        steps = int(self.trainer.estimated_stepping_batches)
         batches = self.trainer.num_training_batches * max(1, self.trainer.max_epochs or 1)
-        total = self.optim.total_steps(exact, batches, self.trainer.accumulate_grad_batches)
+        total = schedule_steps(self.optim, steps, batches // self.trainer.accumulate_grad_batches)
         optimizer, schedule = make_optimizer(self.model, self.optim, total)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep only what is the model's own, and write down what it belongs to."""
-        own = self.model.adapter_state_dict()
-        checkpoint["state_dict"] = {name: tensor.cpu().clone() for name, tensor in own.items()}
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only the adapter's tensors, and add what they belong to."""
+        adapter = self.model.adapter_state_dict()
+        checkpoint["state_dict"] = {name: tensor.cpu().clone() for name, tensor in adapter.items()}
         checkpoint["model_config"], checkpoint["training_config"] = self.model_config, self.training_config
 
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Refuse a checkpoint of another model before Lightning loads it."""
-        check_compatible(self.model_config, checkpoint["model_config"], "resume_from")
-        check_adapter(self.model, checkpoint["state_dict"], "resume_from")
-        checkpoint["state_dict"] = {f"model.{k}": v for k, v in checkpoint["state_dict"].items()}
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the adapter's tensors before Lightning loads them."""
+        self.model.check_adapter(checkpoint["state_dict"], "resume_from")
+        checkpoint["state_dict"] = {f"model.{name}": tensor for name, tensor in checkpoint["state_dict"].items()}
+
+    def training_metrics(self) -> dict[str, Metric]:
+        """Return the metrics of the training split by name; those that share states have the newest ones."""
+        return dict(self.metrics["train/"].items(keep_base=True, copy_state=False)) | {"loss": self.losses["train/"]}
+
+    def metric_states(self) -> dict[str, Any]:
+        """Return the states of the training metrics of the epoch so far, on the CPU."""
+        states = {name: metric.state_dict() for name, metric in self.training_metrics().items()}
+        return move_data_to_device(states, torch.device("cpu"))
+
+    def load_metric_states(self, states: dict[str, Any]) -> None:
+        """Restore what ``metric_states`` returned."""
+        for name, metric in self.training_metrics().items():
+            metric.load_state_dict(move_data_to_device(states[name], self.device))

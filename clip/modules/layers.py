@@ -1,7 +1,6 @@
-"""Building blocks shared by the backbones and the prompt methods.
+"""Building blocks shared by the backbones and the prompt methods; imports nothing of this project.
 
-A leaf: it imports nothing of ours, so every other file may import it. Parameter names are those of
-OpenAI's CLIP, so that loading a checkpoint is checking, not translating.
+Parameter names are those of OpenAI's CLIP, so that loading a checkpoint is checking, not translating.
 """
 
 from collections import OrderedDict
@@ -13,10 +12,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 HEAD_WIDTH = 64  # of every published CLIP and ViLT: heads = width // 64
+INIT_STD = 0.02  # of prompts and heads
 
 
 class QuickGELU(nn.Module):
-    """The sigmoid form of GELU that OpenAI's weights were trained with, x * sigmoid(1.702 x)."""
+    """Sigmoid form of GELU that OpenAI's weights were trained with, x * sigmoid(1.702 x)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it to a tensor of any shape."""
@@ -27,7 +27,7 @@ ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 
 
 class Prefix(NamedTuple):
-    """What an attention finds in front of its own keys and values; it skips their projections.
+    """Prefix keys and values of one layer's attention (prefix tuning); they skip the projections.
 
     Attributes:
         keys: (B, P, D), all heads side by side.
@@ -39,7 +39,7 @@ class Prefix(NamedTuple):
 
 
 class Prepended(NamedTuple):
-    """Prompts that are put in front of those of earlier layers instead of replacing them.
+    """Prompts that are prepended to those of earlier layers instead of replacing them.
 
     Attributes:
         tokens: (B, P, D).
@@ -48,8 +48,11 @@ class Prepended(NamedTuple):
     tokens: Tensor
 
 
+PromptEntry = Tensor | Prepended | Prefix  # the prompts of one layer
+
+
 class Attention(nn.Module):
-    """Multi-head attention with the parameters and the start of ``nn.MultiheadAttention``.
+    """Multi-head attention with the parameters and the initial values of ``nn.MultiheadAttention``.
 
     Args:
         width: channels of queries, keys and values.
@@ -73,50 +76,45 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         prefix: Prefix | None = None,
         drop_first: int = 0,
+        weight: Tensor | None = None,
     ) -> Tensor:
-        """Let the query attend to the context, or to itself where there is none.
+        """Compute attention from the query to the context, or self-attention if there is none.
 
         Args:
             query: (B, L, D).
             context: (B, S, D), or None for self-attention.
-            causal: position i sees positions 0..i only (self-attention).
-            mask: (B, L, S) bool, what each query may see of the context; None for all.
-            prefix: what every query sees besides, masks or not.
-            drop_first: as many of the first queries have no reader, and no output is made for them.
+            causal: position i attends to positions 0..i only (self-attention).
+            mask: positions of the context that each query may attend to, (B, L, S) bool; None for all.
+            prefix: keys and values that every query attends to, whatever the mask.
+            drop_first: number of leading positions whose output is not needed.
+            weight: (3 D, D), used in place of ``in_proj_weight``.
 
         Returns:
             (B, L - drop_first, D).
         """
-        q, k, v = self._project(query, context)
+        q, k, v = self._project(query, context, self.in_proj_weight if weight is None else weight)
         if prefix is not None:
-            in_front = prefix.keys.shape[1]
             k = torch.cat([prefix.keys.to(k.dtype), k], dim=1)
             v = torch.cat([prefix.values.to(v.dtype), v], dim=1)
             if causal:
-                mask = causal_mask(q.shape[1], q.device)
-            mask = None if mask is None else F.pad(mask, (in_front, 0), value=True)
+                mask = torch.ones(1, q.shape[1], q.shape[1], dtype=torch.bool, device=q.device).tril()
+            mask = None if mask is None else F.pad(mask, (prefix.keys.shape[1], 0), value=True)
             causal = False  # the mask says it
         q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=self.heads) for x in (q, k, v))
         mask = None if mask is None else rearrange(mask, "b l s -> b 1 l s")
         if query.shape[0]:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         else:
-            mixed = q @ k.mT @ v  # not every GPU kernel takes a batch of none
+            mixed = q @ k.mT @ v  # not every GPU kernel takes an empty batch
         return self.out_proj(rearrange(mixed[:, :, drop_first:], "b h l d -> b l (h d)"))
 
-    def _project(self, query: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+    def _project(self, query: Tensor, context: Tensor | None, weight: Tensor) -> tuple[Tensor, ...]:
         if context is None:
-            return F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+            return F.linear(query, weight, self.in_proj_bias).chunk(3, dim=-1)
         width = query.shape[-1]
-        q_weight, kv_weight = self.in_proj_weight.split([width, 2 * width])
+        q_weight, kv_weight = weight.split([width, 2 * width])
         q_bias, kv_bias = self.in_proj_bias.split([width, 2 * width])
-        k, v = F.linear(context, kv_weight, kv_bias).chunk(2, dim=-1)
-        return F.linear(query, q_weight, q_bias), k, v
-
-
-def causal_mask(length: int, device: torch.device) -> Tensor:
-    """Make (1, length, length) bool: position i sees positions 0..i."""
-    return torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
+        return F.linear(query, q_weight, q_bias), *F.linear(context, kv_weight, kv_bias).chunk(2, dim=-1)
 
 
 class ResidualAttentionBlock(nn.Module):
@@ -125,7 +123,7 @@ class ResidualAttentionBlock(nn.Module):
     Args:
         width: channels.
         activation: a key of ``ACTIVATIONS``.
-        eps: of the norms.
+        eps: epsilon of the norms.
     """
 
     def __init__(self, width: int, activation: str, eps: float = 1e-5):
@@ -148,14 +146,19 @@ class ResidualAttentionBlock(nn.Module):
         prefix: Prefix | None = None,
         drop_first: int = 0,
         mask: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
-        """Map (B, L, D) to (B, L - drop_first, D): the first outputs, if drop_first, are not made.
+        """Map (B, L, D) to (B, L - drop_first, D); the leading outputs are not computed.
 
-        ``mask``, (B, 1, L), is what may be seen where not all is; then nothing is causal.
+        Args:
+            x: (B, L, D).
+            causal: position i attends to positions 0..i only.
+            prefix: see ``Attention.forward``.
+            drop_first: see ``Attention.forward``.
+            mask: positions that may be attended to, (B, 1, L) bool; only if not causal.
+            weight: see ``Attention.forward``.
         """
-        normed = self.ln_1(x)
-        read = self.attn(normed, None, causal, mask, prefix, drop_first)
-        x = x[:, drop_first:] + read
+        x = x[:, drop_first:] + self.attn(self.ln_1(x), None, causal, mask, prefix, drop_first, weight)
         return x + self.mlp(self.ln_2(x))
 
     def pool(
@@ -165,31 +168,31 @@ class ResidualAttentionBlock(nn.Module):
         causal: bool,
         prefix: Prefix | None = None,
         mask: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
-        """Compute the output at one position only, which is all that is read of the last block.
+        """Compute the output at one position per sample, (B, D): all that is read of the last block.
 
-        Args:
-            x: (B, L, D).
-            position: (B,), whose output is wanted.
-            causal: as in ``forward``.
-            prefix: as in ``forward``.
-            mask: as in ``forward``.
-
-        Returns:
-            (B, D).
+        ``position`` is (B,); the other arguments are those of ``forward``.
         """
         rows = torch.arange(x.shape[0], device=x.device)
         if causal:
-            place = torch.arange(x.shape[1], device=x.device)
-            mask = (place <= position[:, None])[:, None]  # (B, 1, L)
+            mask = (torch.arange(x.shape[1], device=x.device) <= position[:, None])[:, None]  # (B, 1, L)
         context = self.ln_1(x)
         query = context[rows, position, None]  # (B, 1, D)
-        read = self.attn(query, context, mask=mask, prefix=prefix)
-        one = x[rows, position] + read[:, 0]
-        return one + self.mlp(self.ln_2(one))
+        attended = self.attn(query, context, mask=mask, prefix=prefix, weight=weight)
+        x = x[rows, position] + attended[:, 0]
+        return x + self.mlp(self.ln_2(x))
 
 
 def bottleneck(width_in: int, width_out: int, reduction: int = 16) -> nn.Sequential:
-    """Make the paper's bottleneck MLP Fc(GELU(Fc(.))), its hidden width 1/16 (eq. 4 and 8)."""
+    """Build the paper's bottleneck MLP Fc(GELU(Fc(.))), its hidden width 1/16 (eq. 4 and 8)."""
     hidden = max(1, width_in // reduction)
     return nn.Sequential(nn.Linear(width_in, hidden), nn.GELU(), nn.Linear(hidden, width_out))
+
+
+def init_linear(width_in: int, width_out: int) -> nn.Linear:
+    """Build a linear layer of a head as published: weights from N(0, 0.02), biases zero."""
+    layer = nn.Linear(width_in, width_out)
+    nn.init.normal_(layer.weight, std=INIT_STD)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,17 +1,16 @@
-"""A frozen backbone, the prompts of one method and a head, joined; each backbone extends it."""
+"""Base class of a frozen backbone joined with the prompts of one method and a head."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES
-from clip.modules.prompts import PromptMethod
-from clip.modules.prompts.base import NoSettings, Sizes
+from clip.modules.prompts.base import NoSettings, PromptMethod, Sizes, weighted_sum
 from clip.utils.errors import UserError
+from clip.utils.settings import Settings
 
-HEAD_STD = 0.02
 COMPILED_VARIANTS = 64
 
 
@@ -19,63 +18,44 @@ class Inputs(NamedTuple):
     """A batch as the model takes it.
 
     Attributes:
-        image: (B, 3, H, W), normalised.
-        tokens: (B, L) ids.
-        missing_type: (B,).
-        present: what the loader counted.
+        image: normalised images, (B, 3, H, W).
+        tokens: token ids, (B, L).
+        missing_case: missing case of each sample, (B,).
+        present: index that ``collate`` built.
     """
 
     image: Tensor
     tokens: Tensor
-    missing_type: Tensor
+    missing_case: Tensor
     present: Any
 
 
-def weighted_sum(heads: list[tuple[float, Tensor]]) -> Tensor:
-    """Sum what several heads give, logits or losses, by their weights."""
-    return sum(weight * value for weight, value in heads)
-
-
-def init_linear(width_in: int, width_out: int) -> nn.Linear:
-    """Make a layer of a head as published: weights from N(0, 0.02), no bias at the start."""
-    layer = nn.Linear(width_in, width_out)
-    nn.init.normal_(layer.weight, std=HEAD_STD)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
 def case_vector(case: int, size: int, like: Tensor) -> Tensor:
-    """Give a whole batch one missing case, (size,) on the device of ``like``."""
-    assert 0 <= case < len(CASES)
+    """Return one missing case for a whole batch, (size,), on the device of ``like``."""
     return torch.full((size,), case, dtype=torch.long, device=like.device)
 
 
-class PromptedModel(nn.Module):
+class PromptedModel(nn.Module, ABC):
     """Classifies pairs of image and text of which one may be missing (paper, section 3).
 
-    A backbone subclasses this: it names its parts, says how its towers are built from tensors, and
-    how a batch becomes features.
-
     Args:
-        towers: of ``towers``: the backbone's parts by name.
+        towers: what ``build_towers`` returned, by name.
         prompts: the prompt method.
         num_classes: outputs of the head.
         unfreeze: keys of ``UNFREEZABLE`` that train too.
-        options: an instance of ``Settings``.
+        settings: an instance of ``Settings``.
 
     Attributes:
-        Settings: frozen dataclass; the config holds its fields under the backbone's name.
-        UNFREEZABLE: parts that a method may train -> how their parameters' names begin.
-        ALWAYS_TRAINED: how the names of further parameters begin that train with every method.
-        UNREAD: missing case -> tower that is not run in it.
-        Sizes: class that reads the backbone's sizes from its tensors by ``of``.
+        Settings: class of the backbone's settings, which the config holds under the backbone's name.
+        Sizes: class that reads the backbone's sizes from its tensors with ``of``.
+        UNFREEZABLE: part that a method may train -> prefixes of its parameters' names.
+        ALWAYS_TRAINED: prefixes of the names of parameters that train with every method.
     """
 
-    Settings: ClassVar[type] = NoSettings
+    Settings: ClassVar[type[Settings]] = NoSettings
+    Sizes: ClassVar[type[Sizes]]
     UNFREEZABLE: ClassVar[dict[str, tuple[str, ...]]]
     ALWAYS_TRAINED: ClassVar[tuple[str, ...]] = ()
-    UNREAD: ClassVar[dict[int, str]] = {}
-    Sizes: ClassVar[type[Sizes]]
 
     def __init__(
         self,
@@ -83,128 +63,126 @@ class PromptedModel(nn.Module):
         prompts: PromptMethod,
         num_classes: int,
         unfreeze: tuple[str, ...],
-        options: Any,
+        settings: Settings,
     ):
         super().__init__()
         for name, tower in towers.items():
             self.add_module(name, tower)
         self.tower_names = tuple(towers)
-        self.prompts, self.unfreeze, self.options = prompts, unfreeze, options
+        self.prompts, self.unfreeze, self.settings = prompts, unfreeze, settings
         self.classifier = self.build_classifier(num_classes)
-        self._freeze()
-
-    @classmethod
-    def build_towers(cls, sizes: Sizes, activation: str) -> dict[str, nn.Module]:
-        """Build the towers by name, their weights random.
-
-        Args:
-            sizes: of the backbone.
-            activation: a key of ``layers.ACTIVATIONS``.
-        """
-        raise NotImplementedError
-
-    @staticmethod
-    def tower_states(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Split a backbone's tensors into those of its towers."""
-        raise NotImplementedError
-
-    @classmethod
-    def example_inputs(cls, sizes: Sizes, device: str) -> Inputs:
-        """Make one image of full size with a text that fills all positions."""
-        raise NotImplementedError
-
-    @staticmethod
-    def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Stack samples; "present" is what their batch holds, so that no GPU waits for it."""
-        raise NotImplementedError
-
-    @staticmethod
-    def reindex(present: Any, tokens: Tensor, missing_type: Tensor) -> Any:
-        """Count what a batch of ``collate`` holds when other samples of it lack something."""
-        raise NotImplementedError
-
-    def build_classifier(self, num_classes: int) -> nn.Module:
-        """Make the classifier, features to logits."""
-        raise NotImplementedError
-
-    def features(self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Any = None) -> Tensor:
-        """Encode a batch.
-
-        Args:
-            image: (B, 3, H, W), normalised; the rows of missing images are not read.
-            tokens: (B, L) ids; the rows of missing texts are not read.
-            missing_type: (B,), ``COMPLETE``, ``MISSING_TEXT`` or ``MISSING_IMAGE``.
-            present: what is there, counted by ``collate``; None to count it here, for which a GPU
-                must be waited for.
-
-        Returns:
-            (B, F).
-        """
-        raise NotImplementedError
-
-    def features_of(self, missing_type: Tensor, image: Tensor | None, tokens: Tensor | None) -> Tensor:
-        """Encode a batch that all lacks the same, without a look at what that is.
-
-        Args:
-            missing_type: (B,), one and the same case.
-            image: as in ``features``; None if that is missing.
-            tokens: as in ``features``; None if that is missing.
-
-        Returns:
-            (B, F).
-
-        Raises:
-            UserError: this backbone has no such form.
-        """
-        raise UserError(f"{type(self).__name__} cannot be exported; export is for backbone=clip")
-
-    def trainable_names(self) -> list[str]:
-        """Name every parameter that trains, as its owners declare them."""
-        starts = ("prompts.", "classifier.", *self.ALWAYS_TRAINED, *self.unfrozen(self.unfreeze))
-        return [name for name, _ in self.named_parameters() if name.startswith(starts)]
-
-    def adapter_state_dict(self) -> dict[str, Tensor]:
-        """Give what a checkpoint holds: what trains, and fixed tensors of the prompts.
-
-        The tensors are the model's own: to write into them is to change the model.
-        """
-        state, trainable = self.state_dict(), set(self.trainable_names())
-        own = (name for name in state if name in trainable or name.startswith("prompts."))
-        return {name: state[name] for name in own}
-
-    @classmethod
-    def unfrozen(cls, parts: Iterable[str]) -> tuple[str, ...]:
-        """Give how the names of all parameters of some keys of ``UNFREEZABLE`` begin."""
-        return tuple(start for part in parts for start in cls.UNFREEZABLE[part])
-
-    def _freeze(self) -> None:
         trainable = set(self.trainable_names())
-        for start in self.unfrozen(self.unfreeze):
-            assert any(name.startswith(start) for name in trainable), start
+        for prefix in self.unfrozen(unfreeze):
+            assert any(name.startswith(prefix) for name in trainable), prefix
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in trainable)
 
+    @classmethod
+    @abstractmethod
+    def build_towers(cls, sizes: Sizes, activation: str) -> dict[str, nn.Module]:
+        """Build the towers by name with random weights; ``activation`` is a key of ``layers.ACTIVATIONS``."""
+
+    @staticmethod
+    @abstractmethod
+    def tower_states(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Split the tensors of a backbone into those of its towers."""
+
+    @classmethod
+    @abstractmethod
+    def example_inputs(cls, sizes: Sizes, device: str) -> Inputs:
+        """Return one image of full size with a text that fills all positions."""
+
+    @staticmethod
+    @abstractmethod
+    def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Stack samples; "present" is an index of the batch, built here so that no GPU has to wait for it."""
+
+    @staticmethod
+    @abstractmethod
+    def reindex(present: Any, tokens: Tensor, missing_case: Tensor) -> Any:
+        """Rebuild the index of a batch of ``collate`` for other missing cases."""
+
+    @abstractmethod
+    def build_classifier(self, num_classes: int) -> nn.Module:
+        """Build the classifier, features to logits."""
+
+    @abstractmethod
+    def features(self, image: Tensor, tokens: Tensor, missing_case: Tensor, present: Any = None) -> Tensor:
+        """Encode a batch.
+
+        Args:
+            image: normalised images, (B, 3, H, W); the rows of missing images are not read.
+            tokens: token ids, (B, L); the rows of missing texts are not read.
+            missing_case: ``COMPLETE``, ``MISSING_TEXT`` or ``MISSING_IMAGE``, (B,).
+            present: index built by ``collate``; None builds it here and synchronises the GPU.
+
+        Returns:
+            (B, F).
+        """
+
+    def trainable_names(self) -> list[str]:
+        """Return the names of all parameters that train."""
+        prefixes = ("prompts.", "classifier.", *self.ALWAYS_TRAINED, *self.unfrozen(self.unfreeze))
+        return [name for name, _ in self.named_parameters() if name.startswith(prefixes)]
+
+    @classmethod
+    def unfrozen(cls, parts: Iterable[str]) -> tuple[str, ...]:
+        """Return the prefixes of the parameters of some keys of ``UNFREEZABLE``."""
+        return tuple(prefix for part in parts for prefix in cls.UNFREEZABLE[part])
+
+    def adapter_state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors that a checkpoint holds: what trains, and the buffers of the prompts.
+
+        They share memory with the model.
+        """
+        state, trainable = self.state_dict(), set(self.trainable_names())
+        return {name: state[name] for name in state if name in trainable or name.startswith("prompts.")}
+
+    def check_adapter(self, state: dict[str, Tensor], source: object) -> None:
+        """Check that tensors are exactly those of ``adapter_state_dict``; ``source`` names their file.
+
+        Raises:
+            UserError: names the first tensor that is missing, left over or of another shape.
+        """
+        expected = {name: tuple(tensor.shape) for name, tensor in self.adapter_state_dict().items()}
+        for name in [*expected, *state]:
+            theirs = tuple(state[name].shape) if name in state else "absent"
+            ours = expected.get(name, "absent")
+            if theirs != ours:
+                raise UserError(
+                    f"{source}: {name} is {theirs} in the checkpoint and {ours} in the model; "
+                    "choose the checkpoint's own model settings"
+                )
+
+    def load_adapter(self, state: dict[str, Tensor], source: object) -> None:
+        """Copy the tensors of a checkpoint into the model, all of them or none; see ``check_adapter``."""
+        self.check_adapter(state, source)
+        own = self.adapter_state_dict()
+        with torch.no_grad():
+            for name, tensor in state.items():
+                own[name].copy_(tensor)
+
     def train(self, mode: bool = True) -> Self:
-        """Switch the mode of what trains; the backbone stays in eval mode."""
+        """Set the mode of what trains; the backbone stays in eval mode."""
         super().train(mode)
         for name in self.tower_names:
             self.get_submodule(name).eval()
         return self
 
     def compile_towers(self) -> None:
-        """Let torch.compile fuse what stands between the matrix products."""
+        """Compile the blocks of all towers with torch.compile."""
         # Towers, layers and empty batches are variants of one block, and so are training and test.
         torch._dynamo.config.recompile_limit = COMPILED_VARIANTS
         for name in self.tower_names:
             self.get_submodule(name).transformer.compile_blocks()
 
     def heads(
-        self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Any = None
+        self, image: Tensor, tokens: Tensor, missing_case: Tensor, present: Any = None
     ) -> list[tuple[float, Tensor]]:
-        """Give pairs of a weight and logits (B, num_classes); arguments as in ``features``."""
-        features = self.features(image, tokens, missing_type, present)
-        return self.prompts.heads(features, self.classifier)
+        """Return pairs of a weight and logits (B, num_classes); arguments as in ``features``."""
+        features = self.features(image, tokens, missing_case, present)
+        return self.prompts.heads(features, self.classifier, missing_case)
 
-    def forward(self, image: Tensor, tokens: Tensor, missing_type: Tensor, present: Any = None) -> Tensor:
-        """Give the logits (B, num_classes), the heads mixed; arguments as in ``features``."""
-        return weighted_sum(self.heads(image, tokens, missing_type, present))
+    def forward(self, image: Tensor, tokens: Tensor, missing_case: Tensor, present: Any = None) -> Tensor:
+        """Return the logits (B, num_classes), the heads mixed; arguments as in ``features``."""
+        return weighted_sum(self.heads(image, tokens, missing_case, present))

@@ -1,21 +1,30 @@
-"""The two frozen towers of CLIP, and the layer loop that ViLT shares, where prompts enter.
+"""The towers of CLIP, and the layer loop that ViLT shares, where prompts enter.
 
-The towers know nothing about prompt methods. They are given ``prompts``, a list over layers: the
-entry of layer 0 (B, P, D) is put in front of the tokens; the entry of a later layer (B, Q, D)
-replaces the first Q prompts before that layer's attention (paper, eq. 1); behind the end of the
-list all prompts are carried on (eq. 2). An entry may be ``Prepended`` instead, which replaces nothing,
-or a ``Prefix``: that layer's attention finds it in front of its keys and values, and the sequence
-stays as it is. No prompts at all is the plain backbone.
+The towers know nothing about prompt methods. They get ``prompts``, a list of entries, one per layer:
+
+* a tensor: at layer 0, (B, P, D) is prepended to the tokens; at a later layer, (B, Q, D) replaces the
+  first Q prompts before that layer's attention (paper, eq. 1); after the last entry, all prompts are
+  carried on (eq. 2);
+* ``Prepended``: prompts that replace nothing;
+* ``Prefix``: keys and values of that layer's attention; the sequence stays as it is;
+* a function: called with the tokens that enter the layer, (B, L, D) without prompts, it returns one of
+  the above.
+
+An empty list is the plain backbone. ``weights`` are input projections, layer -> (3 D, D), that replace
+those of the layers' attentions.
 """
+
+from collections.abc import Callable, Mapping
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from clip.modules.layers import Prefix, Prepended, ResidualAttentionBlock
+from clip.modules.layers import Prefix, Prepended, PromptEntry, ResidualAttentionBlock
 
-Prompts = list[Tensor | Prepended | Prefix]
+Prompts = list[PromptEntry | Callable[[Tensor], PromptEntry]]
+Weights = Mapping[int, Tensor]
 
 
 class Transformer(nn.Module):
@@ -25,8 +34,8 @@ class Transformer(nn.Module):
         width: channels of a token.
         layers: number of blocks.
         activation: a key of ``layers.ACTIVATIONS``.
-        causal: a position sees only itself and what stands in front of it (text).
-        eps: of the norms.
+        causal: a position attends only to itself and to earlier positions (text).
+        eps: epsilon of the norms.
     """
 
     def __init__(self, width: int, layers: int, activation: str, causal: bool, eps: float = 1e-5):
@@ -37,34 +46,44 @@ class Transformer(nn.Module):
     def compile_blocks(self) -> None:
         """Compile each block; they share their code, so that few graphs serve all layers."""
         for block in self.resblocks:
-            block.compile(dynamic=True)  # the rows that have a modality differ in each batch
+            block.compile(dynamic=True)  # the number of rows that have a modality differs in each batch
 
-    def forward(self, x: Tensor, prompts: Prompts, position: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, prompts: Prompts, position: Tensor, mask: Tensor | None = None, weights: Weights | None = None
+    ) -> Tensor:
         """Run the blocks over [prompts, tokens] and read one token.
 
         Args:
-            x: (B, L, D), the embedded tokens.
+            x: embedded tokens, (B, L, D).
             prompts: see the head of this file.
-            position: (B,), of the token that is read, the prompts not counted.
-            mask: (B, L) bool, which tokens are no padding; None if all of them may be seen.
+            position: position of the token that is read, prompts not counted, (B,).
+            mask: which tokens are not padding, (B, L) bool; None if all of them may be attended to.
+            weights: see the head of this file.
 
         Returns:
             (B, D).
         """
-        last, length = self.resblocks[-1], x.shape[1]
-        given = [*prompts, *[None] * (len(self.resblocks) - len(prompts))]
-        for block, here, following in zip(self.resblocks, given, [*given[1:], None], strict=True):
-            prefix = here if isinstance(here, Prefix) else None
-            tokens = here.tokens if isinstance(here, Prepended) else here
+        length, weights = x.shape[1], weights or {}
+        entries = [*prompts, *[None] * (len(self.resblocks) + 1 - len(prompts))]
+        for i, block in enumerate(self.resblocks):
+            entry, following, num_prompts = entries[i], entries[i + 1], x.shape[1] - length
+            if callable(entry):
+                entry = entry(x[:, num_prompts:])
+                if isinstance(entry, Tensor):
+                    x = x[:, min(num_prompts, entry.shape[1]) :]
+            prefix = entry if isinstance(entry, Prefix) else None
+            tokens = entry.tokens if isinstance(entry, Prepended) else entry
             if isinstance(tokens, Tensor):
                 x = torch.cat([tokens.to(x.dtype), x], dim=1)
-            in_front = x.shape[1] - length
-            seen = None if mask is None else pad(mask, (in_front, 0), value=True)[:, None]
-            if block is not last:
-                # Nobody reads the outputs that the next layer replaces.
+            num_prompts = x.shape[1] - length
+            padded = None if mask is None else pad(mask, (num_prompts, 0), value=True)[:, None]
+            if block is self.resblocks[-1]:
+                x = block.pool(x, position + num_prompts, self.causal, prefix, padded, weights.get(i))
+            else:
+                # The prompts that the next layer replaces need no output.
                 replaced = following.shape[1] if isinstance(following, Tensor) else 0
-                x = block(x, self.causal, prefix, min(in_front, replaced), seen)
-        return last.pool(x, position + in_front, self.causal, prefix, seen)
+                x = block(x, self.causal, prefix, min(num_prompts, replaced), padded, weights.get(i))
+        return x
 
 
 class VisionTransformer(nn.Module):
@@ -73,7 +92,7 @@ class VisionTransformer(nn.Module):
     Args:
         width: channels of a token, D.
         layers: number of blocks.
-        patch: side of a patch in pixels.
+        patch: side of a patch, in pixels.
         grid: patches along one side of the image.
         embed_dim: channels of the feature, E.
         activation: a key of ``layers.ACTIVATIONS``.
@@ -90,15 +109,15 @@ class VisionTransformer(nn.Module):
         self.proj = nn.Parameter(width**-0.5 * torch.randn(width, embed_dim))
 
     def embed(self, image: Tensor) -> Tensor:
-        """Turn (B, 3, H, W) into X_0 (B, 1 + patches, D): class token first, after ``ln_pre``."""
+        """Map (B, 3, H, W) to X_0 (B, 1 + patches, D): class token first, after ``ln_pre``."""
         patches = rearrange(self.conv1(image), "b d h w -> b (h w) d")
-        head = self.class_embedding.to(patches.dtype).expand(image.shape[0], 1, -1)
-        return self.ln_pre(torch.cat([head, patches], dim=1) + self.positional_embedding)
+        class_token = self.class_embedding.to(patches.dtype).expand(image.shape[0], 1, -1)
+        return self.ln_pre(torch.cat([class_token, patches], dim=1) + self.positional_embedding)
 
-    def encode(self, tokens: Tensor, prompts: Prompts) -> Tensor:
-        """Turn X_0 (B, L, D) and its prompts into the class token's feature (B, E)."""
+    def encode(self, tokens: Tensor, prompts: Prompts, weights: Weights | None = None) -> Tensor:
+        """Map X_0 (B, L, D) and its prompts to the feature of the class token, (B, E)."""
         class_token = torch.zeros(tokens.shape[0], dtype=torch.long, device=tokens.device)
-        return self.ln_post(self.transformer(tokens, prompts, class_token)) @ self.proj
+        return self.ln_post(self.transformer(tokens, prompts, class_token, weights=weights)) @ self.proj
 
 
 class TextTransformer(nn.Module):
@@ -113,16 +132,7 @@ class TextTransformer(nn.Module):
         activation: a key of ``layers.ACTIVATIONS``.
     """
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        layers: int,
-        context: int,
-        vocabulary: int,
-        embed_dim: int,
-        activation: str,
-    ):
+    def __init__(self, *, width: int, layers: int, context: int, vocabulary: int, embed_dim: int, activation: str):
         super().__init__()
         self.token_embedding = nn.Embedding(vocabulary, width)
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(context, width))
@@ -132,18 +142,19 @@ class TextTransformer(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Turn ids (B, 77) into X_0 (B, 77, D): embeddings and positions, no norm, with padding."""
+        """Map ids (B, 77) to X_0 (B, 77, D): embeddings and positions, no norm, padding included."""
         return self.token_embedding(tokens) + self.positional_embedding
 
-    def encode(self, tokens: Tensor, prompts: Prompts, end: Tensor) -> Tensor:
-        """Turn X_0 (B, L, D) and its prompts into the feature (B, E) of the end-of-text token.
+    def encode(self, tokens: Tensor, prompts: Prompts, end: Tensor, weights: Weights | None = None) -> Tensor:
+        """Map X_0 (B, L, D) and its prompts to the feature of the end-of-text token, (B, E).
 
-        The tower is causal, so nothing behind a text's end reaches its feature: the caller may cut
+        The tower is causal, so nothing behind the end of a text reaches its feature: the caller may cut
         the batch there.
 
         Args:
-            tokens: (B, L, D).
+            tokens: X_0, (B, L, D).
             prompts: see the head of this file.
-            end: (B,), position of the first end-of-text token.
+            end: position of the first end-of-text token, (B,).
+            weights: see the head of this file.
         """
-        return self.ln_final(self.transformer(tokens, prompts, end)) @ self.text_projection
+        return self.ln_final(self.transformer(tokens, prompts, end, weights=weights)) @ self.text_projection

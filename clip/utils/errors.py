@@ -14,4 +14,5 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(escape(message))
+        # A loader worker's error is raised again with its traceback as the message, whose last line is the message.
+        super().__init__(escape(message.rpartition(f"{__name__}.UserError: ")[2].strip()))

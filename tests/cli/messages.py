@@ -112,7 +112,6 @@ FILES = rows(
     ("task_finetune_manifest data_root={wrong}/empty", r"no train\.arrow; make it with"),
     ("task_finetune_manifest data_root={wrong}/unnamed", "do not say their classes"),
     ("log_dir={wrong}/notes.pt", r"notes\.pt.*check the paths"),
-    ("missing_table_root={wrong}/notes.pt", r"notes\.pt"),
     ("vit={wrong}/nowhere", "nowhere' is neither a file, a folder, nor one of .*ViT-B/16"),
     ("vit={wrong}/empty", "empty "),
     ("vit={wrong}/cut_clip", "cut_clip"),

@@ -59,7 +59,7 @@ def trained(common, tmp_path_factory):
     done = shell("with", *common, f"log_dir={log_dir}", "max_epoch=1", "exp_name=own",
                  "val_check_interval=1.0")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "really without text 4, without image 3; simulated 9 of the other 14)" in done.stdout
+    assert "4 without text, 3 without image; simulated 9 of 14)" in done.stdout
     return log_dir / "own_dcp_train_both0.7_seed0/version_0"
 
 

@@ -1,7 +1,7 @@
 """What happens to a training: signals, losses that are no numbers, changed files."""
 
-import json
 import os
+import re
 import shutil
 import signal
 
@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 import run
-from clip.datasets.fingerprint import fingerprint
+from clip.datasets.arrow_dataset import fingerprint
 from clip.engine import trainer as runs
 
 
@@ -120,48 +120,15 @@ def spoil(batch):
     batch["label"][0] = torch.nan
 
 
-def noted(folder):
-    (path,) = folder.rglob("nonfinite.json")
-    return json.loads(path.read_text())
-
-
-def test_a_loss_that_is_no_number_stops_at_its_batch_and_names_it(call, tmp_path):
+def test_a_loss_that_is_not_finite_stops_before_its_step_and_names_the_samples(call, tmp_path):
     message = call("stop", "max_epoch=2", callback=At(1, 3, spoil))
-    assert message.startswith("error: train/loss is nan in epoch 1, step 4: ")
-    assert "nonfinite.json" in message
-    (entry,) = noted(tmp_path / "stop")
+    found = re.search(r"epoch 1, step 4, sample ids \[(\d+(?:, \d+){3})\]", message)
+    assert message.startswith("error: train/loss is not finite in ")
     order = list(torch.utils.data.DistributedSampler(range(24), 1, 0, seed=0))  # of epoch 0
-    assert len(entry["sample_ids"]) == 4
-    assert entry["sample_ids"] != order[12:16]  # epoch 1 has another one
-    assert entry["image_ids"] == [f"{row:07d}" for row in entry["rows"]]
+    assert [int(sample) for sample in found[1].split(", ")] != order[12:16]  # epoch 1 has another one
     name, last = final(tmp_path / "stop", "last")
     assert name.startswith("epoch-00-")
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
-
-
-def test_skipping_leaves_the_micro_batch_out_of_the_step(call, tmp_path, monkeypatch):
-    """The one step of a run equals one whose gradients are of the other micro-batches alone."""
-    common = ["max_epoch=1", "batch_size=24", "warmup_steps=0"]
-    assert call("skip", *common, "nonfinite_loss=skip", callback=At(0, 1, spoil)) == 0
-    assert [entry["step"] for entry in noted(tmp_path / "skip")] == [0]
-    step = clip_module().training_step
-
-    def others(module, batch, index):
-        return step(module, batch, index) * (index != 1)
-
-    monkeypatch.setattr(clip_module(), "training_step", others)
-    assert call("others", *common) == 0
-    assert equal(*(final(tmp_path / name, "last")[1]["state_dict"] for name in ("skip", "others")))
-    table = pd.read_csv(next((tmp_path / "skip").rglob("metrics.csv")))
-    assert table["train/loss"].notna().sum() == 1  # the mean of the others
-    assert call("all", *common, "batch_size=4", "nonfinite_loss=skip",
-                callback=At(0, 0, spoil)) == 0  # fmt: skip
-
-
-def clip_module():
-    from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
-
-    return MissingAwarePromptModule
 
 
 def changed(arrow_folder, tmp_path, alter):

@@ -20,8 +20,7 @@ def key(arrow_folder, clip_folder):
 def test_a_key_changes_with_what_decides_numbers_and_with_nothing_else(key, tmp_path):
     plain = key()
     assert plain == key(num_workers=3, log_dir="elsewhere", per_gpu_batchsize=2, num_gpus=0,
-                        exp_name="x", jobs=4, weight_decay=0.02, lr_mult=1.0,
-                        missing_table_root=str(tmp_path))  # fmt: skip
+                        exp_name="x", jobs=4, weight_decay=0.02, lr_mult=1.0)  # fmt: skip
     changed = [key(seed=1), key(learning_rate=0.1), key(prompt_type="none"), key(missing_seed=1),
                key(missing_ratio=0.5), key(missing_type="text"), key(task="hatememes"),
                key(missing_ratio={"train": 0.7, "val": 0.7, "test": 0.1}),

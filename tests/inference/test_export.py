@@ -13,7 +13,7 @@ import torch
 import clip
 from clip.inference import graphs
 from clip.inference.export import write_graphs
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
 from clip.modules.objectives import TASKS
 from clip.modules.prompts import PROMPT_TYPES

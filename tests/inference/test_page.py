@@ -12,7 +12,7 @@ from clip.evaluation import bootstrap
 from clip.evaluation.predictions import CasePredictions
 from clip.experiments import figures
 from clip.experiments.page import write_page
-from clip.missing.masks import MissingSettings, draw
+from clip.missing.masks import MissingConfig, draw_mask
 from clip.modules.objectives import TASKS
 from clip.utils.errors import UserError
 from tests.fabricated import SKILLS, experiment, fabricate
@@ -117,7 +117,7 @@ def test_states_classes_and_metrics(made):
     wanted = [f"{100 * score:.2f}" for score in np.mean(scores, axis=0)]
     floor = f"{100 * cells['constant_baseline'].iloc[0]:.2f}"
     assert page.find("Scores by state", "DCP") == ["F1_Macro", *wanted, floor]
-    table = draw(MissingSettings("mmimdb", "test", 120, "both", 0.7, 0.5, 0))
+    table = draw_mask("mmimdb", "test", np.zeros(120), MissingConfig({"test": "both"}, {"test": 0.7}))
     first = []
     for predictions in found:
         named, true = predictions.select(table)[:, 0] > 0, predictions.labels[:, 0] > 0
@@ -135,7 +135,7 @@ def test_states_classes_and_metrics(made):
 def test_intervals_are_of_the_same_resamples(made):
     _, folders, _, page = made
     task, weights = TASKS["mmimdb"], bootstrap.resample(120)
-    table = draw(MissingSettings("mmimdb", "test", 120, "both", 0.7, 0.5, 0))
+    table = draw_mask("mmimdb", "test", np.zeros(120), MissingConfig({"test": "both"}, {"test": 0.7}))
     drawn = {}
     for method in SKILLS:
         seeds = []

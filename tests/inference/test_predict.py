@@ -144,8 +144,8 @@ def test_the_answer_names_the_likeliest_first_and_keeps_them_apart(model, poster
     wanted = [name for name, value in above.items() if value > 0.5]
     assert row["predicted"] == ", ".join(wanted)
     probabilities = torch.tensor([[0.2, 0.7, 0.6], [0.1, 0.4, 0.5]])
-    assert TASKS["mmimdb"].chosen(probabilities).tolist() == [[False, True, True], [False] * 3]
-    assert TASKS["food101"].chosen(probabilities).tolist() == [
+    assert TASKS["mmimdb"].decide(probabilities).tolist() == [[False, True, True], [False] * 3]
+    assert TASKS["food101"].decide(probabilities).tolist() == [
         [False, True, False],
         [False, False, True],
     ]

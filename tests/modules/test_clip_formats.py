@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTokenizer
 
-from clip.missing.masks import COMPLETE
+from clip.missing import COMPLETE
 from clip.modules import build_model
 from clip.modules.backbones import Backbone
 from clip.modules.backbones.clip import load_clip

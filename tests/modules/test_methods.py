@@ -4,20 +4,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip.engine.checkpoints import load_adapter
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.config import OptimizerSettings
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.layers import Attention, Prefix, ResidualAttentionBlock
 from clip.modules.objectives import TASKS
-from clip.modules.optim import OptimSettings
-from clip.modules.prompts import PROMPT_TYPES, PromptConfig
+from clip.modules.prompts import PROMPT_TYPES, PromptConfig, TowerInput
 from clip.utils.errors import UserError
 from tests import tiny
 from tests.oracles.clip import SlowModel
 
 MIXED = [COMPLETE, MISSING_TEXT, MISSING_IMAGE, COMPLETE, MISSING_IMAGE]
-SETTINGS = [  # beside the defaults of every method
+SETTINGS = [  # besides the defaults of every method
     ("coop", {"per_case": True}),
     ("maple", {"per_case": True}),
     ("dept", {"base": "dcp", "weight": 0.2}),
@@ -35,15 +34,21 @@ SETTINGS = [  # beside the defaults of every method
     ("dcp", {"common_projection": "fc"}),
     ("dcp", {"common_reduction": 4}),
     ("dcp", {"prompts": "none"}),
+    ("dcp", {"prompts": "A"}),
+    ("dcp", {"prompts": "B"}),
+    ("dcp", {"formulas": "paper"}),
+    ("dcp", {"formulas": "paper", "prompts": "A", "prompt_depth": 1}),
+    ("dcp", {"dynamic_queries": "fixed", "seed": 4}),
 ]
 ROWS = [*((name, {}) for name in PROMPT_TYPES), *SETTINGS]
-STATE = tiny.clip_state()
+OTHER = {"prompt_length": 9, "prompt_depth": 3}
+STATES = {sizes: tiny.clip_state(sizes) for sizes in (tiny.SIZES, tiny.OTHER)}
 
 
-def build(prompt_type, seed=3, **changes):
-    torch.manual_seed(seed)
+def build(prompt_type, sizes=tiny.SIZES, draw=3, **changes):
+    torch.manual_seed(draw)
     changes = {"prompt_length": tiny.LENGTH, "prompt_depth": tiny.DEPTH} | changes
-    return build_model(STATE, prompt_type, 5, **changes).eval()
+    return build_model(STATES[sizes], prompt_type, 5, **changes).eval()
 
 
 def moved(model):
@@ -61,10 +66,16 @@ def gradients(model, logits):
     return torch.autograd.grad(logits.pow(2).sum(), parameters)
 
 
-@pytest.mark.parametrize(("name", "settings"), ROWS)
-def test_logits_and_gradients_equal_the_slow_form(name, settings):
-    model = moved(build(name, **settings))
-    inputs = tiny.batch(MIXED)
+@pytest.mark.parametrize(
+    ("name", "settings", "sizes"),
+    [
+        *((*row, tiny.SIZES) for row in ROWS),
+        *(("dcp", OTHER | more, tiny.OTHER) for more in ({}, {"formulas": "paper"}, {"prompts": "B"})),
+    ],
+)
+def test_logits_and_gradients_equal_the_slow_form(name, settings, sizes):
+    model = moved(build(name, sizes, **settings))
+    inputs = tiny.batch(MIXED, sizes)
     found, wanted = model(*inputs), SlowModel(model)(*inputs)
     assert found.shape == (len(MIXED), 5)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
@@ -89,9 +100,9 @@ def test_two_steps_move_everything_and_reload(name, settings):
         assert loss.isfinite()
     for key in model.trainable_names():
         assert not torch.equal(before[key], model.adapter_state_dict()[key]), key
-    other = build(name, seed=8, **settings)
+    other = build(name, draw=8, **settings)
     assert not torch.equal(other(*inputs), model(*inputs))
-    load_adapter(other, model.adapter_state_dict(), "memory")
+    other.load_adapter(model.adapter_state_dict(), "memory")
     assert torch.equal(other(*inputs), model.eval()(*inputs))
 
 
@@ -137,10 +148,11 @@ def test_kinds_that_go_deepest_stand_first():
     model = build("dcp", common_depth=3, dynamic_depth=2, prompt_depth=1, prompt_length=3)
     dcp, tokens = model.prompts, torch.randn(1, 4, tiny.SIZES.text_width)
     cases = dcp.prompts_by_case()
-    layers = dcp.select("text", cases, tokens, torch.tensor([MISSING_IMAGE]))
+    inputs = TowerInput(tokens, torch.tensor([MISSING_IMAGE]))
+    layers = dcp.select("text", cases, inputs)
     assert [layer.shape[1] for layer in layers] == [3, 2, 1]
     common = dcp.projections["text"](dcp.common[MISSING_IMAGE])
-    read = dcp.dynamic["text"](tokens, torch.tensor([MISSING_IMAGE]))[0]
+    read = dcp.dynamic["text"](inputs)[0]
     for layer in range(3):
         torch.testing.assert_close(layers[layer][0, 0], common[layer])
     for layer in range(2):
@@ -172,7 +184,7 @@ def test_the_mixed_heads_of_dept():
 
 def test_the_loss_of_a_run_is_mixed_like_the_scores(monkeypatch):
     model, task = moved(build("dept", weight=0.25)), TASKS["food101"]
-    module = MissingAwarePromptModule(model, task, OptimSettings(), lambda image: image, {})
+    module = MissingAwarePromptModule(model, task, OptimizerSettings(), lambda image: image, {})
     for log in ("log", "log_dict"):  # there is no Trainer
         monkeypatch.setattr(module, log, lambda *_, **__: None)
     image, tokens, case = tiny.batch(MIXED)
@@ -181,7 +193,7 @@ def test_the_loss_of_a_run_is_mixed_like_the_scores(monkeypatch):
              "label": label, "sample_id": torch.arange(len(label))}  # fmt: skip
     (_, own), (_, plain) = model.heads(image, tokens, case)
     wanted = 0.25 * F.cross_entropy(own, label) + 0.75 * F.cross_entropy(plain, label)
-    torch.testing.assert_close(module._step(batch, "train"), wanted)
+    torch.testing.assert_close(module.model_step(batch, "train/"), wanted)
     assert (wanted - F.cross_entropy(model(image, tokens, case), label)).abs() > 1e-6
 
 
@@ -235,23 +247,31 @@ def test_parameter_counts_on_vit_b_16():
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "words"),
+    ("name", "changes", "named"),
     [
-        ("mmp_attention", {"prompt_length": 7}, ["prompt_length=7", "even"]),
-        ("mmp", {"prompt_depth": 4}, ["prompt_depth=4", "1 to 3"]),
-        ("maple", {"prompt_depth": 4}, ["prompt_depth=4", "1 to 3"]),
-        ("dcp", {"common_depth": 4}, ["dcp.common_depth=4", "1 to 3"]),
-        ("dcp", {"dynamic_depth": 4}, ["dcp.dynamic_depth=4", "1 to 3"]),
-        ("dcp", {"generator": "lstm"}, ["dcp.generator='lstm'", "mlp, fc, none"]),
-        ("dcp", {"reduction": 2.5}, ["dcp.reduction=2.5", "whole"]),
-        ("coop", {"depth": 1}, ["coop.depth", "per_case"]),
-        ("none", {"prompts": "A"}, ["none.prompts", "none"]),
-        ("dept", {"base": "dept"}, ["dept.base='dept'", "maple"]),
-        ("dept", {"weight": 1}, ["dept.weight=1", "between 0 and 1"]),
+        ("mmp_attention", {"prompt_length": 7}, "prompt_length=7"),
+        ("dcp", {"prompt_length": 7}, "prompt_length=7"),
+        ("dcp", {"prompt_length": 2}, "prompt_length=2"),
+        ("dcp", {"prompt_depth": 4}, "prompt_depth=4"),
+        ("mmp", {"prompt_depth": 4}, "prompt_depth=4"),
+        ("maple", {"prompt_depth": 4}, "prompt_depth=4"),
+        ("dcp", {"common_depth": 4}, "dcp.common_depth=4"),
+        ("dcp", {"dynamic_depth": 4}, "dcp.dynamic_depth=4"),
+        ("dcp", {"prompts": "C"}, "dcp.prompts='C'"),
+        ("dcp", {"generator": "lstm"}, "dcp.generator='lstm'"),
+        ("dcp", {"reduction": 2.5}, "dcp.reduction=2.5"),
+        ("dcp", {"reduction": 0}, "dcp.reduction=0"),
+        ("coop", {"depth": 1}, "coop.depth"),
+        ("coop", {"per_case": 1}, "coop.per_case=1"),
+        ("none", {"prompts": "A"}, "none.prompts"),
+        ("dept", {"base": "dept"}, "dept.base='dept'"),
+        ("dept", {"weight": 1}, "dept.weight=1"),
+        ("cocoop", {}, "prompt_type='cocoop'"),
+        ("dcp", {"unfreeze": ("head",)}, "unfreeze=['head']"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_with_the_value(name, changes, words):
-    with pytest.raises(UserError) as refusal:
+def test_invalid_settings_are_named_with_their_values(name, changes, named):
+    with pytest.raises(UserError) as error:
         build(name, **changes)
-    assert "\n" not in str(refusal.value)
-    assert all(word in str(refusal.value) for word in words), refusal.value
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from clip.missing.masks import COMPLETE
+from clip.missing import COMPLETE
 from clip.modules import build_model
 from clip.modules.backbones.clip_convert import convert_clip
 

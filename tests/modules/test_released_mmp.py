@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip.engine.checkpoints import load_adapter
 from clip.modules.factory import build_model
 from clip.modules.released import check_backbone, read_released
 from clip.modules.released.mmp import HEAD, PROMPTS, convert_mmp
@@ -35,7 +34,7 @@ def loaded(state, config):
     shape = [released["model_config"][f"prompt_{key}"] for key in ("length", "depth")]
     kind = released["model_config"]["prompt_type"]
     model = build_model(released["released"], kind, 23, *shape, backbone="vilt", activation="gelu")
-    load_adapter(model, released["state_dict"], "these vectors")
+    model.load_adapter(released["state_dict"], "these vectors")
     check_backbone(model, released["released"], "these vectors")
     return model
 

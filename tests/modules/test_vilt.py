@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertTokenizerFast, ViltForMaskedLM
 from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
 from clip.modules.backbones.vilt import BertTokenizer, convert_vilt, load_vilt, vilt_positions
 from clip.modules.backbones.vilt_convert import ORIGINAL, stretch
@@ -29,8 +29,6 @@ SETTINGS = [  # beside the defaults of every method
     ("dcp", {"dynamic_depth": 2}),
     ("dcp", {"common_depth": 3, "dynamic_depth": 2, "prompt_depth": 1}),
     ("dcp", {"prompts": "A"}),
-    ("dcp", {"backbone_settings": {"drop_missing": True}}),
-    ("mmp", {"backbone_settings": {"drop_missing": True}}),
 ]
 ROWS = [*((name, {}) for name in PROMPT_TYPES), *SETTINGS]
 
@@ -105,10 +103,10 @@ def test_what_the_release_initialises_and_trains(vilt):
     names = model.trainable_names()
     assert names[:3] == ["stream.pooler.weight", "stream.pooler.bias", "prompts.layers.joint"]
     assert len(names) == 3 + 6
-    with pytest.raises(UserError, match="prompt_length=4 is too short.*at least 6"):
+    with pytest.raises(UserError, match="prompt_length=4 .*6"):
         build_model(state, "mmp_attention", 5, 4, 2, backbone="vilt")
     for setting, value in (("dynamic_generator", "max"), ("dynamic_queries", "fixed")):
-        with pytest.raises(UserError, match=f"dcp.{setting}={value} is for backbones of two"):
+        with pytest.raises(UserError, match=f"dcp.{setting}={value} "):
             build_model(state, "dcp", 5, 6, 2, backbone="vilt", **{setting: value})
 
 
@@ -185,8 +183,8 @@ def test_images_are_those_of_transformers(size):
         half = ViltImageProcessorPil(image_mean=[0.5] * 3, image_std=[0.5] * 3)
         theirs = half(image, return_tensors="pt")["pixel_values"][0]
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
-    assert transform.placeholder(lambda: size).shape == transform(image).shape
-    assert transform.placeholder(lambda: None).shape == (3, 384, 384)
+    assert transform.placeholder(size).shape == transform(image).shape
+    assert transform.placeholder().shape == (3, 384, 384)
 
 
 def spoilt(change):

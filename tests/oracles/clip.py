@@ -9,7 +9,7 @@ or a softmax written out where keys and values have a prefix.
 import torch
 from torch import Tensor, nn
 
-from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
+from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import HEAD_WIDTH, Attention
 from clip.modules.prompted_clip import PromptedCLIP
 from tests.oracles.prompts import TOWERS, attention, sample_prompts
@@ -103,7 +103,7 @@ class SlowModel(nn.Module):
     def forward(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
         """Give the logits (B, num_classes)."""
         features = self.features(image, tokens, missing_type)
-        heads = self.prompts.heads(features, self.model.classifier)
+        heads = self.prompts.heads(features, self.model.classifier, missing_type)
         return sum(weight * logits for weight, logits in heads)
 
 

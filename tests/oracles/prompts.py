@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
+from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Attention
 from clip.modules.prompts import PROMPT_TYPES, PromptMethod
-from clip.modules.prompts.dcp_parts import DynamicPrompts, minimum_pool
+from clip.modules.prompts.dcp import DCP, DynamicPrompts
+from clip.modules.prompts.dcp_ablations import KINDS, DCPSettings, adaptive_min_pool1d
 
 Tokens = dict[str, Tensor]
 Sample = dict[str, list[Tensor | tuple[Tensor, Tensor]]]
@@ -21,7 +22,7 @@ TOWERS = ("image", "text")
 POOLS = {  # ours, of all stretches at once -> the same of one stretch (L, D)
     F.adaptive_avg_pool1d: lambda stretch: stretch.mean(dim=0),
     F.adaptive_max_pool1d: lambda stretch: stretch.amax(dim=0),
-    minimum_pool: lambda stretch: stretch.amin(dim=0),
+    adaptive_min_pool1d: lambda stretch: stretch.amin(dim=0),
 }
 
 
@@ -35,21 +36,32 @@ def attention(ours: Attention, heads: int) -> nn.MultiheadAttention:
     return module
 
 
+def settings_of(dcp: PromptMethod) -> DCPSettings:
+    """Return the settings of an ablation, or the defaults for the plain method."""
+    return DCPSettings() if isinstance(dcp, DCP) else dcp.settings
+
+
+def third_of(dcp: PromptMethod) -> int:
+    """Return the number of prompts of each kind."""
+    return dcp.common.shape[1] if isinstance(dcp, DCP) else dcp.third
+
+
 def correlated(dcp: PromptMethod, case: int) -> Sample:
     """Make the correlated prompts: eq. 3-5 in either reading, or independent ones."""
     missing = {"image": MISSING_IMAGE, "text": MISSING_TEXT}
-    layers = {}
+    settings, layers = settings_of(dcp), {}
+    free_input = settings.formulas == "paper" or settings.generator == "none"
     for tower in TOWERS:
-        row = case if dcp.formulas.free_input else int(case == missing[tower])
+        row = case if free_input else int(case == missing[tower])
         start = dcp.initial[tower][row]  # one layer, or all if nothing generates them
-        layers[tower] = [start[i : i + dcp.third] for i in range(0, len(start), dcp.third)]
+        layers[tower] = list(start.split(third_of(dcp)))
     for step in range(len(dcp.generators["image"]) if len(dcp.generators) else 0):
         last = {tower: layers[tower][-1] for tower in TOWERS}
         for tower in TOWERS:
-            both = dcp.sources[tower] == TOWERS
+            both = settings.source == "both"
             read = torch.cat([last["image"], last["text"]], dim=-1) if both else last[tower]
             layers[tower].append(dcp.generators[tower][step](read))
-    return layers if dcp.formulas.free_input else {t: layers[t][1:] for t in TOWERS}
+    return layers if free_input else {t: layers[t][1:] for t in TOWERS}
 
 
 def dynamic(reader: nn.Module, case: int, tokens: Tensor) -> Tensor:
@@ -57,7 +69,7 @@ def dynamic(reader: nn.Module, case: int, tokens: Tensor) -> Tensor:
     if isinstance(reader, DynamicPrompts):
         queries = reader.queries[case][None]
         read, _ = attention(reader.attention, 1)(queries, tokens, tokens, need_weights=False)
-        return reader.refine(read)[0]
+        return reader.refine(read)[0] if hasattr(reader, "refine") else read[0]
     x, length = tokens[0], reader.length
     stretches = [x[i * len(x) // length : -(-(i + 1) * len(x) // length)] for i in range(length)]
     pooled = torch.stack([POOLS[reader.pool](stretch) for stretch in stretches])
@@ -69,11 +81,13 @@ def dynamic(reader: nn.Module, case: int, tokens: Tensor) -> Tensor:
 
 def dcp_prompts(dcp: PromptMethod, case: int, tokens: Tokens) -> Sample:
     """Join the three kinds, in each layer those that go deepest first."""
-    made = {"correlated": correlated(dcp, case)} if "correlated" in dcp.depths else {}
-    if "common" in dcp.depths:
-        made["common"] = {t: dcp.projections[t](dcp.common[case]).split(dcp.third) for t in TOWERS}
-    if "dynamic" in dcp.depths:
-        made["dynamic"] = {t: dynamic(dcp.dynamic[t], case, tokens[t]).split(dcp.third) for t in TOWERS}
+    kinds, made = KINDS[settings_of(dcp).prompts], {}
+    if "correlated" in kinds:
+        made["correlated"] = correlated(dcp, case)
+    if "common" in kinds:
+        made["common"] = {t: dcp.projections[t](dcp.common[case]).split(third_of(dcp)) for t in TOWERS}
+    if "dynamic" in kinds:
+        made["dynamic"] = {t: dynamic(dcp.dynamic[t], case, tokens[t]).split(third_of(dcp)) for t in TOWERS}
     out = {}
     for tower in TOWERS:
         kinds = sorted((layers[tower] for layers in made.values()), key=len, reverse=True)
@@ -129,5 +143,5 @@ MAKERS: dict[str, Callable[[PromptMethod, int, Tokens], Sample]] = {
 
 def sample_prompts(method: PromptMethod, case: int, tokens: Tokens) -> Sample:
     """Make one sample's prompts with the function of its method."""
-    name = next(name for name, kind in PROMPT_TYPES.items() if kind is type(method))
+    name = "dcp" if isinstance(method, DCP) else next(n for n, kind in PROMPT_TYPES.items() if kind is type(method))
     return MAKERS[name](method, case, tokens)

@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
+from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import HEAD_WIDTH
 from clip.modules.prompted_vilt import PAD, PromptedViLT
+from clip.modules.prompts.mmp import MMP
 from tests.oracles.prompts import attention, sample_prompts
 
 
@@ -39,15 +40,12 @@ class SlowViLT(nn.Module):
         return tokens + stream.type_embedding[1]
 
     def joint(self, image: Tensor, ids: Tensor, case: int) -> Tensor:
-        """Embed one pair, a dummy in place of what is missing; or nothing, if it is dropped."""
+        """Embed one pair, with a dummy in place of what is missing."""
         ids = ids[ids != PAD]
-        drop = self.model.options.drop_missing
         if case == MISSING_TEXT:
-            ids = ids[:1] if drop else ids[[0, -1]]
+            ids = ids[[0, -1]]
         if case == MISSING_IMAGE:
             image = torch.ones_like(image)
-            if drop:
-                return self.text(ids)
         return torch.cat([self.text(ids), self.image(image)])
 
     def feature(self, image: Tensor, ids: Tensor, case: int) -> Tensor:
@@ -55,7 +53,7 @@ class SlowViLT(nn.Module):
         tokens = self.joint(image, ids, case)
         both = dict.fromkeys(("image", "text"), tokens[None])
         sets = sample_prompts(self.model.prompts, case, both)
-        stays, fronts = "joint" in sets and hasattr(self.model.prompts, "form"), {}
+        stays, fronts = isinstance(self.model.prompts, MMP), {}
         x, added = tokens, 0
         for i, block in enumerate(self.stream.transformer.resblocks):
             attend = attention(block.attn, len(x[0]) // HEAD_WIDTH)
@@ -91,7 +89,7 @@ class SlowViLT(nn.Module):
             self.feature(image[i, :, : size[0], : size[1]], tokens[i], int(cases[i]))
             for i, size in enumerate(sizes)
         ])  # fmt: skip
-        heads = self.model.prompts.heads(features, self.model.classifier)
+        heads = self.model.prompts.heads(features, self.model.classifier, cases)
         return sum(weight * logits for weight, logits in heads)
 
 

@@ -1,51 +1,40 @@
-"""The prompt methods, one file each, and the table that names them."""
+"""Prompt methods, one file each, and the table of their names."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
-from clip.modules.prompts.base import (
-    IMAGE,
-    TEXT,
-    CasePrompts,
-    PromptConfig,
-    PromptMethod,
-    check_choice,
-    settings_of,
-)
-from clip.modules.prompts.coop import CoOp
-from clip.modules.prompts.dcp import DCP
-from clip.modules.prompts.dept import DePT
-from clip.modules.prompts.finetune import FineTuning
-from clip.modules.prompts.maple import MaPLe
-from clip.modules.prompts.mmp import MMP
-from clip.modules.prompts.mmp_attention import MMPAttention
-from clip.modules.prompts.none import LinearProbe
+from pydantic import ValidationError
 
-PROMPT_TYPES: dict[str, type[PromptMethod]] = {
-    "dcp": DCP,
-    "none": LinearProbe,
-    "coop": CoOp,
-    "mmp": MMP,
-    "mmp_attention": MMPAttention,
-    "maple": MaPLe,
-    "dept": DePT,
-    "finetune": FineTuning,
-}
+from clip.modules.prompts.base import IMAGE, TEXT, CasePrompts, PromptConfig, PromptMethod, TowerInput
+from clip.modules.prompts.dept import BASES, DePT
+from clip.utils.errors import UserError
+from clip.utils.settings import Settings, user_error
+
+PROMPT_TYPES: dict[str, type[PromptMethod]] = {**BASES, "dept": DePT}
 
 
-def read_settings(prompt_type: str, given: Any) -> Any:
-    """Make a method's own settings of the dict that the config holds under its name.
+def read_settings(prompt_type: str, values: Mapping[str, Any]) -> Settings:
+    """Validate the settings of a prompt method, which the config holds under its name.
 
     Raises:
-        UserError: no such method or setting, or a value that cannot be.
+        UserError: an unknown method or setting, or an invalid value.
     """
-    check_choice("prompt_type", prompt_type, PROMPT_TYPES)
-    return settings_of(prompt_type, PROMPT_TYPES[prompt_type].Settings, given)
+    if prompt_type not in PROMPT_TYPES:
+        raise UserError(f"prompt_type={prompt_type!r} is unknown; choose one of {', '.join(PROMPT_TYPES)}")
+    return validate(prompt_type, PROMPT_TYPES[prompt_type].Settings, values)
 
 
-def named_settings(owner: str, settings: Any) -> dict[str, Any]:
+def validate(owner: str, settings: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Validate the settings of a method or backbone; raise UserError with names such as "dcp.formulas"."""
+    try:
+        return settings.model_validate(values)
+    except ValidationError as error:
+        raise user_error(error, f"{owner}.") from None
+
+
+def named_settings(owner: str, settings: Settings) -> dict[str, Any]:
     """Name the settings of a method or backbone as a user types them, such as "dcp.formulas"."""
-    return {f"{owner}.{key}": value for key, value in asdict(settings).items()}
+    return {f"{owner}.{key}": value for key, value in settings.model_dump().items()}
 
 
 __all__ = [
@@ -55,6 +44,8 @@ __all__ = [
     "CasePrompts",
     "PromptConfig",
     "PromptMethod",
+    "TowerInput",
     "named_settings",
     "read_settings",
+    "validate",
 ]

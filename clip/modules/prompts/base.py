@@ -1,30 +1,30 @@
-"""What every prompt method is given and what it tells the towers."""
+"""The interface between prompt methods and backbones."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES
-from clip.modules.layers import Prefix, Prepended
+from clip.missing import CASES
+from clip.modules.layers import INIT_STD, PromptEntry
 from clip.utils.errors import UserError
+from clip.utils.settings import Settings
 
 IMAGE, TEXT = "image", "text"  # the modalities, and the towers of a backbone that has two
-Layer = Tensor | Prepended | Prefix  # tokens (…, P, D); or keys and values (…, P, D) of its attention
-CasePrompts = dict[str, list[Layer]]  # set -> layer -> prompts of the 3 missing cases, (3, P, D)
-INIT_STD = 0.02
+CasePrompts = dict[str, list[PromptEntry]]  # set -> layer -> prompts of the 3 missing cases, (3, P, D)
 
 
 class Sizes(Protocol):
-    """What prompts must know of a backbone.
+    """Sizes of a backbone.
 
     Attributes:
         widths: modality -> channels of its tokens.
         towers: tower -> channels of its tokens.
-        depths: tower -> its layers.
-        feature_width: channels of what the head reads.
+        depths: tower -> number of layers.
+        feature_width: channels of the features that the head reads.
     """
 
     widths: dict[str, int]
@@ -35,14 +35,14 @@ class Sizes(Protocol):
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """What a method's prompts are made for.
+    """Sizes that a prompt method is built for.
 
     Attributes:
-        sizes: of the backbone.
-        length: prompt tokens in all, of each set.
+        sizes: sizes of the backbone.
+        length: prompt tokens in all, in each set.
         depth: layers with fresh prompts.
         num_classes: outputs of a head.
-        seed: of the run, for what is drawn apart from the initial weights.
+        seed: seed of the run, for what is drawn apart from the initial weights.
     """
 
     sizes: Sizes
@@ -52,151 +52,176 @@ class PromptConfig:
     seed: int = 0
 
     @property
-    def widths(self) -> dict[str, int]:
-        """Channels of a token, by modality: for methods with prompts of both."""
-        return self.sizes.widths
-
-    @property
-    def towers(self) -> dict[str, int]:
-        """Channels of a token, by tower: for methods with prompts of each stream of tokens."""
-        return self.sizes.towers
-
-    @property
     def single_stream(self) -> bool:
-        """Whether one tower reads both modalities, padding masked."""
-        return len(self.towers) == 1
+        """Return whether one tower reads both modalities, with padding masked."""
+        return len(self.sizes.towers) == 1
+
+    def share_length(self, parts: int) -> int:
+        """Return the prompt length divided by ``parts``; raise UserError if there is a remainder."""
+        if self.length < parts or self.length % parts:
+            raise UserError(
+                f"prompt_length={self.length} cannot be divided into {parts} equal parts; "
+                f"set a multiple of {parts}, such as {max(parts, self.length // parts * parts)}"
+            )
+        return self.length // parts
 
     def check_depth(self, key: str, depth: int) -> None:
-        """Refuse prompts in more layers than the towers have; ``key`` names the setting.
-
-        Raises:
-            UserError: the towers are not so deep.
-        """
+        """Raise UserError if ``depth``, the value of the setting ``key``, exceeds a tower's layers."""
         layers = self.sizes.depths.values()
         if not 1 <= depth <= min(layers):
             raise UserError(
-                f"{key}={depth} does not fit this backbone, whose "
-                f"{'towers have' if len(layers) > 1 else 'tower has'} "
-                f"{' and '.join(map(str, layers))} layers; give 1 to {min(layers)}"
+                f"{key}={depth} does not fit this backbone, which has {' and '.join(map(str, layers))} layers; "
+                f"set 1 to {min(layers)}"
             )
 
 
-@dataclass(frozen=True)
-class NoSettings:
-    """The settings of a method that has none of its own."""
-
-
-@dataclass(frozen=True)
-class SetSettings:
-    """The settings of a method that was made without missing cases.
+class TowerInput(NamedTuple):
+    """Tokens that enter the first layer of a tower, before any prompt.
 
     Attributes:
-        per_case: one set of prompts for each missing case; False: one for all, as in the original.
-        method: key of ``PROMPT_TYPES``, for messages.
+        tokens: X_0, (B, L, D), padding included.
+        missing_case: missing case of each sample, (B,).
+        mask: which tokens are not padding, (B, L) bool; None if the backbone has no mask.
+        num_text: number of tokens that are text; they come first.
     """
 
-    per_case: bool = False
-    method: ClassVar[str]
+    tokens: Tensor
+    missing_case: Tensor
+    mask: Tensor | None = None
+    num_text: int = 0
 
-    def __post_init__(self) -> None:
-        check_choice(f"{self.method}.per_case", self.per_case, (True, False))
+
+class NoSettings(Settings):
+    """Settings of a method that has none of its own."""
+
+
+class PerCaseSettings(Settings):
+    """Settings of a method that was published without missing cases."""
+
+    per_case: bool = Field(False, description="one set of prompts per missing case; False: one set, as published")
 
     @property
-    def sets(self) -> int:
-        """How many sets of prompts there are."""
+    def num_sets(self) -> int:
+        """Return the number of sets of prompts."""
         return len(CASES) if self.per_case else 1
 
 
 class PromptMethod(nn.Module):
-    """Which tokens enter the backbone at which layer, for the three missing cases.
+    """Base class of prompt methods: which tokens enter which layer for each missing case.
 
-    A method lives in one file: it subclasses this, fills ``cases`` and, if some of its prompts
-    depend on the sample, extends ``select``. All its parameters train.
+    A method is one class in one file. It implements ``prompts_by_case``; every other method of this
+    class is a hook with a default that does nothing. All parameters of a method train, and its
+    buffers are saved with them.
 
     Args:
-        frame: what the prompts are made for.
-        settings: the method's own, an instance of ``Settings``.
+        config: sizes that the method is built for.
+        settings: an instance of ``Settings``.
 
     Attributes:
-        Settings: frozen dataclass; the config holds its fields under the method's name.
-        unfreeze: parts of the backbone that train along with it (keys of the model's ``UNFREEZABLE``);
-            those that a backbone does not have are passed over.
+        Settings: class of the method's settings, which the config holds under the method's name.
+        unfreeze: parts of the backbone that train too (keys of the model's ``UNFREEZABLE``); those
+            that a backbone does not have are ignored.
     """
 
-    Settings: type = NoSettings
+    Settings: type[Settings] = NoSettings
     unfreeze: tuple[str, ...] = ()
 
-    def __init__(self, frame: PromptConfig, settings: Any):
+    def __init__(self, config: PromptConfig, settings: Any = None):
         super().__init__()
 
+    @classmethod
+    def build(cls, config: PromptConfig, settings: Settings) -> "PromptMethod":
+        """Build the method; a method with variants chooses its class here."""
+        return cls(config, settings)
+
     def prompts_by_case(self) -> CasePrompts:
-        """Make the prompts of the three missing cases; called once a step, whatever its batch."""
-        raise NotImplementedError
-
-    def select(
-        self,
-        name: str,
-        cases: CasePrompts,
-        tokens: Tensor,
-        missing_type: Tensor,
-        mask: Tensor | None = None,
-    ) -> list[Layer]:
-        """Give each sample the prompts of its missing case.
-
-        Args:
-            name: of the set, a key of ``cases``.
-            cases: what ``cases()`` made in this step.
-            tokens: X_0 of the tower that the set enters, (B, L, D), padding included.
-            missing_type: (B,), the samples' missing cases.
-            mask: (B, L) bool, which tokens are no padding, of a backbone that masks it.
+        """Return the prompts of all three missing cases; called once per step.
 
         Returns:
-            One (B, P, D), or an ``Prepended`` or ``Prefix`` of such, a prompted layer, as
-            ``vision_transformer_prompts`` takes them.
+            Name of a set -> layer -> (3, P, D), or a ``Prepended`` or ``Prefix`` of such tensors. The
+            names are the modalities or the towers of ``config.sizes``.
         """
-        return [
-            index_by_case(layer, missing_type) if isinstance(layer, Tensor)
-            else type(layer)(*(index_by_case(part, missing_type) for part in layer))
-            for layer in cases[name]
-        ]  # fmt: skip
+        raise NotImplementedError
 
-    def heads(self, features: Tensor, classifier: nn.Module) -> list[tuple[float, Tensor]]:
-        """Read the features out; the model mixes the logits, and the losses, by these weights.
+    def select(self, name: str, prompts: CasePrompts, inputs: TowerInput) -> list[PromptEntry]:
+        """Return the prompts of each sample.
 
         Args:
-            features: (B, F), as the backbone gives them.
-            classifier: the head of every method.
+            name: a key of ``prompts``.
+            prompts: what ``prompts_by_case`` returned in this step.
+            inputs: tokens of the tower that the set enters.
+
+        Returns:
+            One entry per prompted layer, as ``vision_transformer_prompts`` describes them. An entry
+            may also be a function: the tower calls it with the tokens that enter its layer,
+            (B, L, D) without prompts, and uses the entry that it returns.
+        """
+        return [
+            index_by_case(entry, inputs.missing_case)
+            if isinstance(entry, Tensor)
+            else type(entry)(*(index_by_case(part, inputs.missing_case) for part in entry))
+            for entry in prompts[name]
+        ]
+
+    def attention_weights(self) -> Mapping[str, Mapping[int, Tensor]]:
+        """Return tower -> layer -> (3 D, D), which replace the layer's ``in_proj_weight`` in this step."""
+        return {}
+
+    def heads(self, features: Tensor, classifier: nn.Module, missing_case: Tensor) -> list[tuple[float, Tensor]]:
+        """Return the logits of each head and their weights; the model mixes logits and losses by them.
+
+        Args:
+            features: output of the backbone, (B, F).
+            classifier: the head that every model has.
+            missing_case: missing case of each sample, (B,).
 
         Returns:
             Pairs of a weight and logits (B, num_classes).
         """
         return [(1.0, classifier(features))]
 
+    def loss(
+        self,
+        heads: list[tuple[float, Tensor]],
+        label: Tensor,
+        missing_case: Tensor,
+        task_loss: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Return the loss of a batch: the task loss of each head, mixed by the heads' weights.
 
-def settings_of(owner: str, settings: type, given: Any) -> Any:
-    """Make the settings of a method or backbone of the dict that the config holds under its name.
+        Args:
+            heads: what ``heads`` returned.
+            label: (B,) or (B, C).
+            missing_case: missing case of each sample, (B,).
+            task_loss: (logits (B, C), label) -> mean over the batch.
+        """
+        return weighted_sum([(weight, task_loss(logits, label)) for weight, logits in heads])
 
-    Raises:
-        UserError: no such setting, or a value that cannot be.
-    """
-    known = [field.name for field in fields(settings)]
-    if not isinstance(given, Mapping):
-        example = f"one by one, such as {owner}.{known[0]}=" if known else "nowhere"
-        raise UserError(f"{owner}={given!r} is not valid; give its settings {example}")
-    for key in given:
-        if key not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise UserError(f"{owner}.{key} is no setting of {owner}; {has}")
-    return settings(**given)
+    def auxiliary_loss(self) -> Tensor | None:
+        """Return a loss that is added to that of the batch whose forward pass came last, or None."""
+        return None
+
+    def prepare(self, model: nn.Module, batches: Iterable[Any]) -> None:
+        """Fill buffers from the training split before the first step of a run.
+
+        Args:
+            model: the model that this method is part of, in eval mode on its device.
+            batches: ``Inputs`` of the whole training split under its mask, in the order of its rows.
+        """
 
 
-def index_by_case(sets: Tensor, missing_type: Tensor) -> Tensor:
-    """Give each sample the set of its missing case: (3, P, D) and (B,) to (B, P, D).
+def weighted_sum(pairs: list[tuple[float, Tensor]]) -> Tensor:
+    """Sum tensors, the logits or losses of several heads, by their weights."""
+    return sum(weight * value for weight, value in pairs)
+
+
+def index_by_case(prompts: Tensor, missing_case: Tensor) -> Tensor:
+    """Select the prompts of each sample's missing case: (3, P, D) and (B,) to (B, P, D).
 
     Not by brackets: their backward pass adds the samples in the order in which threads arrive, so
     that no two runs would be equal.
     """
-    return sets.index_select(0, missing_type)
+    return prompts.index_select(0, missing_case)
 
 
 def prompt_parameter(*shape: int) -> nn.Parameter:
@@ -205,22 +230,5 @@ def prompt_parameter(*shape: int) -> nn.Parameter:
 
 
 def expand_to_cases(prompts: Tensor) -> Tensor:
-    """Give (1, P, D), one set for all missing cases, or (3, P, D) as (3, P, D)."""
+    """Expand (1, P, D), one set for all missing cases, to (3, P, D); leave (3, P, D) as it is."""
     return prompts.expand(len(CASES), -1, -1)
-
-
-def check_choice(key: str, value: Any, allowed: Iterable[Any]) -> None:
-    """Refuse a setting that is none of some values; ``key`` as the user types it.
-
-    Raises:
-        UserError: names the setting, its value and what is allowed.
-    """
-    options = list(allowed)
-    if not any(type(value) is type(option) and value == option for option in options):
-        raise UserError(f"{key}={value!r} is unknown; choose one of {', '.join(map(str, options))}")
-
-
-def check_whole(key: str, value: Any) -> None:
-    """Refuse a setting that is no whole number from 1 on; as ``check_choice``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{key}={value!r} is not valid; give a whole number, at least 1")

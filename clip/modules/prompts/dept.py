@@ -1,82 +1,68 @@
-"""DePT's channel-adjusted transfer head, on top of the prompts of any other method."""
+"""DePT's channel-adjusted transfer head, on top of the prompts of another method."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from clip.modules.prompts.base import (
-    INIT_STD,
-    CasePrompts,
-    Layer,
-    PromptConfig,
-    PromptMethod,
-    check_choice,
-)
-from clip.utils.errors import UserError
+from clip.modules.layers import init_linear
+from clip.modules.prompts.base import CasePrompts, PromptConfig, PromptMethod
+from clip.modules.prompts.baselines import FineTuning, LinearProbe
+from clip.modules.prompts.coop import CoOp
+from clip.modules.prompts.dcp_ablations import DCPAblation
+from clip.modules.prompts.maple import MaPLe
+from clip.modules.prompts.mmp import MMP, MMPAttention
+from clip.utils.settings import Settings
+
+BASES: dict[str, type[PromptMethod]] = {  # prompt methods without a head of their own
+    "dcp": DCPAblation,  # its ``build`` returns DCP for the default settings
+    "none": LinearProbe,
+    "coop": CoOp,
+    "mmp": MMP,
+    "mmp_attention": MMPAttention,
+    "maple": MaPLe,
+    "finetune": FineTuning,
+}
 
 
-def bases() -> dict[str, type[PromptMethod]]:
-    """List the methods without a head of their own."""
-    from clip.modules.prompts import PROMPT_TYPES  # here: the table names this file's method too
+class DePTSettings(Settings):
+    """Settings of DePT."""
 
-    plain = PromptMethod.heads
-    return {name: method for name, method in PROMPT_TYPES.items() if method.heads is plain}
-
-
-@dataclass(frozen=True)
-class DePTSettings:
-    """The method's own settings.
-
-    Attributes:
-        base: whose prompts, with their default settings; another key of ``PROMPT_TYPES``.
-        weight: of the channel-adjusted head, λ; the plain head has 1 - λ.
-    """
-
-    base: str = "maple"
-    weight: float = 0.7
-
-    def __post_init__(self) -> None:
-        check_choice("dept.base", self.base, bases())
-        value: Any = self.weight
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-            raise UserError(f"dept.weight={value!r} is not valid; give a number between 0 and 1")
+    base: Literal[tuple(BASES)] = Field("maple", description="method whose prompts are used, with default settings")
+    weight: float = Field(
+        0.7, gt=0, lt=1, description="weight of the channel-adjusted head; the plain head has the rest"
+    )
 
 
 class DePT(PromptMethod):
     """A second linear head on scaled and shifted channels of the features (Zhang et al., 2024).
 
-    Losses and scores of the two heads are mixed as λ·CAT + (1-λ)·head. Of a missing modality whose
-    half of the features is zero, the adjusted features hold the shift.
-
-    Raises:
-        UserError: what the base raises.
+    Losses and scores of the two heads are mixed as λ·CAT + (1-λ)·head. Where a missing modality leaves
+    zeros in the features, the adjusted features are the shift.
     """
 
     Settings = DePTSettings
 
-    def __init__(self, frame: PromptConfig, settings: DePTSettings):
-        super().__init__(frame, settings)
-        base = bases()[settings.base]
-        self.base, self.weight = base(frame, base.Settings()), settings.weight
+    def __init__(self, config: PromptConfig, settings: DePTSettings):
+        super().__init__(config, settings)
+        base = BASES[settings.base]
+        self.base, self.weight = base.build(config, base.Settings()), settings.weight
         self.unfreeze = self.base.unfreeze
-        channels = frame.sizes.feature_width
+        channels = config.sizes.feature_width
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
-        self.classifier = nn.Linear(channels, frame.num_classes)
-        nn.init.normal_(self.classifier.weight, std=INIT_STD)
-        nn.init.zeros_(self.classifier.bias)
+        self.classifier = init_linear(channels, config.num_classes)
 
     def prompts_by_case(self) -> CasePrompts:
-        """Give the base's prompts."""
+        """Return the prompts of the base."""
         return self.base.prompts_by_case()
 
-    def select(self, *asked: Any) -> list[Layer]:
-        """Give the base's prompts; see ``PromptMethod.select``."""
-        return self.base.select(*asked)
+    def select(self, *args: Any) -> list:
+        """Select from the prompts of the base; see ``PromptMethod.select``."""
+        return self.base.select(*args)
 
-    def heads(self, features: Tensor, classifier: nn.Module) -> list[tuple[float, Tensor]]:
-        """Add the channel-adjusted head; see ``PromptMethod.heads``."""
+    def heads(self, features: Tensor, classifier: nn.Module, missing_case: Tensor) -> list[tuple[float, Tensor]]:
+        """Return the channel-adjusted head and the plain one; see ``PromptMethod.heads``."""
         adjusted = self.classifier(features * self.scale + self.shift)
         return [(self.weight, adjusted), (1 - self.weight, classifier(features))]

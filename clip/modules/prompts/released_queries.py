@@ -8,7 +8,7 @@ too, with the same constructors in the same order, and thrown away.
 import torch
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES
+from clip.missing import CASES
 from clip.modules.layers import HEAD_WIDTH
 from clip.modules.prompts.base import INIT_STD, Sizes
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip.engine.checkpoints import load_adapter
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.factory import build_model
 from clip.modules.prompted_clip import PromptedCLIP
@@ -35,7 +34,7 @@ def from_published(state: dict[str, Tensor], seed: int | None = None) -> Prompte
     shape = {key: converted["model_config"][key] for key in ("prompt_length", "prompt_depth")}
     classes = len(converted["state_dict"]["classifier.bias"])
     model = build_model(converted["released"], num_classes=classes, **shape, **SETTINGS)
-    load_adapter(model, converted["state_dict"], "this state dict")
+    model.load_adapter(converted["state_dict"], "this state dict")
     return model.eval()
 
 

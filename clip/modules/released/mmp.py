@@ -51,7 +51,6 @@ def convert_mmp(state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str
         "unfreeze": [],
         "activation": "gelu",
         "vilt.max_text_len": len(backbone["text_positional_embedding"]),
-        "vilt.drop_missing": False,
         "task": next(iter(heads.values()))[0] if heads else None,
     }
     return {"model_config": model_config, "state_dict": ours, "released": backbone}

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from clip.config import BaseConfig
 from clip.datasets import DATASETS
 from clip.modules.backbones.clip_convert import ClipSizes
-from clip.modules.backbones.registry import WEIGHTS as BACKBONES
+from clip.modules.backbones.registry import BACKBONES
 from clip.modules.factory import init_model
 from clip.modules.objectives import resolve_task
 from clip.modules.prompted_model import PromptedModel

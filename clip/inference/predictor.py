@@ -13,7 +13,7 @@ from clip.cli.build import build, load_checkpoint, task_from_checkpoint
 from clip.cli.schema import Config
 from clip.engine.trainer import DTYPES, choose_device, choose_micro_batch, world_size
 from clip.inference.samples import Sample, read_sample
-from clip.modules.backbones.base import TextTokenizer
+from clip.modules.backbones import TextTokenizer
 from clip.modules.objectives import Task
 from clip.modules.prompted_model import PromptedModel
 from clip.transforms import TRANSFORMS, Transform

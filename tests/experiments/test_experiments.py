@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from clip.cli.arguments import command_of, flat, typed
 from clip.cli.schema import validate
 from clip.experiments import available, load_experiment
 from clip.experiments.plan import Planned, changes, defaults, departures, overrides, put, resolve
 from clip.experiments.tables import as_markdown, table
+from clip.utils.command_line import flatten, format_command, to_cli_args
 from clip.utils.errors import UserError
 
 RUNS = {"table1": 8, "table2": 8, "table3": 8, "table4": 3 * 3 * 3 * 5, "table5": 6 + 5,
@@ -77,7 +77,7 @@ def test_every_run_of_the_paper_has_valid_settings(name):
     configs = [resolve(experiment, run, {}) for run in experiment.runs]
     for run, config in zip(experiment.runs, configs, strict=True):
         for key, value in {**experiment.base, **run.settings}.items():
-            found = flat(config).get(key, config[key.split(".")[0]])
+            found = flatten(config).get(key, config[key.split(".")[0]])
             assert value in (found, *(found.values() if isinstance(found, dict) else ())), key
 
 
@@ -95,7 +95,7 @@ def test_a_group_of_settings_keeps_those_it_does_not_name(tmp_path):
     """In a file as by their long names: the same settings, so that a run is known by one key."""
     groups = {"dcp": {"generator": "fc"}, "missing_ratio": {"train": 0.2}}
     configs = []
-    for base in (groups, flat(groups)):
+    for base in (groups, flatten(groups)):
         experiment = load_experiment(str(written(tmp_path, base=SMALL["base"] | base)))
         configs.append(resolve(experiment, experiment.runs[0], {}))
     assert configs[0] == configs[1]
@@ -199,10 +199,10 @@ def test_only_what_the_user_gave_goes_over_the_base():
 def test_typed_words_are_read_back_as_the_same_values():
     settings = {"vit": "2024", "data_root": "a b", "unfreeze": ["ln_post"], "max_steps": None,
                 "missing_ratio": {"train": 0.5}, "learning_rate": 1e-5}  # fmt: skip
-    assert typed(settings) == ["vit='2024'", "data_root=a b", "unfreeze=['ln_post']",
+    assert to_cli_args(settings) == ["vit='2024'", "data_root=a b", "unfreeze=['ln_post']",
                                "max_steps=None", "missing_ratio.train=0.5",
                                "learning_rate=1e-05"]  # fmt: skip
-    assert command_of({"data_root": "a b"}, "once") == "python run.py once with 'data_root=a b'"
+    assert format_command({"data_root": "a b"}, "once") == "python run.py once with 'data_root=a b'"
     config = validate(defaults() | {"missing_ratio": 0.5, "seed": 3})
     again = defaults()
     for key, value in changes(config).items():
@@ -211,7 +211,7 @@ def test_typed_words_are_read_back_as_the_same_values():
         "seed",
         *(f"missing_ratio.{s}" for s in ("train", "val", "test")),
     }
-    assert flat(validate(again)) == flat(config)
+    assert flatten(validate(again)) == flatten(config)
 
 
 def test_a_table_has_means_deviations_published_values_and_holes(tmp_path):

@@ -12,12 +12,12 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.inputs import CLASSES, VIT_B_16
-from clip.evaluation.costs import backbone, by_part, costs, shape_model, trainable
+from clip.evaluation.costs import backbone, costs, count_by_part, shape_model, trainable
 
 
 def added(length: int = 36, **settings: Any) -> dict[str, int]:
     """Count what DCP adds to the backbone, by part."""
-    return by_part(trainable(shape_model(VIT_B_16, "dcp", CLASSES, prompt_length=length, **settings)))
+    return count_by_part(trainable(shape_model(VIT_B_16, "dcp", CLASSES, prompt_length=length, **settings)))
 
 
 def claims() -> machine.Rows:

@@ -17,7 +17,8 @@ from clip.config import GROUPS
 from clip.datasets import DATASETS
 from clip.datasets.arrow_dataset import fingerprint
 from clip.experiments.spec import Coordinate, Experiment, Run
-from clip.missing.masks import SPLITS, mask_hash
+from clip.missing import SPLITS
+from clip.missing.masks import mask_hash
 from clip.modules.backbones.registry import BACKBONES
 from clip.modules.backbones.tensor_files import sha256_of
 from clip.modules.factory import MODELS

@@ -162,9 +162,16 @@ def test_scores_agree_with_tests_of_the_same_checkpoint(files, settings, unbroke
     scores = pd.concat([own, cases]).query("split == 'test' and method == 'DCP'")
     for _, row in scores[scores["test_type"] != "text"].iterrows():
         name = f"{row['test_type']}{row['test_ratio']}"
-        call("with", *settings, f"log_dir={tmp_path}", "test_only=True", f"exp_name={name}",
-             f"test_type={row['test_type']}", f"test_ratio={row['test_ratio']}",
-             f"load_path={unbroken}/runs/{row['run']}")  # fmt: skip
+        call(
+            "with",
+            *settings,
+            f"log_dir={tmp_path}",
+            "test_only=True",
+            f"exp_name={name}",
+            f"test_type={row['test_type']}",
+            f"test_ratio={row['test_ratio']}",
+            f"load_path={unbroken}/runs/{row['run']}",
+        )
         (path,) = tmp_path.glob(f"{name}_*/version_0/metrics.json")
         found = json.loads(path.read_text())
         for metric in ("F1_Macro", "F1_Micro", "mAP"):
@@ -189,8 +196,11 @@ def test_another_metric_is_carried_through(settings, unbroken, files):
     small, ranked = (pd.read_csv(unbroken / name / "scores.csv") for name in ("small", "ranked"))
     assert (ranked["score"] == ranked["mAP"]).all()
     assert (ranked["score"] != small["score"]).any()
-    share = {split: CasePredictions.load(path, "mmimdb", split).labels.mean(0)
-             for split in ("val", "test") for path in unbroken.glob(f"runs/*/{split}.arrow")}  # fmt: skip
+    share = {
+        split: CasePredictions.load(path, "mmimdb", split).labels.mean(0)
+        for split in ("val", "test")
+        for path in unbroken.glob(f"runs/*/{split}.arrow")
+    }
     for _, row in ranked.iterrows():  # a constant ranking has a class's frequency as its precision
         present = share[row["split"]][share[row["split"]] > 0]
         assert row["constant_baseline"] == pytest.approx(present.mean().item(), abs=1e-6)
@@ -264,8 +274,16 @@ def test_slurm_gets_a_job_for_each_run(settings, files, tmp_path, monkeypatch):
         (programs / name).write_text(text.replace("WORDS", str(tmp_path / "sbatch.txt")))
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    words = ["reproduce", "with", f"reproduce.experiment={files}/small.yaml", *settings, f"log_dir={tmp_path}",
-             "reproduce.launcher=slurm", "reproduce.only=['method=none']", "max_steps=1"]  # fmt: skip
+    words = [
+        "reproduce",
+        "with",
+        f"reproduce.experiment={files}/small.yaml",
+        *settings,
+        f"log_dir={tmp_path}",
+        "reproduce.launcher=slurm",
+        "reproduce.only=['method=none']",
+        "max_steps=1",
+    ]
     for options, wanted in (("[]", "time="), ("['tim=1', 'time=1']", "tim")):
         with pytest.raises(SystemExit, match=wanted):
             call(*words, f"reproduce.slurm={options}")

@@ -64,7 +64,7 @@ def folder_of(prompt_type, log_dir):
     return found
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=600):
     until = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < until
@@ -100,7 +100,7 @@ def test_a_killed_command_resumes_without_repeating_and_the_table_is_the_same(wo
     first.wait()
     before = contents(done)
     assert not (half / "result.json").exists()
-    second = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    second = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert second.returncode == 0, second.stderr
     assert "python run.py with" in second.stdout
     assert contents(done) == before
@@ -227,7 +227,7 @@ def test_a_run_is_not_done_by_two_processes(unbroken, tmp_path):
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(20)
         (tmp_path / "result.json").rename(folder / "result.json")
-    other.communicate(timeout=60)
+    other.communicate(timeout=300)
     assert other.returncode == 0
     assert contents(folder) == before
 
@@ -246,7 +246,7 @@ def test_two_commands_share_the_runs(words, unbroken, tmp_path):
     wait_for(lambda: (own / "result.json").exists())  # the other run is the first in the file
     (tmp_path / "result.json").rename(others / "result.json")
     lock.release()
-    assert command.wait(60) == 0
+    assert command.wait(300) == 0
     assert not (others / "log.txt").exists()
 
 

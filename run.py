@@ -1,126 +1,159 @@
-"""Train, evaluate and compare: `python run.py with task_finetune_mmimdb data_root=...`."""
+"""Train, evaluate and compare prompt methods: `python run.py with task_finetune_mmimdb data_root=...`."""
 
 import logging
 import os
 import sys
 import warnings
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # sacred 0.8.7 needs it
-warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 against torch 2.13
-warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # num_workers says so
-warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # run.json lies there
-warnings.filterwarnings("ignore", message=".*decompression bomb.*")  # refused in one line
+warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 with torch 2.13
+warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # num_workers is the user's choice
+warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # the run folder holds run.json already
+warnings.filterwarnings("ignore", message=".*decompression bomb.*")  # refused with an error of ours
 warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its sampler is
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 
-from clip.cli.arguments import check_arguments, flat  # noqa: E402  sacred warns when it is imported
+from clip.cli import help as help_texts  # noqa: E402  after the filters
+from clip.cli.arguments import check_arguments  # noqa: E402
+from clip.cli.schema import DEFAULTS, Config, config_from_sacred  # noqa: E402
 from clip.config import ex  # noqa: E402
 from clip.utils.errors import UserError  # noqa: E402
-from clip.utils.files import DISK_FULL, NO_PERMISSION, describe_os_error  # noqa: E402
+from clip.utils.files import describe_os_error  # noqa: E402
 
-INTERRUPTED = 130  # as a shell tells a SIGINT
+INTERRUPTED = 130  # exit status of a shell command ended by SIGINT
+COMMANDS: dict[str, Callable[[Config], Any]] = {}
 
 
-def guarded(command: str, config: dict[str, Any], run: Any, module: str = "cli.commands") -> None:
-    """Call a command with checked settings; a mistake of the user ends it in one line."""
-    # Only here: torch and Lightning take seconds to import, which --help should not.
-    from pytorch_lightning.utilities import rank_zero_only
-
-    from clip.cli.schema import validate
-
-    function = getattr(import_module(f"clip.{module}"), command)
-
-    if rank_zero_only.rank:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the first process speaks for all
-    defaults, settings = flat(ex.configurations[0]()), flat(config)
-    given = {key for key in settings if settings[key] != defaults.get(key)}  # by presets too
-    updates = run.meta_info["config_updates"]
+def call(function: Callable[[Config], Any], values: dict[str, Any], updates: dict[str, Any]) -> None:
+    """Call a command with validated settings; turn an error caused by user input into one line."""
     try:
-        function(validate(config), given | set(updates) | set(flat(updates)))
+        function(config_from_sacred(values, updates))
     except UserError as error:
-        # A loader process puts its traceback in front of the message; the last line is ours.
-        last = str(error).strip().splitlines()[-1].removeprefix("clip.utils.errors.UserError: ")
-        raise SystemExit(f"error: {last}") from None
+        raise SystemExit(f"error: {error}") from None
     except OSError as error:
-        if error.filename is None and error.errno not in (*DISK_FULL, *NO_PERMISSION):
+        if error.filename is None and error.errno is None:
             raise
         raise SystemExit(f"error: {describe_os_error(error)}") from None
 
 
+def command(function: Callable[[Config], Any]) -> Callable[[Config], Any]:
+    """Register a function of the configuration as a command of the same name."""
+
+    def sacred_command(_config: dict[str, Any], _run: Any) -> None:
+        call(function, _config, _run.meta_info["config_updates"])
+
+    sacred_command.__name__, sacred_command.__doc__ = function.__name__, function.__doc__
+    ex.command(sacred_command)
+    COMMANDS[function.__name__] = function
+    return function
+
+
+# The commands import torch and Lightning, which takes seconds, only when they are called.
+
+
 @ex.main
 def main(_config: dict[str, Any], _run: Any) -> None:
-    """Fine-tune on a task, or score load_path on its test split with test_only=True."""
-    guarded("evaluate" if _config["test_only"] else "train", _config, _run)
+    """Fine-tune on a task, or evaluate load_path on its test split with test_only=True."""
+    from clip.cli import commands
+
+    call(commands.evaluate if _config["test_only"] else commands.train, _config, _run.meta_info["config_updates"])
 
 
-@ex.command
-def sweep(_config: dict[str, Any], _run: Any) -> None:
-    """Score load_path on a grid of test types and rates; writes sweep.csv and sweep.png."""
-    guarded("sweep", _config, _run)
+@command
+def sweep(config: Config) -> None:
+    """Evaluate load_path on a grid of missing types and rates; write sweep.csv and sweep.png."""
+    from clip.cli import commands
+
+    commands.sweep(config)
 
 
-@ex.command
-def reproduce(_config: dict[str, Any], _run: Any) -> None:
-    """Do the runs of experiments, such as the paper's tables, that are not done yet; tables."""
-    guarded("reproduce", _config, _run, "experiments")
+@command
+def reproduce(config: Config) -> None:
+    """Run what is not done yet of experiments such as the paper's tables; write their reports."""
+    from clip.experiments.runner import reproduce
+
+    reproduce(config)
 
 
-@ex.command
-def once(_config: dict[str, Any], _run: Any) -> None:
-    """Train, then predict the validation and test splits, as one run of reproduce; never twice."""
-    guarded("once", _config, _run, "experiments")
+@command
+def predict(config: Config) -> None:
+    """Classify predict.image and predict.text, either of which may be missing, or all rows of predict.input."""
+    from clip.inference.predict import predict
+
+    predict(config)
 
 
-@ex.command
-def predict(_config: dict[str, Any], _run: Any) -> None:
-    """Classify image= and text=, either of which may be missing, or all of input= into output=."""
-    guarded("predict", _config, _run, "inference")
+@command
+def serve(config: Config) -> None:
+    """Serve a local web page that shows the predictions of load_path for an image and a text."""
+    from clip.inference.web import serve
+
+    serve(config)
 
 
-@ex.command
-def serve(_config: dict[str, Any], _run: Any) -> None:
-    """Show what load_path predicts for an image and a text on a page of this machine's own."""
-    guarded("serve", _config, _run, "inference")
+@command
+def check(config: Config) -> None:
+    """Print what a data set holds and draw a few samples of each split before training on it."""
+    from clip.cli import commands
+
+    commands.check(config)
 
 
-@ex.command
-def export(_config: dict[str, Any], _run: Any) -> None:
-    """Write load_path as graphs that run without this package, one for each missing case."""
-    guarded("export", _config, _run, "inference")
+@command
+def costs(config: Config) -> None:
+    """Print trainable parameters and FLOPs of every prompt method; no weights are needed."""
+    from clip.evaluation.costs import print_costs
+
+    print_costs(config)
 
 
-@ex.command
-def check(_config: dict[str, Any], _run: Any) -> None:
-    """Print what a data set holds and draw a few samples, before anybody trains on it."""
-    guarded("check", _config, _run, "inspection.check")
-
-
-@ex.command
-def pretrain(_config: dict[str, Any], _run: Any) -> None:
+@command
+def pretrain(config: Config) -> None:
     """Train a small CLIP on the training pairs, for machines without a network."""
-    guarded("pretrain", _config, _run)
+    from clip.cli import commands
+
+    commands.pretrain(config)
 
 
-@ex.command
-def demo(_config: dict[str, Any], _run: Any) -> None:
-    """Do the whole job in minutes on generated films: no network, no downloads, no GPU."""
-    guarded("demo", _config, _run)
+@command
+def demo(config: Config) -> None:
+    """Run the whole pipeline in minutes on generated data: no network, no downloads, no GPU."""
+    from clip.cli import commands
+
+    commands.demo(config)
+
+
+@command
+def print_config(config: Config) -> None:
+    """Print the training settings with their help texts; what was set is marked by a star."""
+    print(help_texts.config_text(config))
 
 
 def command_line(argv: list[str]) -> None:
     """Run a command line, the program's name first."""
+    words = argv[1:]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_texts.overview(COMMANDS, ex.named_configs))
+        return
+    if words[0] in COMMANDS and {"-h", "--help"} & set(words):
+        print(help_texts.command_help(words[0], COMMANDS[words[0]]))
+        return
     try:
-        check_arguments(argv[1:], ex)
+        words = check_arguments(words, ex.commands, ex.named_configs, DEFAULTS)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     try:
-        ex.run_commandline(argv)
-    except KeyboardInterrupt:  # a training takes ctrl-C itself
+        ex.run_commandline([argv[0], *words])
+    except KeyboardInterrupt:  # training handles Ctrl-C itself
         print("error: interrupted", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 
 if __name__ == "__main__":
-    command_line(sys.argv)
+    try:
+        command_line(sys.argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in `python run.py print_config | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

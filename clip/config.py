@@ -1,159 +1,267 @@
-"""All settings with their defaults: the comment on each key is its help (`print_config`)."""
+"""Settings of all commands with types, defaults and help texts; the Sacred experiment and its presets.
 
-import inspect
+`python run.py print_config` prints the training settings in the order of this file.
+"""
+
 import logging
-import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from sacred import SETTINGS, Experiment
 
+from clip.missing import MISSING_TYPES, SPLITS
+from clip.utils.settings import Settings
+
 SETTINGS.CAPTURE_MODE = "no"  # capturing the output would break the progress bars
-SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # the commands get plain dicts and lists
+SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # settings are validated as plain dicts and lists
 
 ex = Experiment("DCP", save_git_info=False)
 ex.logger = logging.getLogger("DCP")
-ex.logger.setLevel(logging.CRITICAL)  # Sacred reports start and end of a run; ours says more
+ex.logger.setLevel(logging.CRITICAL)  # Sacred's start and end messages add nothing to ours
+
+LARGEST_SEED = 2**32 - 1
+LARGEST_COUNT = 2**31 - 1
+LONGEST_PROMPT = 10_000  # a checkpoint from elsewhere must not allocate all memory
+PUBLISHED_WEIGHTS = {"clip": "ViT-B/16", "vilt": "dandelin/vilt-b32-mlm"}  # by backbone
 
 
-PUBLISHED = {"clip": "ViT-B/16", "vilt": "dandelin/vilt-b32-mlm"}  # vit, by backbone
+def _one_per_split(value: Any) -> Any:
+    return value if isinstance(value, dict) else dict.fromkeys(SPLITS, value)
 
 
-@ex.config
-def base_config():
-    """Defaults of all tasks."""
-    task = "mmimdb"  # mmimdb, food101, hatememes or manifest; set by the task_finetune_* configs
-    exp_name = "dcp"  # name of the run's folder under log_dir
-    log_dir = "result"  # where run folders go; nothing in it is ever deleted
-    seed = 0  # of the initial weights and the order of the samples
-
-    data_root = "datasets"  # folder of the arrow files that make_arrow.py wrote
-    plots = "first"  # texts that are samples: first or longest of a row, or all of them
-    num_workers = None  # loader processes; None: one a core, eight at most
-
-    missing_type = {"train": "both", "val": "both", "test": "both"}  # text, image or both
-    missing_ratio = {"train": 0.7, "val": 0.7, "test": 0.7}  # share of incomplete samples
-    both_ratio = 0.5  # share of missing images among the incomplete samples of "both"
-    missing_draw = "nested"  # or stream: one random stream through all splits (released code)
-    missing_seed = 0  # of the missing tables; apart from seed, so that runs share their masks
-    missing_table_root = None  # where tables are kept; None: missing_tables in data_root
-    missing_table = {"train": "", "val": "", "test": ""}  # tables made elsewhere: pt jsonl csv npz
-    simulate_missing = False  # draw complete training samples anew at each access (Figure 5)
-    test_type = None  # shorthand for missing_type.test
-    test_ratio = None  # shorthand for missing_ratio.test
-
-    backbone = "clip"  # the frozen backbone: clip, two towers, or vilt, a single stream
-    vit = PUBLISHED.get(backbone, "")  # its weights: a name, a Hugging Face id, a folder or a file
-    activation = None  # quick_gelu or gelu, for a file that does not say it; None: as they say
-    prompt_type = "dcp"  # dcp, coop, mmp, mmp_attention, maple, dept, none (baseline) or finetune
-    prompt_length = 36  # prompt tokens of each tower or modality; for dcp a multiple of three
-    prompt_depth = 6  # layers that get fresh prompts; of dcp the correlated ones
-    unfreeze = None  # of CLIP: ln_post ln_final image_proj; of each: backbone; None: as published
-    vilt = {  # settings of backbone=vilt
-        "max_text_len": None,  # tokens of a text; None: mmimdb 1024, food101 512, hatememes 128
-    }
-
-    dcp = {  # settings of prompt_type=dcp
-        "prompts": "full",  # A: correlated, B: and dynamic, full: and modal-common; or none
-        "formulas": "released",  # as the released code computes, or paper: as it is printed
-        "dynamic_queries": "trained",  # or fixed: drawn from the seed, as in the released code
-        "generator": "mlp",  # of correlated prompts; or fc, or none: independent ones a layer
-        "reduction": 16,  # of the generator's hidden width
-        "source": "both",  # towers whose prompts a generator reads (eq. 5); or its own (eq. 3)
-        "dynamic_generator": "attention",  # or max, min, avg: pooled tokens and a projection
-        "dynamic_depth": 1,  # layers with fresh dynamic prompts
-        "common_projection": "mlp",  # of modal-common prompts to a tower; or fc
-        "common_reduction": 16,  # of the projection's hidden width
-        "common_depth": 1,  # layers with fresh modal-common prompts
-    }
-    coop = {  # settings of prompt_type=coop
-        "per_case": False,  # prompts for each missing case, or one set for all
-    }
-    maple = {  # settings of prompt_type=maple
-        "per_case": False,  # prompts for each missing case, or one set for all
-    }
-    dept = {  # settings of prompt_type=dept
-        "base": "maple",  # the method whose prompts it takes
-        "weight": 0.7,  # of the channel-adjusted head, in loss and scores
-    }
-
-    batch_size = 256  # samples of one optimiser step, over all devices
-    per_gpu_batchsize = "auto"  # samples of one forward pass on one device; auto: what fits
-    compile = False  # the towers' blocks with torch.compile: minutes at the start, for long runs
-    optim_type = "adamw"  # adamw with the released betas, or adam with its own
-    learning_rate = 1e-2  # at the end of the warm-up
-    weight_decay = 2e-2  # of everything but biases
-    lr_mult = 1  # factor on the learning rate of the classifier
-    schedule_length = "exact"  # or floor: without the last partial steps (released code)
-    warmup_steps = 0.1  # a share of all steps, or a number of steps if above 1
-    decay_power = 1  # of the polynomial decay after the warm-up; 1 is linear
-    end_lr = 0  # learning rate at the last step
-    max_epoch = 20  # passes over the training samples
-    max_steps = None  # optimiser steps; None: as many as max_epoch gives
-    val_check_interval = 0.2  # share of an epoch between validations
-
-    num_gpus = 1  # per node; a machine without any runs on its CPU
-    num_nodes = 1  # machines
-    precision = "bf16"  # bf16, 16 or 32; a CPU always computes in 32
-    fast_dev_run = False  # one batch of each kind, nothing saved: does it run?
-
-    test_only = False  # evaluate load_path on the test split instead of training
-    load_path = ""  # checkpoint (epoch-*.pt) or run folder to start from or evaluate
-    resume_from = ""  # last checkpoint or run folder of an interrupted run to go on with
-
-    sweep_types = ["both", "text", "image"]  # test cases of the sweep command
-    sweep_ratios = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0]  # and their missing rates
-    sweep_seeds = None  # and the seeds of their tables; None: missing_seed alone
-    predictions = ""  # predictions.arrow of an earlier sweep, to score another grid without a model
-
-    image = ""  # of predict: an image file, to be classified alone or with text
-    text = ""  # of predict: a text, to be classified alone or with image
-    input = ""  # of predict: many at once, a csv, jsonl or parquet file or a folder of images
-    output = "predictions.csv"  # of predict with input=: the csv or parquet file to write
-    host = "127.0.0.1"  # of serve: its address; others than this machine's own open it to a network
-    port = 7860  # of serve; 0 for a free one
-
-    export = {  # the export command: load_path as files that run without this package
-        "target": "export",  # folder to write
-        "formats": ["pt2"],  # of torch.export; and onnx
-    }
-
-    experiment = None  # of reproduce: a name in experiments/ or a yaml file, or a list of them
-    seeds = [0]  # of reproduce: every run of the experiment is done with each of them
-    only = []  # of reproduce: a part of the runs, such as ["task=mmimdb", "method=DCP"]; []: all
-    launcher = "local"  # where reproduce does its runs: local or slurm
-    jobs = 1  # runs that reproduce does at once, which share this machine's GPU if it is local
-    slurm = []  # what sbatch is told, such as ["partition=gpu", "time=120"]; time in minutes
-
-    pretrain = {  # the pretrain command: a small CLIP from the training pairs
-        "target": "datasets/clip",  # folder to write
-        "image_size": 64,  # pixels
-        "patch": 8,  # pixels
-        "width": 128,  # channels of both towers, a multiple of 64
-        "layers": 6,  # of both towers
-        "vocabulary": 4096,  # byte pairs
-        "epochs": 30,  # passes over the training pairs
-        "batch_size": 128,  # pairs that are contrasted with one another
-        "learning_rate": 1e-3,  # at the end of the warm-up
-        "sources": [],  # whose pairs: tasks, or task:label, as hatememes:0; none: the run's task
-    }
+def _file_name(value: str) -> str:
+    if not value.strip(". ") or len(value) > 100 or set(value) & set('/\\:*?"<>|\0'):
+        raise ValueError("give 1 to 100 characters without slashes")
+    return value
 
 
-def nested_comments(source: str) -> dict[str, str]:
-    """Find the comments of nested settings, which Sacred does not look for: "dcp.prompts" -> it."""
-    found, outer = {}, ""
-    for line in source.splitlines():
-        if head := re.match(r"    (\w+) = \{  # (.+)", line):
-            outer, found[head[1]] = head[1], head[2]
-        elif inner := re.match(r'        "(\w+)": .+  # (.+)', line):
-            found[f"{outer}.{inner[1]}"] = inner[2]
-    return found
+def _expand_home(value: str) -> str:
+    return str(Path(value).expanduser()) if value.startswith("~") else value
 
 
-base_config._var_docs |= nested_comments(inspect.getsource(base_config._func))
+MissingType = Literal[MISSING_TYPES]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+FolderPath = Annotated[str, AfterValidator(_expand_home)]
+FileName = Annotated[str, AfterValidator(_file_name)]
+PerSplit = BeforeValidator(_one_per_split)
+Split = Literal[SPLITS]
+
+
+class RunSettings(Settings):
+    """Run."""
+
+    task: str = Field("mmimdb", description="data set: mmimdb, food101, hatememes or manifest (your own data)")
+    exp_name: FileName = Field("dcp", description="name of the run's folder under log_dir")
+    log_dir: FolderPath = Field("result", description="folder of all run folders; nothing in it is ever deleted")
+    seed: Seed = Field(0, description="seed of the initial weights and of the sample order")
+    test_only: bool = Field(False, description="evaluate load_path on the test split instead of training")
+    load_path: FolderPath = Field("", description="checkpoint (epoch-*.pt) or run folder to start from or to evaluate")
+    resume_from: FolderPath = Field("", description="last checkpoint or run folder of an interrupted run to continue")
+
+
+class DataSettings(Settings):
+    """Data."""
+
+    data_root: FolderPath = Field("datasets", description="folder of the arrow files written by make_arrow.py")
+    plots: Literal["first", "longest", "all"] = Field("first", description="texts of a row that become samples")
+    num_workers: Annotated[int, Field(ge=0, le=1024)] | None = Field(
+        None, description="data loader processes; None: one per core, at most eight"
+    )
+
+
+class MissingSettings(Settings):
+    """Missing modalities (one value for all splits, or one per split as in missing_ratio.train=0.5)."""
+
+    missing_type: Annotated[dict[Split, MissingType], PerSplit] = Field("both", description="text, image or both")
+    missing_ratio: Annotated[dict[Split, Ratio], PerSplit] = Field(0.7, description="share of incomplete samples")
+    both_ratio: Ratio = Field(0.5, description="share of missing images among the incomplete samples of 'both'")
+    missing_draw: Literal["nested", "stream"] = Field(
+        "nested", description="nested masks, or stream: one random stream over all splits (released code)"
+    )
+    missing_seed: Annotated[int, Field(ge=0)] = Field(
+        0, description="seed of the masks; separate from seed, so that runs share their masks"
+    )
+    missing_table: Annotated[dict[Split, FolderPath], PerSplit] = Field(
+        "", description="mask file made elsewhere: .pt, .jsonl, .csv or .npz"
+    )
+    simulate_missing: bool = Field(
+        False, description="draw the missing case of complete training samples anew in each epoch (Figure 5)"
+    )
+    test_type: MissingType | None = Field(None, description="shorthand for missing_type.test")
+    test_ratio: Ratio | None = Field(None, description="shorthand for missing_ratio.test")
+
+
+class ModelSettings(Settings):
+    """Model."""
+
+    backbone: str = Field("clip", description="frozen backbone: clip (two towers) or vilt (single stream)")
+    vit: FolderPath | None = Field(
+        None, description="its weights: a name, a Hugging Face id, a folder or a file; None: the published ones"
+    )
+    activation: Literal["quick_gelu", "gelu"] | None = Field(
+        None, description="activation of a weight file that does not state it; None: as stated"
+    )
+    prompt_type: str = Field(
+        "dcp", description="method: dcp, mmp, mmp_attention, maple, coop, dept, none (linear probe) or finetune"
+    )
+    prompt_length: Annotated[int, Field(ge=1, le=LONGEST_PROMPT)] = Field(
+        36, description="prompt tokens per tower or modality; for dcp a multiple of three"
+    )
+    prompt_depth: Count = Field(6, description="layers with new prompts; for dcp with correlated prompts")
+    unfreeze: list[str] | None = Field(
+        None,
+        description="parts trained too: ln_post, ln_final, image_proj or backbone; None: as published",
+    )
+    compile: bool = Field(False, description="compile the blocks with torch.compile; pays off in long runs")
+
+
+class OptimizerSettings(Settings):
+    """Optimisation."""
+
+    batch_size: Count = Field(256, description="samples per optimiser step, over all devices")
+    per_gpu_batchsize: Count | Literal["auto"] = Field(
+        "auto", description="micro-batch size per device; 'auto' picks one that fits in memory"
+    )
+    max_epoch: Count = Field(20, description="passes over the training samples")
+    max_steps: Count | None = Field(None, description="stop after this many optimiser steps; None: after max_epoch")
+    optim_type: Literal["adamw", "adam"] = Field("adamw", description="adamw with the released betas, or plain adam")
+    learning_rate: Annotated[float, Field(gt=0, le=1e3)] = Field(1e-2, description="learning rate after the warm-up")
+    lr_mult: Annotated[float, Field(gt=0, le=1e6)] = Field(1.0, description="factor on the classifier's learning rate")
+    weight_decay: Annotated[float, Field(ge=0, le=1e3)] = Field(2e-2, description="weight decay; biases are exempt")
+    warmup_steps: Annotated[float, Field(ge=0, le=LARGEST_COUNT)] = Field(
+        0.1, description="warm-up: a share of all steps, or a number of steps if above 1"
+    )
+    decay_power: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="power of the decay; 1 is linear")
+    end_lr: Annotated[float, Field(ge=0)] = Field(0.0, description="learning rate at the last step")
+    schedule_length: Literal["exact", "floor"] = Field(
+        "exact", description="steps of the schedule; floor: without the epochs' last partial steps (released code)"
+    )
+    val_check_interval: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.2, description="share of an epoch between validations"
+    )
+
+
+class DeviceSettings(Settings):
+    """Devices."""
+
+    num_gpus: Annotated[int, Field(ge=0, le=1024)] = Field(1, description="GPUs per node; without any, the CPU is used")
+    num_nodes: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="number of machines")
+    precision: Annotated[Literal["bf16", "16", "32"], BeforeValidator(str)] = Field(
+        "bf16", description="bf16, 16 or 32; a CPU always computes in 32 bit"
+    )
+    fast_dev_run: bool = Field(False, description="run one batch of each split and save nothing")
+
+
+class SweepSettings(Settings):
+    """Settings of the sweep command."""
+
+    types: Annotated[list[MissingType], Field(min_length=1)] = Field(
+        ["both", "text", "image"], description="missing types to test"
+    )
+    ratios: Annotated[list[Ratio], Field(min_length=1)] = Field(
+        [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0], description="missing rates to test"
+    )
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = Field(
+        None, description="seeds of the masks; None: missing_seed"
+    )
+    predictions: FolderPath = Field("", description="predictions.arrow of an earlier sweep to score on another grid")
+
+
+class PredictSettings(Settings):
+    """Settings of the predict command."""
+
+    image: FolderPath = Field("", description="image file to classify, alone or with text")
+    text: str = Field("", description="text to classify, alone or with image; a number needs two pairs of quotes")
+    input: FolderPath = Field("", description="csv, jsonl or parquet file, or a folder of images, to classify")
+    output: FolderPath = Field("predictions.csv", description="csv or parquet file with the predictions for input")
+
+
+class ServeSettings(Settings):
+    """Settings of the serve command."""
+
+    host: str = Field("127.0.0.1", description="address to bind to; anything else exposes the page to the network")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(7860, description="port; 0 picks a free one")
+
+
+class ReproduceSettings(Settings):
+    """Settings of the reproduce command."""
+
+    experiment: str | list[str] | None = Field(None, description="name in experiments/ or yaml file, or a list of them")
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field([0], description="seeds of every run")
+    only: list[str] = Field([], description="subset of the runs, such as ['task=mmimdb','method=DCP']; []: all")
+    launcher: Literal["local", "slurm"] = Field("local", description="where to run: local or slurm")
+    jobs: Count = Field(1, description="runs at the same time")
+    slurm: list[str] = Field([], description="sbatch options, such as ['partition=gpu','time=120'] (minutes)")
+
+
+class PretrainSettings(Settings):
+    """Settings of the pretrain command."""
+
+    target: FolderPath = Field("datasets/clip", description="folder to write")
+    image_size: Annotated[int, Field(ge=16, le=512, multiple_of=8)] = Field(64, description="pixels; patches of 8 pixels")
+    width: Annotated[int, Field(ge=64, le=4096, multiple_of=64)] = Field(128, description="channels of both towers")
+    layers: Annotated[int, Field(ge=1, le=64)] = Field(6, description="layers of both towers")
+    epochs: Count = Field(30, description="passes over the training pairs")
+
+
+SECTIONS = (RunSettings, DataSettings, MissingSettings, ModelSettings, OptimizerSettings, DeviceSettings)
+GROUPS = {
+    "sweep": SweepSettings,
+    "predict": PredictSettings,
+    "serve": ServeSettings,
+    "reproduce": ReproduceSettings,
+    "pretrain": PretrainSettings,
+}
+
+
+class BaseConfig(*reversed(SECTIONS)):  # reversed: pydantic puts the fields of the last base first
+    """All settings but those of the prompt methods and backbones; frozen.
+
+    Attributes:
+        overrides: names of the settings that the user or a preset set, such as "batch_size", "dcp.formulas".
+    """
+
+    sweep: SweepSettings = SweepSettings()
+    predict: PredictSettings = PredictSettings()
+    serve: ServeSettings = ServeSettings()
+    reproduce: ReproduceSettings = ReproduceSettings()
+    pretrain: PretrainSettings = PretrainSettings()
+    overrides: frozenset[str] = Field(frozenset(), exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_splits_and_weights(cls, values: dict[str, Any]) -> dict[str, Any]:
+        values = dict(values)
+        for key in ("missing_type", "missing_ratio", "missing_table"):
+            default = cls.model_fields[key].default
+            values[key] = dict.fromkeys(SPLITS, default) | _one_per_split(values.get(key, default))
+        for short, key in (("test_type", "missing_type"), ("test_ratio", "missing_ratio")):
+            if values.get(short) is not None:
+                values[key]["test"] = values[short]
+        values["vit"] = values.get("vit") or PUBLISHED_WEIGHTS.get(values.get("backbone", "clip"))
+        return values
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        if self.end_lr >= self.learning_rate:
+            raise ValueError(f"end_lr={self.end_lr} must be below learning_rate={self.learning_rate}")
+        if self.test_only and not self.load_path:
+            raise ValueError("test_only=True needs load_path=, a checkpoint or the folder of a run")
+        if self.load_path and self.resume_from:
+            raise ValueError("load_path= starts a new run and resume_from= continues one; give only one of them")
+        return self
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a validated copy with some settings changed; the overrides stay."""
+        return type(self)(**self.model_dump() | changes, overrides=self.overrides)
 
 
 @ex.named_config
 def released():
-    """The strict protocol of the released code; docs/fidelity.md lists what it switches."""
+    """The released code's protocol; docs/fidelity.md lists the differences."""
     plots = "all"
     missing_draw = "stream"
     dcp = {"dynamic_queries": "fixed"}
@@ -164,7 +272,7 @@ def released():
 
 @ex.named_config
 def paper():
-    """The paper as printed: formulas 1-8, only prompts and classifier train, Adam, batch 4."""
+    """The paper as printed: equations 1-8, only prompts and classifier train, Adam, batch 4."""
     dcp = {"formulas": "paper"}
     unfreeze = []
     optim_type = "adam"
@@ -173,7 +281,7 @@ def paper():
 
 @ex.named_config
 def mmp():
-    """Missing-aware prompts as published on ViLT (Lee et al., 2023)."""
+    """Missing-aware prompts as published on ViLT (Lee et al., CVPR 2023)."""
     backbone = "vilt"
     prompt_type = "mmp"
     prompt_length = 16
@@ -185,21 +293,21 @@ def mmp():
 
 @ex.named_config
 def task_finetune_mmimdb():
-    """Movie genres, 23 classes, several each; F1-Macro."""
+    """MM-IMDb: movie genres, 23 classes, multi-label; F1-Macro."""
     task = "mmimdb"
     exp_name = "finetune_mmimdb"
 
 
 @ex.named_config
 def task_finetune_food101():
-    """Dishes, 101 classes; accuracy."""
+    """UPMC Food-101: dishes, 101 classes; accuracy."""
     task = "food101"
     exp_name = "finetune_food101"
 
 
 @ex.named_config
 def task_finetune_hatememes():
-    """Hateful or not; AUROC."""
+    """Hateful Memes: hateful or not; AUROC."""
     task = "hatememes"
     exp_name = "finetune_hatememes"
     val_check_interval = 0.11
@@ -207,6 +315,6 @@ def task_finetune_hatememes():
 
 @ex.named_config
 def task_finetune_manifest():
-    """One's own data, of `make_arrow.py --dataset manifest`; the files say what is predicted."""
+    """Your own data from `make_arrow.py --dataset manifest`; the files state the task."""
     task = "manifest"
     exp_name = "finetune_manifest"

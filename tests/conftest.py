@@ -15,7 +15,7 @@ from vilt.utils import write_food101, write_hatememes
 if sys.version_info < (3, 12):  # setuptools fails where somebody has imported distutils before it
     os.environ.setdefault("SETUPTOOLS_USE_DISTUTILS", "stdlib")
 ROOT = Path(__file__).resolve().parents[1]
-CPU = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}  # as runs.devices gives it
+CPU = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "precision": "32-true"}  # as choose_device returns it
 SIZES = {"train": 24, "dev": 9, "test": 12}
 
 

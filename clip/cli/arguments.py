@@ -1,123 +1,103 @@
-"""The words of the command line, checked before Sacred, which answers some with a traceback."""
+"""Check of the command line before Sacred sees it: Sacred answers mistakes with tracebacks.
+
+Settings files after ``with`` are read here, as data only: Sacred would unpickle them.
+"""
 
 import ast
-import difflib
-import shlex
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from sacred import Experiment
+import yaml
 
+from clip.utils.command_line import flatten, suggest, to_cli_args
 from clip.utils.errors import UserError
 
-LARGEST_SEED = 2**32 - 1
-MOST_LISTED = 20  # words in one line
-START = "task_finetune_mmimdb data_root=…"
+EXAMPLE = "python run.py with task_finetune_mmimdb data_root=datasets"
+SACRED_OPTIONS = ("-F", "--file_storage", "-p", "--print-config", "-u", "--unobserved", "-d", "--debug")
+SETTINGS_FILES = (".yaml", ".yml", ".json")
+LARGEST_INT = 2**63
 
 
-def check_arguments(words: Sequence[str], ex: Experiment) -> None:
-    """Refuse commands, presets and settings that do not exist, and seeds that cannot be.
+def check_arguments(
+    words: list[str], commands: Container[str], presets: Container[str], defaults: dict[str, Any]
+) -> list[str]:
+    """Check the words of a command line and replace settings files by the settings they hold.
 
     Args:
         words: the command line without the program.
-        ex: knows them all.
+        commands: names of the commands.
+        presets: names of the presets.
+        defaults: nested settings with their default values.
+
+    Returns:
+        The words for Sacred.
 
     Raises:
-        UserError: names the first such word and the nearest that exists.
+        UserError: names the first word that is not a command, option, preset, setting or settings file.
     """
-    _check_options(words, ex)
-    if words and not words[0].startswith("-") and words[0] not in {"with", "help", *ex.commands}:
-        if "=" in words[0] or words[0] in ex.named_configs:
-            raise UserError(f"{words[0]!r} must stand behind with: python run.py with {words[0]}")
-        raise UserError(f"{words[0]!r} is no command{_nearest(words[0], ex.commands)}; to train: "
-                        f"python run.py with {START}")  # fmt: skip
-    settings = words[list(words).index("with") + 1 :] if "with" in words else []
-    defaults = ex.configurations[0]()
-    defaults.pop("__doc__", None)
-    for word in settings:
-        key, equals, value = word.partition("=")
-        if equals:
-            check_key(key, defaults)
-            _check_seed(key, value)
-        elif word not in ex.named_configs and not Path(word).is_file() and word[0] != "-":
-            raise UserError(f"{word!r} is no preset{_hint(word, ex.named_configs, defaults)}")
+    start = words.index("with") if "with" in words else len(words)
+    for word in words[:start]:
+        if word.startswith("-") and word.partition("=")[0] not in SACRED_OPTIONS:
+            raise UserError(f"{word!r} is not an option; settings are words: {EXAMPLE}")
+    command = next((word for word in words[:start] if not word.startswith("-")), None)
+    if command is not None and command not in commands and "-F" not in words and "--file_storage" not in words:
+        if "=" in command or command in presets:
+            raise UserError(f"{command!r} must follow 'with': python run.py with {command}")
+        raise UserError(f"{command!r} is not a command{suggest(command, commands)}; to train: {EXAMPLE}")
+    known = {*defaults, *flatten(defaults)}
+    checked = words[: start + 1]
+    for word in words[start + 1 :]:
+        if "=" in word:
+            checked.append(_check_setting(word, known))
+        elif word in presets:
+            checked.append(word)
+        elif Path(word).suffix in SETTINGS_FILES:
+            checked += [_check_setting(each, known) for each in to_cli_args(_read_settings_file(Path(word)))]
+        else:
+            hint = f"; write {word}=VALUE without blanks" if word in known else suggest(word, presets)
+            raise UserError(f"{word!r} is not a preset, a setting or a .yaml or .json file{hint}")
+    return checked
 
 
-def _check_options(words: Sequence[str], ex: Experiment) -> None:
-    """Refuse options that Sacred does not have: it answers with its usage, of many lines."""
-    known = [flag for option in ex.all_cli_options for flag in option.get_flags()]
-    for word in words:
-        name = word.partition("=")[0] if word.startswith("--") else word[:2]
-        if word.startswith("-") and name not in known:
-            raise UserError(f"{word!r} is no option; settings are words: python run.py with {START}")
-
-
-def _hint(word: str, presets: Iterable[str], settings: Iterable[str]) -> str:
-    """Say what a word that is no preset may have been meant as."""
-    if word in settings:
-        return f" but a setting; write {word}=…, without blanks around ="
-    if set(word) & set("[]{},'\""):
-        return ", perhaps a part of a value; put a value with blanks in quotes"
-    return _nearest(word, presets)
-
-
-def check_key(key: str, defaults: dict[str, Any]) -> None:
-    """Refuse a setting, in the words of the command line, that does not exist.
-
-    Raises:
-        UserError: names the nearest that exists.
-    """
-    known = {*defaults, *(f"{name}.{inner}" for name, value in defaults.items()
-                          if isinstance(value, dict) for inner in value)}  # fmt: skip
+def _check_setting(word: str, known: set[str]) -> str:
+    key, _, text = word.partition("=")
     if key not in known:
-        raise UserError(f"{key!r} is no setting{_nearest(key, known)}; print_config lists them all")
-
-
-def _check_seed(key: str, value: str) -> None:
-    """Sacred seeds its own generators before any command can look at the settings."""
+        raise UserError(f"{key!r} is not a setting{suggest(key, known)}; print_config lists all settings")
     try:
-        seed = ast.literal_eval(value)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        seed = None
-    if key == "seed" and (not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED):
-        raise UserError(f"seed={value} is not valid; give a whole number from 0 to {LARGEST_SEED}")
+        value = text  # Sacred reads what is not a Python literal as a string
+    except (MemoryError, RecursionError):
+        raise UserError(f"{key}={text[:60]}... is too long for a value") from None
+    if not _is_plain(value):
+        raise UserError(f"{key}={text:.100} is not valid; give a number, a string, a list or a dictionary")
+    if key == "seed" and not (type(value) is int and 0 <= value < 2**32):  # Sacred seeds its generators at once
+        raise UserError(f"seed={text:.100} is not valid; it must be an integer from 0 to {2**32 - 1}")
+    return word
 
 
-def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Give settings the keys that a user types: {"a": {"b": 1}} becomes {"a.b": 1}."""
-    return {
-        name: value
-        for key, inner in config.items()
-        for name, value in (
-            ((f"{key}.{k}", v) for k, v in inner.items()) if isinstance(inner, dict) and inner else [(key, inner)]
-        )
-    }
+def _is_plain(value: Any) -> bool:
+    """Return whether a value has only types that settings can have; Sacred fails on others."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    if type(value) is int:
+        return abs(value) < LARGEST_INT
+    return value is None or isinstance(value, str | bool | float)
 
 
-def typed(settings: dict[str, Any]) -> list[str]:
-    """Write settings as words of the command line, so that Sacred reads the same values."""
-    return [f"{key}={_word(value)}" for key, value in flat(settings).items()]
-
-
-def _word(value: Any) -> str:
-    if not isinstance(value, str):
-        return repr(value)
+def _read_settings_file(path: Path) -> dict[str, Any]:
+    """Read settings from YAML or JSON; of a run.json take the settings of its run."""
     try:
-        ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
-    return repr(value)  # a folder called 2024 is no number
-
-
-def command_of(settings: dict[str, Any], *command: str) -> str:
-    """Write a command as one would type it in a shell."""
-    return shlex.join(["python", "run.py", *command, "with", *typed(settings)])
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f": {', '.join(sorted(known))}" if len(known) <= MOST_LISTED else ""
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as settings ({str(error).splitlines()[0]})") from None
+    if isinstance(content, dict) and isinstance(content.get("config"), dict):
+        content = content["config"]
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{path} does not hold settings; write lines such as 'batch_size: 64'")
+    return content

@@ -1,7 +1,6 @@
-"""What the commands of run.py do, as plain functions of checked settings."""
+"""The commands of run.py that train and evaluate, as functions of the configuration."""
 
 import functools
-import json
 import math
 import sys
 from pathlib import Path
@@ -9,224 +8,247 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
-from torch import Tensor
+from pytorch_lightning.loggers import Logger
 
-from clip.cli import build as assembly
-from clip.cli.schema import PRECISIONS, validate
-from clip.datasets import ArrowDataset
-from clip.demo.job import whole_job
-from clip.demo.pretrain import PretrainSettings, train_clip
-from clip.engine import run_folder
-from clip.engine import trainer as runs
-from clip.engine.checkpoints import check_compatible
-from clip.engine.interruption import GracefulStop
-from clip.engine.meter import Meter
-from clip.engine.micro_batch import accumulation
-from clip.evaluation import predictions as evaluation
-from clip.evaluation import report
-from clip.modules.objectives import Task, resolve_task
+from clip.cli.build import build_all, build_data, run_record, stated_task, task_from_data, training_config
+from clip.cli.schema import Config, make_config
+from clip.datamodules import MissingModalityDataModule
+from clip.datasets import DATASETS
+from clip.demo.job import run_demo
+from clip.demo.pretrain import train_clip
+from clip.engine.callbacks import GracefulStop, Timer
+from clip.engine.checkpoints import (
+    LAST,
+    check_compatible,
+    check_resume,
+    checkpoint_callbacks,
+    find_checkpoint,
+)
+from clip.engine.run_folder import make_loggers, write_json
+from clip.engine.trainer import DTYPES, accumulation, choose_device, make_trainer, world_size
+from clip.evaluation import predictions, report
+from clip.inspection.check import TextLength, format_summaries, summarize
+from clip.inspection.contact_sheet import draw_sheet
+from clip.missing import SPLITS
+from clip.modules.backbones.registry import BACKBONES
+from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
+from clip.modules.objectives import resolve_task
+from clip.utils.command_line import format_command
 from clip.utils.errors import UserError
 from clip.utils.files import write_text
 
-Config = dict[str, Any]
-LEAST = 1 + 1e-9  # batches between validations; 49 * (1 / 49) is less than 1
-Given = set[str]  # names of the settings that the user gave
+
+def train(config: Config) -> dict[str, Any]:
+    """Fine-tune the prompts and the classifier; return the run's folder and its best validation score."""
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    device = choose_device(config.num_gpus, config.num_nodes, config.precision)
+    processes = world_size(device)
+    config, module, data = build_all(config, device)
+    accumulated = accumulation(config.batch_size, config.per_gpu_batchsize, processes)
+    print(f"{config.batch_size} samples per step: {accumulated} passes of {config.per_gpu_batchsize}")
+    data.setup("fit")
+    module.training_config = training_config(config, data)
+    baseline = module.task.constant_baseline(data.datasets["val"].sample_labels())
+    if math.isnan(baseline[module.task.headline]):
+        raise UserError(
+            f"the validation rows, all of one class, have no {module.task.headline} to select a "
+            "checkpoint by; add rows of the other class"
+        )
+
+    resume = find_checkpoint(config.resume_from, LAST) if config.resume_from else None
+    if resume:
+        shape = {"per_gpu_batchsize": config.per_gpu_batchsize, "processes": processes}
+        check_resume(resume, module.model_config, module.training_config, shape)
+
+    record, loggers, callbacks = run_record(config, module, data), [], []
+    if not config.fast_dev_run:
+        loggers = start_run(config, "train", record)
+        folder = Path(loggers[0].log_dir)
+        best, last = checkpoint_callbacks(folder, f"val/{module.task.headline}", resume)
+        timer = Timer()
+        callbacks = [best, last, timer, GracefulStop(folder, config.per_gpu_batchsize, config.max_steps)]
+    batches = len(data.datasets["train"]) / (config.per_gpu_batchsize * processes)
+    trainer = make_trainer(
+        loggers,
+        device,
+        callbacks,
+        max_epochs=config.max_epoch,
+        accumulate_grad_batches=accumulated,
+        val_check_interval=validation_share(config.val_check_interval, batches),
+        fast_dev_run=config.fast_dev_run,
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    if config.fast_dev_run:
+        return {}
+
+    score = None if best.best_model_score is None else float(best.best_model_score)
+    result = {
+        "folder": str(folder),
+        "missing_tables": data.mask_hashes,
+        "best": best.best_model_path,
+        "last": last.best_model_path,
+        f"val/{module.task.headline}": score,
+        "constant_baseline": baseline,
+    } | timer.summary(trainer.global_step)
+    write_json(folder / "metrics.json", result)
+    print(training_summary(config, result, module.task.headline))
+    return result
 
 
-def devices(config: Config) -> Config:
-    """Choose the Trainer's accelerator, devices and precision."""
-    return runs.devices(config["num_gpus"], PRECISIONS[str(config["precision"])])
+def training_summary(config: Config, result: dict[str, Any], headline: str) -> str:
+    """Return the closing lines of a training run: score, time, memory and the command that evaluates it."""
+    evaluate = {"data_root": config.data_root, "load_path": result["folder"], "test_only": True}
+    command = format_command(evaluate).replace(" with ", f" with task_finetune_{config.task} ", 1)
+    score, baseline = result[f"val/{headline}"], result["constant_baseline"][headline]
+    best = "no validation" if score is None else f"{100 * score:.2f} (best constant prediction {100 * baseline:.2f})"
+    return (
+        f"best val/{headline}: {best}\n"
+        f"{result['steps']} steps in {result['seconds_train'] / 60:.1f} minutes of training, "
+        f"{result['peak_memory_mb']:,.0f} MiB peak memory\n"
+        f"run folder: {result['folder']}\n"
+        f"evaluate it: {command}"
+    )
 
 
-def start(config: Config, kind: str, record: Config) -> list[Any]:
-    """Make the run's folder with its run.json; a fast_dev_run leaves nothing behind."""
-    if config["fast_dev_run"]:
-        return []
+def validation_share(interval: float, batches: float) -> float:
+    """Return the share of an epoch between validations: the setting, but at least one batch."""
+    return min(1.0, max(interval, (1 + 1e-9) / max(1, batches)))  # 49 * (1 / 49) is less than 1
+
+
+def start_run(config: Config, kind: str, record: dict[str, Any]) -> list[Logger]:
+    """Create the run's folder with its run.json and return its loggers."""
     split = "train" if kind == "train" else "test"
-    case = f"{config['missing_type'][split]}{config['missing_ratio'][split]:g}"
-    name = f"{config['exp_name']}_{config['prompt_type']}_{kind}_{case}_seed{config['seed']}"
-    loggers = run_folder.loggers(config["log_dir"], name)
+    case = f"{config.missing_type[split]}{config.missing_ratio[split]:g}"
+    name = f"{config.exp_name}_{config.prompt_type}_{kind}_{case}_seed{config.seed}"
+    loggers = make_loggers(config.log_dir, name)
     folder = Path(loggers[0].log_dir)
-    runs.write_json(folder / "run.json", {"command": sys.argv} | record)
+    write_json(folder / "run.json", {"command": sys.argv} | record)
     print(f"run folder: {folder}")
     return loggers
 
 
-def train(config: Config, given: Given) -> Config:
-    """Fine-tune the prompts and the head; returns the run's folder and best validation score."""
-    pl.seed_everything(config["seed"], workers=True, verbose=False)
-    path = config["resume_from"]
-    resume = runs.find_checkpoint(path, runs.LAST) if path else None
-    device = devices(config)
-    world = runs.world(config, device)
-    module, data = assembly.from_config(config, given, device)
-    per_pass = config["per_gpu_batchsize"]
-    accumulated = accumulation(config["batch_size"], per_pass, world)
-    print(f"{config['batch_size']} samples a step: {accumulated} passes of {per_pass}")
-    data.setup("fit")
-    check_headline(module.task, data.datasets["val"].sample_labels())
-    module.training_config = assembly.training_config(config, data)
-    if resume:
-        shape = {"per_gpu_batchsize": per_pass, "processes": world}
-        runs.check_resume(resume, module.model_config, module.training_config, shape)
-    record = assembly.run_record(module, config) | assembly.data_record(data)
-    loggers = start(config, "train", record)
-    folder = Path(loggers[0].log_dir) if loggers else None
-    headline = f"val/{module.task.headline}"
-    meter = Meter()
-    callbacks = runs.checkpoint_callbacks(folder, headline, resume) if folder else []
-    batches = len(data.datasets["train"]) / per_pass / world
-    trainer = runs.make_trainer(
-        loggers,
-        device,
-        [*callbacks, meter, GracefulStop(folder, per_pass)] if folder else [],
-        num_nodes=config["num_nodes"],
-        max_epochs=config["max_epoch"],
-        max_steps=config["max_steps"] or -1,
-        accumulate_grad_batches=accumulated,
-        val_check_interval=validation_share(config["val_check_interval"], batches),
-        fast_dev_run=config["fast_dev_run"],
-    )
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    if not folder:
-        return {}
-    result = {"folder": str(folder), "missing_tables": data.table_hashes}
-    result |= kept(callbacks, headline) | meter.measured(trainer.global_step)
-    runs.write_json(folder / "metrics.json", result)
-    print(json.dumps(result, indent=2))
-    print(f"evaluate it: python run.py with task_finetune_{config['task']} "
-          f"data_root={config['data_root']} load_path={folder} test_only=True")  # fmt: skip
-    return result
-
-
-def check_headline(task: Task, label: Tensor) -> None:
-    """Refuse validation labels that can choose no checkpoint, as one class alone for an AUROC.
-
-    Raises:
-        UserError: the headline has no value on them.
-    """
-    if math.isnan(task.constant_baseline(label)[task.headline]):
-        raise UserError(
-            f"the validation rows, all of one class, have no {task.headline} to choose a "
-            "checkpoint by; give them rows of the other class too"
-        )
-
-
-def validation_share(wanted: float, batches: float) -> float:
-    """Give the share of an epoch between validations: as wanted, but at least one batch."""
-    return min(1.0, max(wanted, LEAST / max(1, batches)))
-
-
-def kept(callbacks: list[Any], headline: str) -> Config:
-    """Name a training's best and last checkpoint, and give the best's score if it has one."""
-    best, last = callbacks
-    score = None if best.best_model_score is None else float(best.best_model_score)
-    return {"best": best.best_model_path, "last": last.best_model_path, headline: score}
-
-
-def evaluate(config: Config, given: Given) -> Config:
-    """Score load_path on the test split under one missing table."""
-    device = devices(config)
-    module, data = assembly.from_config(config, given, device)
+def evaluate(config: Config) -> dict[str, float]:
+    """Score ``load_path`` on the test split under one mask."""
+    device = choose_device(config.num_gpus, config.num_nodes, config.precision)
+    config, module, data = build_all(config, device)
     data.setup("test")
-    record = assembly.run_record(module, config) | assembly.data_record(data)
-    loggers = start(config, "test", record)
-    trainer = runs.make_trainer(loggers, device, num_nodes=config["num_nodes"], fast_dev_run=config["fast_dev_run"])
+    record = run_record(config, module, data)
+    loggers = [] if config.fast_dev_run else start_run(config, "test", record)
+    trainer = make_trainer(loggers, device, fast_dev_run=config.fast_dev_run)
     (metrics,) = trainer.test(module, datamodule=data, verbose=False)
-    floor = module.task.constant_baseline(data.datasets["test"].sample_labels())
-    print(f"{report.metrics_text(metrics)}\n{report.baseline_text(floor)}")
+    baseline = module.task.constant_baseline(data.datasets["test"].sample_labels())
+    print(f"{report.metrics_text(metrics)}\n{report.baseline_text(baseline)}")
     if loggers:
-        result = metrics | {"constant_baseline": floor, "missing_tables": data.table_hashes}
-        runs.write_json(Path(loggers[0].log_dir) / "metrics.json", result)
+        result = metrics | {"constant_baseline": baseline, "missing_tables": data.mask_hashes}
+        write_json(Path(loggers[0].log_dir) / "metrics.json", result)
     return metrics
 
 
-def sweep(config: Config, given: Given) -> pd.DataFrame:
-    """Score a grid of test types, rates and seeds; table, csv, figure and the predictions."""
-    if config["predictions"]:
-        path = Path(config["predictions"])
-        predictions = evaluation.CasePredictions.load(path, config["task"], "test")
-        config["prompt_type"] = predictions.model_config["prompt_type"]
-        check_compatible(assembly.task_of(config)[1], predictions.model_config, config["predictions"])
-        data = assembly.data_from_config(config, 1, tokenize=list)
-        loggers = start(config | {"fast_dev_run": False}, "sweep",
-                        {"config": config, "model_config": predictions.model_config})  # fmt: skip
+def sweep(config: Config) -> pd.DataFrame:
+    """Score a grid of test types, rates and seeds; write a table, a figure and the predictions."""
+    if config.sweep.predictions:
+        stored = predictions.CasePredictions.load(Path(config.sweep.predictions), config.task, "test")
+        config = config.replace(prompt_type=stored.model_config["prompt_type"])
+        check_compatible(task_from_data(config)[1], stored.model_config, config.sweep.predictions)
+        data = build_data(config, stated_task(config.task, stored.model_config)[0], 1, tokenize=list)
+        record = {"config": config.model_dump(), "model_config": stored.model_config}
     else:
-        predictions, data, loggers = _predict_test(config, given)
-    task = resolve_task(config["task"], predictions.model_config)
-    folder = Path(loggers[0].log_dir)
-    predictions.save(folder / "predictions.arrow")
-    draw = functools.partial(data.draw, "test", predictions.observed)
-    seeds = config["sweep_seeds"] or [config["missing_seed"]]
-    grid = (config["sweep_types"], config["sweep_ratios"], seeds)
-    results = evaluation.sweep(predictions, task, draw, *grid)
+        if not config.load_path:
+            raise UserError("sweep needs load_path=, a checkpoint or the folder of a run")
+        device = choose_single_device(config, "sweep")
+        config, module, data = build_all(config, device)
+        record = run_record(config, module, data)
+        stored = predict_split(module, data, "test", device)
+    folder = Path(start_run(config, "sweep", record)[0].log_dir)
+    stored.save(folder / "predictions.arrow")
+    task = resolve_task(config.task, stored.model_config)
+    draw = functools.partial(data.draw, "test", stored.observed)
+    seeds = config.sweep.seeds or [config.missing_seed]
+    results = predictions.sweep(stored, task, draw, config.sweep.types, config.sweep.ratios, seeds)
     write_text(folder / "sweep.csv", results.to_csv(index=False))
-    report.draw_sweep(results, task.headline, folder / "sweep.png", config["exp_name"])
-    print(report.as_text(results, task.headline))
+    report.draw_sweep(results, task.headline, folder / "sweep.png", config.exp_name)
+    print(report.sweep_text(results, task.headline))
     print(f"written: {folder}/sweep.csv, sweep.png, predictions.arrow")
     return results
 
 
-def _predict_test(config: Config, given: Given) -> tuple[evaluation.CasePredictions, Any, list[Any]]:
-    """Run the test split through load_path in all three states."""
-    if not config["load_path"]:
-        raise UserError("sweep needs load_path=, a checkpoint or the folder of a run")
-    device = one_device(config, "sweep")
-    module, data = assembly.from_config(config, given, device)
-    record = assembly.run_record(module, config)
-    loggers = start(config | {"fast_dev_run": False}, "sweep", record)
-    return predict_split(module, data, "test", device), data, loggers
-
-
-def predict_split(module: Any, data: Any, split: str, device: Config) -> evaluation.CasePredictions:
-    """Run one split through a model in all three states.
-
-    Args:
-        module: of ``assembly.from_config``.
-        data: of ``assembly.from_config``.
-        split: "train", "val" or "test".
-        device: of ``one_device``.
-    """
-    loader = data.loader(data.dataset(split))
+def predict_split(
+    module: MissingAwarePromptModule, data: MissingModalityDataModule, split: str, device: dict[str, Any]
+) -> predictions.CasePredictions:
+    """Run a model over one split in all three missing cases."""
     where = "cuda" if device["accelerator"] == "gpu" else "cpu"
-    how = (module.normalize, where, runs.DTYPES[device["precision"]], split, module.model_config)
-    return evaluation.predict_cases(module.model, loader, *how)
+    dtype = DTYPES[device["precision"]]
+    loader = data.loader(data.dataset(split))
+    return predictions.predict_cases(module.model, loader, module.normalize, where, dtype, split, module.model_config)
 
 
-def one_device(config: Config, command: str) -> Config:
-    """Choose the device of a command that does not share its work.
+def choose_single_device(config: Config, command: str) -> dict[str, Any]:
+    """Return the device of a command that runs in one process.
 
     Raises:
         UserError: it was started in several processes, or on several GPUs.
     """
-    device = devices(config)
-    if runs.world(config, device) > 1:
-        raise UserError(f"{command} runs in one process: give num_gpus=1 num_nodes=1")
+    device = choose_device(config.num_gpus, config.num_nodes, config.precision)
+    if world_size(device) > 1:
+        raise UserError(f"{command} runs in one process; give num_gpus=1 num_nodes=1 and start it without torchrun")
     return device
 
 
-def pretrain(config: Config, given: Given) -> Path:
-    """Train a small CLIP on the pairs of the training split; its folder is a vit=."""
-    pl.seed_everything(config["seed"], workers=True, verbose=False)
-    chosen = config["pretrain"]
-    sources = chosen["sources"] or [config["task"]]
-    settings = PretrainSettings(**chosen | {"sources": tuple(sources)})
+def check(config: Config) -> Path:
+    """Print a summary of the splits, draw a few samples of each into a PNG file and return its path."""
+    task, label_metadata = task_from_data(config)
+    data = build_data(config, task, 1, tokenize=list)
+    names = label_metadata.get("class_names", [])
+    if len(names) > task.num_classes:
+        raise UserError(
+            f"data_root={config.data_root} names {len(names)} classes, but task={config.task} has "
+            f"{task.num_classes}; give the task or the folder of this data set"
+        )
+    names = [*names, *(f"class {number}" for number in range(len(names), task.num_classes))]
+    available = DATASETS[config.task].available_splits(data.data_root)
+    print(f"{config.task}: {label_metadata.get('task_type', 'labels')}, {task.num_classes} classes")
+    for split in SPLITS:
+        if split not in available:
+            print(f"{split}: skipped, data_root={config.data_root} has no arrow file of it")
+    datasets = {split: data.dataset(split) for split in SPLITS if split in available}
+    length = text_length(config)
+    summaries = {split: summarize(dataset, task.num_classes, length) for split, dataset in datasets.items()}
+    print(format_summaries(summaries, names, length))
+    path = draw_sheet(datasets, names, Path(config.log_dir) / f"{config.task}_samples.png")
+    print(f"\nwritten: {path}")
+    return path
 
-    def open_split(task: str, split: str) -> ArrowDataset:
-        one = config | {"task": task}
-        return assembly.data_from_config(one, settings.image_size, tokenize=list).dataset(split)
 
-    trainer = functools.partial(runs.make_trainer, [], one_device(config, "pretrain"))
-    folder = train_clip(settings, open_split, trainer)
+def text_length(config: Config) -> TextLength:
+    """Return the measure of a text's length: tokens if there is a tokenizer, else words."""
+    backbone, settings = BACKBONES[config.backbone], config.backbone_settings
+    try:
+        tokenizer = backbone.tokenizer(config.vit, settings, config.task)
+    except UserError as error:
+        unit = f"words, since there is no tokenizer ({error})"
+        limit = backbone.positions(settings, config.task)
+        return TextLength(unit, lambda texts: [len(text.split()) for text in texts], limit)
+    return TextLength("tokens", tokenizer.lengths, tokenizer.context)
+
+
+def pretrain(config: Config) -> Path:
+    """Train a small CLIP on the pairs of the training split; its folder is a ``vit=``."""
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    settings = config.pretrain
+    trainer = make_trainer([], choose_single_device(config, "pretrain"), max_epochs=settings.epochs)
+    data = build_data(config, task_from_data(config)[0], settings.image_size, tokenize=list)
+    val = data.dataset("val") if "val" in DATASETS[config.task].available_splits(data.data_root) else None
+    folder = train_clip(data.dataset("train"), val, trainer, **settings.model_dump(exclude={"epochs"}))
     print(f"a CLIP for vit={folder}")
     return folder
 
 
-def demo(config: Config, given: Given) -> pd.DataFrame:
-    """Do the whole job on a generated data set."""
+def demo(config: Config) -> pd.DataFrame:
+    """Run the whole pipeline on a generated data set."""
     commands = {"train": train, "sweep": sweep, "pretrain": pretrain}
 
-    def call(command: str, **updates: Any) -> Any:
-        return commands[command](validate(config | updates), set(updates))
+    def call(command: str, **settings: Any) -> Any:
+        print("\n$", format_command(settings, *[command] * (command != "train")), flush=True)
+        return commands[command](make_config(settings, set(settings)))
 
-    return whole_job(call, Path(config["log_dir"]))
+    return run_demo(call, Path(config.log_dir))

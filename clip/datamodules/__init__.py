@@ -1,5 +1,5 @@
 """One LightningDataModule for all data sets."""
 
-from clip.datamodules.datamodule import MissingModalityDataModule, MissingPlan
+from clip.datamodules.datamodule import LoadingConfig, MissingModalityDataModule
 
-__all__ = ["MissingModalityDataModule", "MissingPlan"]
+__all__ = ["LoadingConfig", "MissingModalityDataModule"]

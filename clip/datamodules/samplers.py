@@ -1,66 +1,32 @@
-"""Which samples a process sees, and in which order."""
+"""Order of the training samples of a process."""
 
 from collections.abc import Iterator
 from itertools import islice
 
-from torch.utils.data import DistributedSampler, Sampler
+from torch.utils.data import DistributedSampler
 
 from clip.datasets import ArrowDataset
 
 
 class EpochSampler(DistributedSampler):
-    """Shuffles anew in each epoch; Lightning tells it the epoch.
+    """Shuffle the samples anew in each epoch, which Lightning sets.
 
-    The global random state has no part in it, so a run that goes on after a fault sees the samples,
-    and the states that ``simulate`` draws for them, in the order of an unbroken run.
-
-    Args:
-        dataset: the training split.
-        seed: of the run.
-        world_size: processes that share the samples.
-        rank: number of this process.
-        start: epoch in which the run goes on.
-        seen: samples of that epoch that this process had before.
+    The global random state is not used, so a resumed run sees the samples, and the cases that ``simulate`` draws for
+    them, in the order of an unbroken run. It continues in the epoch ``start``, of which this process has already seen
+    ``skip`` samples.
     """
 
-    def __init__(
-        self,
-        dataset: ArrowDataset,
-        seed: int,
-        world_size: int = 1,
-        rank: int = 0,
-        start: int = 0,
-        seen: int = 0,
-    ):
+    def __init__(self, dataset: ArrowDataset, seed: int, world_size=1, rank=0, start: int = 0, skip: int = 0):
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
-        self.start, self.seen = start, seen
-        # Lightning asks for the first batches before it tells the epoch, and workers begin at once.
+        self.start, self.skip = start, skip
+        # Lightning fetches the first batches before it sets the epoch, and workers start at once.
         self.set_epoch(start)
 
     def __iter__(self) -> Iterator[int]:
-        """Leave out what was seen; the length stays, since Lightning's progress counts it."""
-        return islice(super().__iter__(), self.seen if self.epoch == self.start else 0, None)
+        """Iterate without the seen samples; the length stays, since Lightning's progress counts them."""
+        return islice(super().__iter__(), self.skip if self.epoch == self.start else 0, None)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch."""
+        """Set the epoch of the order and of the simulated cases."""
         super().set_epoch(epoch)
         self.dataset.set_epoch(epoch)
-
-
-class ShareSampler(Sampler):
-    """Every sample once, in file order, dealt out to the processes; none is padded or repeated.
-
-    Args:
-        size: number of samples.
-        world_size: processes that share them.
-        rank: number of this process.
-    """
-
-    def __init__(self, size: int, world_size: int = 1, rank: int = 0):
-        self.indices = range(rank, size, world_size)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)

@@ -1,4 +1,4 @@
-"""One arrow dataset for all data sets, and one small declaration for each."""
+"""One arrow dataset for all data sets, and one row of the registry for each."""
 
 from clip.datasets.arrow_dataset import PLOT_POLICIES, ArrowDataset
 from clip.datasets.registry import DATASETS, DatasetSpec

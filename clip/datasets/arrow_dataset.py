@@ -1,5 +1,7 @@
 """Samples of one split, memory-mapped and opened anew in every process."""
 
+import hashlib
+import re
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
@@ -14,35 +16,33 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from clip.datasets.columns import numbers
 from clip.datasets.shards import open_table
-from clip.datasets.states import check_columns, observed_cases
-from clip.missing.masks import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.transforms import Transform
 from clip.utils.errors import UserError
 from clip.utils.images import FORMATS
 
 PLOT_POLICIES = ("first", "longest", "all")
-UNKNOWN = -1  # no token has this id
+NO_TOKEN = -1  # marks texts that are not tokenised yet
+SAMPLED_IMAGES = 256  # spread evenly; hashing all images of 10 GB would take a minute
 
 
 class ArrowDataset(Dataset):
-    """Pairs of image and text of which the missing table takes one away.
+    """Pairs of image and text, of which a mask removes one modality.
 
-    A missing image is never decoded and comes empty; a missing text is the empty one.
+    A missing image is never decoded and becomes a placeholder; a missing text becomes the empty text.
 
     Args:
-        paths: an arrow file as make_arrow.py writes it, or all shards of one in their order.
-        text_column: name of its text column, a list of strings a row.
-        num_classes: labels must be 0..num_classes-1, or rows of num_classes zeros and ones.
-        transform: Pillow image -> (3, H, W) uint8; its ``empty`` stands for a missing one.
-        tokenize: texts -> (N, L) ids.
-        plots: which texts of a row are samples: its first that is not blank, its longest, or all.
-        simulate: seed with which each epoch draws the states of complete samples anew (paper,
-            Figure 5); None to leave them complete.
+        paths: an arrow file as make_arrow.py writes it, or all its shards in order.
+        text_column: name of the text column, a list of strings per row.
+        num_classes: number of classes, C.
+        multilabel: whether labels are rows of C zeros and ones; otherwise class numbers or one-hot rows.
+        transform: Pillow image -> (3, H, W) uint8.
+        tokenize: texts -> token ids (N, L).
+        plots: which texts of a row are samples: the first that is not blank, the longest, or all.
 
     Raises:
-        UserError: a file is absent, truncated or foreign, or a label is out of range.
+        UserError: a file cannot be read, a column is missing or of another type, or a label is not valid.
     """
 
     def __init__(
@@ -50,25 +50,26 @@ class ArrowDataset(Dataset):
         *paths: Path,
         text_column: str,
         num_classes: int,
+        multilabel: bool,
         transform: Transform,
         tokenize: Callable[[Iterable[str]], Tensor],
         plots: str = "first",
-        simulate: int | None = None,
     ):
-        self.paths, self.text_column, self.num_classes = paths, text_column, num_classes
-        self.transform, self.tokenize = transform, tokenize
-        self.simulate, self.plots = simulate, plots
-        # Shared with live workers: the epoch, and every text's ids once one of them made them.
-        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()
-        self.empty_text = tokenize([""])[0]
-        self._open: pa.Table | None = None
+        self.paths, self.text_column = paths, text_column
+        self.num_classes, self.multilabel = num_classes, multilabel
+        self.transform, self.tokenize, self.plots = transform, tokenize, plots
+        self._table: pa.Table | None = None
         self.num_rows = self.table.num_rows
         self.labels = self._read_labels()  # (rows,) int64 or (rows, C) float32
-        self.rows, self.texts = self._select(plots)  # (samples,): arrow row, number of its text
-        self.observed = observed_cases(self.table, text_column)  # (rows,) states without simulation
-        self.missing = self.observed
+        self.rows, self.texts = self._select_samples()  # (samples,): arrow row, index of its text
+        self.observed = observed_cases(self.table, text_column)  # (rows,) missing cases in the data
+        self.mask = self.observed
+        self.simulate: int | None = None
+        self.empty_text = tokenize([""])[0]
+        # Shared with live workers: the epoch, and the token ids of every text once a worker has made them.
+        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()
         shape = len(self.rows), len(self.empty_text)
-        self.ids = torch.full(shape, UNKNOWN, dtype=torch.int32).share_memory_()
+        self.token_cache = torch.full(shape, NO_TOKEN, dtype=torch.int32).share_memory_()
 
     @property
     def place(self) -> str:
@@ -79,117 +80,128 @@ class ArrowDataset(Dataset):
     @property
     def table(self) -> pa.Table:
         """The memory-mapped table of this process."""
-        if self._open is None:
-            self._open = open_table(*self.paths)
-            needed = {"image", "label", self.text_column}
-            if absent := sorted(needed - set(self._open.column_names)):
-                raise UserError(f"{self.place} lacks the columns {absent}; DATA.md lists them")
-            check_columns(self._open, self.text_column, self.place)
-        return self._open
+        if self._table is None:
+            self._table = open_table(*self.paths)
+            self._check_columns()
+        return self._table
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_open": None}  # a worker opens the file itself
+        return self.__dict__ | {"_table": None}  # a worker opens the file itself
 
-    def set_missing(self, table: np.ndarray) -> None:
-        """Take over a missing table, (rows,) states."""
-        assert table.shape == (self.num_rows,), (table.shape, self.num_rows)
-        self.missing = table
-
-    def row_ids(self) -> list[str] | None:
-        """Give the rows' image_id, or None in files without that column."""
-        if "image_id" not in self.table.column_names:
-            return None
-        return [str(value) for value in self.table.column("image_id").to_pylist()]
+    def _check_columns(self) -> None:
+        wanted = {
+            "image": r"(large_)?binary",
+            "label": r".*",
+            self.text_column: r"(large_)?list<.*: (large_)?string.*>",
+        }
+        for name, kind in wanted.items():
+            found = [str(field.type) for field in self._table.schema if field.name == name]
+            if len(found) != 1 or not re.fullmatch(kind, found[0]):
+                raise UserError(
+                    f"{self.place} has {found or 'no column'} as {name}; it must be one column of the type in DATA.md"
+                )
 
     def _read_labels(self) -> Tensor:
         try:
-            labels = torch.tensor(numbers(self.table.column("label")))
-            several = labels.ndim == 2
-            inside = (labels >= 0) & (labels < (2 if several else self.num_classes))
-            bad = ~(inside & (labels == labels.long()))  # NaN is never allowed
-            bad = bad.any(1) if several else bad
-            if several and labels.shape[1] != self.num_classes:
-                raise UserError(
-                    f"{self.place}: labels of {labels.shape[1]} classes, the task has "
-                    f"{self.num_classes}; is this the file of another data set?"
-                )
+            labels = torch.tensor(column_to_numpy(self.table.column("label")))
         except (TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{self.place}: labels are no numbers of one shape ({error})") from None
-        if bad.any():
-            row = int(bad.nonzero()[0])
-            allowed = "zeros and ones" if several else f"0 to {self.num_classes - 1}"
+            raise UserError(f"{self.place}: labels are not numbers of one shape ({error}); make it again") from None
+        classes, wanted = self.num_classes, (self.num_rows, self.num_classes)
+        if self.num_rows and labels.shape != wanted and (self.multilabel or labels.ndim == 2):
+            raise UserError(
+                f"{self.place}: labels have the shape {tuple(labels.shape)}, not {wanted}; use files of this task"
+            )
+        valid, allowed = (labels >= 0) & (labels == labels.long()), f"0 to {classes - 1}"  # NaN is never valid
+        if labels.ndim == 1:
+            valid &= labels < classes
+        else:
+            valid, allowed = (valid & (labels < 2)).all(1), f"{classes} zeros and ones"
+            if not self.multilabel:
+                valid, allowed = valid & (labels.sum(1) == 1), f"{classes} zeros and ones with a single one"
+        if not valid.all():
+            row = int(valid.int().argmin())
             raise UserError(f"{self.place}: row {row} has the label {labels[row].tolist()}; allowed: {allowed}")
-        return labels.float() if several else labels.long()
+        if self.multilabel:
+            return labels.float()
+        return labels.argmax(1) if labels.ndim == 2 else labels.long()
 
-    def _select(self, plots: str) -> tuple[np.ndarray, np.ndarray]:
-        if plots not in PLOT_POLICIES:
-            raise UserError(f"plots={plots!r} is unknown; choose one of {', '.join(PLOT_POLICIES)}")
+    def _select_samples(self) -> tuple[np.ndarray, np.ndarray]:
         rows = np.arange(self.num_rows)
-        if plots == "first":
+        if self.plots == "first":
             return rows, np.zeros_like(rows)
         texts = self.table.column(self.text_column)
-        if plots == "all":
+        if self.plots == "all":
             counts = pc.fill_null(pc.list_value_length(texts), 0).to_numpy()
             starts = np.cumsum(counts) - counts
             return np.repeat(rows, counts), np.arange(counts.sum()) - np.repeat(starts, counts)
         lengths = ([len(text or "") for text in row or [""]] for row in texts.to_pylist())
         return rows, np.array([row.index(max(row)) if row else 0 for row in lengths], dtype=int)
 
+    def row_ids(self) -> list[str] | None:
+        """Return the image_id of each row, or None if the file does not have that column."""
+        if "image_id" not in self.table.column_names:
+            return None
+        return [str(value) for value in self.table.column("image_id").to_pylist()]
+
+    def sample_labels(self) -> Tensor:
+        """Return the labels in the order of the samples, (samples,) or (samples, C)."""
+        return self.labels[torch.from_numpy(self.rows)]
+
+    def set_mask(self, mask: np.ndarray, simulate: int | None = None) -> None:
+        """Set which modality of each row is missing.
+
+        Args:
+            mask: missing cases, (rows,).
+            simulate: seed with which each epoch draws new cases for complete samples (paper, Figure 5); None to keep
+                them complete.
+        """
+        assert mask.shape == (self.num_rows,), (mask.shape, self.num_rows)
+        self.mask, self.simulate = mask, simulate
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, on which the simulated cases depend, in every worker."""
+        self.epoch.fill_(epoch)
+
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         row = int(self.rows[index])
-        state = self._state(index)
+        case = int(self.mask[row])
+        if self.simulate is not None and case == COMPLETE:
+            case = Random(f"{self.simulate}/{int(self.epoch)}/{index}").randrange(len(CASES))
+        if case == MISSING_IMAGE:
+            stored = self.transform.keeps_shape and self.observed[row] != MISSING_IMAGE
+            image = self.transform.placeholder(self.image(row, lambda image: image.size) if stored else None)
+        else:
+            image = self.image(row, self.transform)
         return {
-            "image": self.transform.placeholder(lambda: self._size(row))
-            if state == MISSING_IMAGE
-            else self.image(row, self.transform),
-            "tokens": self.empty_text if state == MISSING_TEXT else self.tokens(index),
+            "image": image,
+            "tokens": self.empty_text if case == MISSING_TEXT else self.tokens(index),
             "label": self.labels[row],
-            "missing_type": torch.tensor(state),
+            "missing_type": torch.tensor(case),
             "sample_id": torch.tensor(index),
         }
 
-    def sample_labels(self) -> Tensor:
-        """Give the labels in the order of the samples, (samples,) or (samples, C)."""
-        return self.labels[torch.from_numpy(self.rows)]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch: what ``simulate`` draws depends on it, in every worker."""
-        self.epoch.fill_(epoch)
-
-    def _state(self, index: int) -> int:
-        state = int(self.missing[self.rows[index]])
-        if self.simulate is None or state != COMPLETE:
-            return state
-        return Random(f"{self.simulate}/{int(self.epoch)}/{index}").randrange(len(CASES))
-
-    def _size(self, row: int) -> tuple[int, int] | None:
-        """Read width and height of a row's image, None if it never had one."""
-        return None if self.observed[row] == MISSING_IMAGE else self.image(row, lambda image: image.size)
-
     def tokens(self, index: int) -> Tensor:
-        """Give the ids (L,) of a sample's text, made once."""
-        row = self.ids[index]
-        if (row == UNKNOWN).any():  # another worker may be half-way through it
-            row.copy_(self.tokenize([self.text(index)])[0])
-        return row.long()
+        """Return the token ids (L,) of a sample's text, tokenised once."""
+        ids = self.token_cache[index]
+        if (ids == NO_TOKEN).any():  # another worker may be half-way through writing them
+            ids.copy_(self.tokenize([self.text(index)])[0])
+        return ids.long()
 
     def text(self, index: int) -> str:
-        """Read the text of a sample, whatever the missing table says."""
+        """Read the text of a sample, regardless of the mask."""
         texts = self.table.column(self.text_column)[int(self.rows[index])].as_py() or [""]
         if self.plots == "first":
             return next((text for text in texts if text and text.strip()), "")
         return texts[self.texts[index]] or ""
 
     def image(self, row: int, transform: Callable[[Image.Image], Any]) -> Any:
-        """Decode and transform the image of a row, whatever the missing table says.
+        """Decode and transform the image of a row, regardless of the mask.
 
         Raises:
-            UserError: its bytes are no image.
+            UserError: the image cannot be decoded.
         """
         data = self.table.column("image")[row].as_py() or b""
         try:
@@ -197,7 +209,63 @@ class ArrowDataset(Dataset):
                 return transform(image)
         except Exception as error:  # noqa: BLE001  Pillow's decoders raise many kinds
             raise UserError(
-                f"{self.place}: the image of row {row} cannot be decoded "
-                f"({type(error).__name__}); "
-                "make the file again with make_arrow.py, which leaves such rows out"
+                f"{self.place}: the image of row {row} cannot be decoded ({type(error).__name__}); "
+                "make the file again with make_arrow.py, which skips such rows"
             ) from None
+
+
+def column_to_numpy(column: pa.ChunkedArray) -> np.ndarray:
+    """Read a column of numbers (rows,), or of lists of equal length (rows, C), without Python objects.
+
+    Raises:
+        ValueError: a row is empty, or the lists have different lengths.
+    """
+    if column.null_count:
+        raise ValueError("a row is empty")
+    if not hasattr(column.type, "value_type"):
+        return column.to_numpy()
+    lengths = pc.list_value_length(column).unique().to_pylist()
+    if len(lengths) > 1:
+        raise ValueError(f"lists of {lengths[0]} and of {lengths[1]}")
+    return pc.list_flatten(column).to_numpy().reshape(len(column), *lengths)
+
+
+def observed_cases(table: pa.Table, text_column: str) -> np.ndarray:
+    """Return the missing case of each row in the data, before any simulation; images are not read.
+
+    Blank strings are no text. A row without either modality counts as missing text: reading its image then raises an
+    error with the row's number.
+
+    Returns:
+        Missing cases, (rows,) uint8.
+    """
+    observed = [np.zeros(0, dtype=np.uint8)]
+    for batch in table.select(["image", text_column]).to_batches():
+        images, texts = batch.columns
+        filled = pc.not_equal(pc.utf8_trim_whitespace(pc.list_flatten(texts).cast(pa.string())), "")
+        of_row = pc.list_parent_indices(texts).filter(filled.fill_null(False))
+        has_text = np.isin(np.arange(len(texts)), of_row.to_numpy())
+        has_image = pc.fill_null(pc.binary_length(images), 0).to_numpy() > 0
+        cases = np.where(has_text, np.where(has_image, COMPLETE, MISSING_IMAGE), MISSING_TEXT)
+        observed.append(cases.astype(np.uint8))
+    return np.concatenate(observed)
+
+
+def fingerprint(*paths: Path) -> str:
+    """Hash the content of a split, regardless of file names and shards, as "<rows> rows <hash>".
+
+    Covers the schema, all values of all columns except images, the length of each image, and the bytes of
+    ``SAMPLED_IMAGES`` images. Other bytes of the same length in another image are not detected.
+    """
+    table = open_table(*paths)
+    columns = sorted(zip(table.schema, table.columns, strict=True), key=lambda pair: pair[0].name)
+    schema = [(field.name, str(field.type)) for field, _ in columns]
+    digest = hashlib.sha256(repr((table.num_rows, schema)).encode())
+    sampled = np.linspace(0, table.num_rows - 1, min(table.num_rows, SAMPLED_IMAGES)).astype(int).tolist()
+    for field, column in columns:
+        if field.name == "image":
+            digest.update(repr(pc.binary_length(column).to_pylist()).encode())
+            column = [column[row] for row in sampled]
+        for value in column:  # values, not buffers: buffers depend on how a file was cut into shards
+            digest.update(repr(value.as_py()).encode())
+    return f"{table.num_rows} rows {digest.hexdigest()[:16]}"

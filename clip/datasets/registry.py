@@ -1,11 +1,11 @@
-"""What differs between the data sets: file names, text column, and the command that makes them."""
+"""Registry of the data sets: file names, text column, and the command that makes the files."""
 
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip.datasets.shards import find_shards, read_facts
+from clip.datasets.shards import find_shards, read_label_metadata
 from clip.utils.errors import UserError
 
 
@@ -14,103 +14,72 @@ class DatasetSpec:
     """One data set.
 
     Attributes:
-        files: split ("train", "val", "test") -> what the name of its arrow file begins with.
-        text_column: the column of texts, a list of strings a row.
-        folder: sub-folder in which others publish its files.
-        converter: its name for make_arrow.py.
+        files: split ("train", "val", "test") -> name of its arrow file, without suffix.
+        text_column: column of the texts, a list of strings per row.
+        converter: its name for make_arrow.py, and the sub-folder in which others publish its files.
     """
 
     files: dict[str, str]
     text_column: str
-    folder: str
     converter: str
 
     def find(self, data_root: Path, split: str) -> list[Path]:
         """Find a split's arrow file, or all its shards, in ``data_root`` or its sub-folder.
 
         Raises:
-            UserError: it is in none of these places, under neither name, or a shard is absent; the
-                message has the command that makes it, or the shard.
+            UserError: there is no such file, under our name or the published one, or a shard is missing.
         """
-        names = (self.files[split], split)
-        for folder in (data_root, data_root / self.folder):
-            for name in names:
+        for folder in (data_root, data_root / self.converter):
+            for name in (self.files[split], split):
                 if (folder / f"{name}.arrow").is_file():
                     return [folder / f"{name}.arrow"]
                 if shards := find_shards(folder, name):
                     return shards
         if data_root.is_file():
-            raise UserError(f"data_root={data_root} is a file; give the folder of the arrow files")
+            raise UserError(f"data_root={data_root} is a file; use the folder of the arrow files")
         raise UserError(
-            f"data_root={data_root} has no {names[0]}.arrow; make it with "
+            f"data_root={data_root} has no {self.files[split]}.arrow; make it with "
             f"`python make_arrow.py --dataset {self.converter} --root RAW --target {data_root}`"
         )
 
-    def require_any(self, data_root: Path) -> None:
-        """Refuse a folder without any split, before minutes go into weights.
-
-        Raises:
-            UserError: as ``find`` for the training split.
-        """
+    def available_splits(self, data_root: Path) -> list[str]:
+        """Return the splits that have all their arrow files in ``data_root`` or its subfolder."""
+        available = []
         for split in self.files:
             with suppress(UserError):
                 self.find(data_root, split)
-                return
-        self.find(data_root, "train")
+                available.append(split)
+        return available
 
     def label_metadata(self, data_root: Path) -> dict[str, Any]:
-        """Read what the files of a data set say of its labels, as ``shards.read_facts``.
-
-        Nothing where there are no files yet: opening them has the message for that.
+        """Read the classes and the task type from the files of all splits, as ``read_label_metadata``.
 
         Raises:
-            UserError: two of the files say different things.
+            UserError: no split has files, as ``find``; or two of the files have different classes.
         """
-        first: tuple[Path, dict[str, Any]] | None = None
-        for split in self.files:
-            try:
-                paths = self.find(data_root, split)
-            except UserError:
-                continue
-            for path in paths:
-                said = read_facts(path)
-                first = first or (path, said)
-                if said != first[1]:
-                    raise UserError(
-                        f"{path} has other classes than {first[0]}; make all splits from one data "
-                        f"set ({differing(said, first[1])})"
-                    )
-        return first[1] if first else {}
-
-
-def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """Say how two files name their classes, shortly."""
-    return " and ".join(f"{said.get('class_names')!r:.120}" for said in (ours, theirs))
+        paths = [path for split in self.available_splits(data_root) for path in self.find(data_root, split)]
+        first, *others = paths or self.find(data_root, "train")
+        metadata = read_label_metadata(first)
+        for path in others:
+            if (other := read_label_metadata(path)) != metadata:
+                classes = " and ".join(f"{each.get('class_names')!r:.120}" for each in (other, metadata))
+                raise UserError(f"{path} has other classes than {first} ({classes}); make all splits from one data set")
+        return metadata
 
 
 DATASETS = {
     "mmimdb": DatasetSpec(
-        {"train": "mmimdb_train", "val": "mmimdb_dev", "test": "mmimdb_test"},
-        text_column="plots",
-        folder="mmimdb",
-        converter="mmimdb",
+        {"train": "mmimdb_train", "val": "mmimdb_dev", "test": "mmimdb_test"}, text_column="plots", converter="mmimdb"
     ),
     "food101": DatasetSpec(
         {"train": "food101_train", "val": "food101_val", "test": "food101_test"},
         text_column="text",
-        folder="food101",
         converter="food101",
     ),
     "hatememes": DatasetSpec(
         {"train": "hatememes_train", "val": "hatememes_dev", "test": "hatememes_test"},
         text_column="text",
-        folder="hateful_memes",
         converter="hateful_memes",
     ),
-    "manifest": DatasetSpec(
-        {"train": "train", "val": "val", "test": "test"},
-        text_column="text",
-        folder="manifest",
-        converter="manifest",
-    ),
+    "manifest": DatasetSpec({"train": "train", "val": "val", "test": "test"}, text_column="text", converter="manifest"),
 }

@@ -1,18 +1,14 @@
-"""The arrow files of one split, whole or in shards: found, complete, joined."""
+"""Arrow files of one split, complete or in shards: find, memory-map and join them."""
 
 import json
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from clip.datasets.ipc import is_packed
 from clip.utils.errors import UserError
 
-# What pyarrow raises on a damaged file, and `is_packed`.
-UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, struct.error)
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
 
@@ -20,89 +16,67 @@ def find_shards(folder: Path, name: str) -> list[Path]:
     """List ``{name}-00000-of-00016.arrow`` and so on in order, or nothing.
 
     Raises:
-        UserError: one of them is absent, or they belong to files cut up in different ways.
+        UserError: a shard is missing, or there are shards of another set.
     """
-    found = [path for path in sorted(folder.glob(f"{name}-*.arrow"))
-             if SHARD.fullmatch(path.stem.removeprefix(name))]  # fmt: skip
-    totals = sorted({path.stem.rpartition("-")[2] for path in found})
-    if len(totals) > 1:
-        raise UserError(f"{folder} has {name} in {' and in '.join(totals)} shards; leave one set there")
-    for total in totals:
-        wanted = [folder / f"{name}-{i:05d}-of-{total}.arrow" for i in range(int(total))]
-        if absent := [path.name for path in wanted if path not in found]:
-            raise UserError(
-                f"{folder} lacks {absent[0]}, {len(absent)} of {len(wanted)} shards are not there; fetch them all"
-            )
-        if found != wanted:
-            raise UserError(f"{found[-1]} is no shard of {len(wanted)}; remove it")
+    found = [path for path in sorted(folder.glob(f"{name}-*.arrow")) if SHARD.fullmatch(path.stem.removeprefix(name))]
+    if found:
+        total = found[-1].stem[-5:]
+        wanted = [folder / f"{name}-{number:05d}-of-{total}.arrow" for number in range(int(total))]
+        if missing := sorted(set(wanted) - set(found)):
+            raise UserError(f"{folder} has {len(found)} of {total} shards and not {missing[0].name}; get all of them")
+        if others := sorted(set(found) - set(wanted)):
+            raise UserError(f"{others[0]} is not one of the {total} shards of {name}; remove it")
     return found
 
 
 def open_table(*paths: Path) -> pa.Table:
     """Memory-map arrow files and join their rows, in order, without a copy.
 
-    Offsets and letters are checked here, once; an image is not looked at.
+    Offsets and characters are checked here, once; images are not read.
 
     Raises:
-        UserError: one is absent, truncated, foreign or compressed, or has other columns than the
-            first.
+        UserError: a file does not exist, is truncated or not an arrow file, or has other columns than the first.
     """
-    tables = [_read(path) for path in paths]
-    for path, table in zip(paths, tables, strict=True):
-        if not table.schema.equals(tables[0].schema):
-            raise UserError(
-                f"{path} has other columns than {paths[0]} ({_columns(table)}; "
-                f"{_columns(tables[0])}); make them again from one data set"
-            )
+    tables = []
+    for path in paths:
+        table = _open(path)
+        if tables and not table.schema.equals(tables[0].schema):
+            ours, theirs = (", ".join(f"{each.name} {each.type}" for each in t.schema) for t in (table, tables[0]))
+            raise UserError(f"{path} has other columns than {paths[0]} ({ours}; {theirs}); make them from one data set")
+        tables.append(table)
     return pa.concat_tables(tables)
 
 
-def _open_file(path: Path) -> pa.ipc.RecordBatchFileReader:
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(path)))
-    except UNREADABLE as error:
-        raise _not_whole(path, error) from None
-
-
-def _read(path: Path) -> pa.Table:
-    reader = _open_file(path)
-    try:
-        if is_packed(path):  # a few bytes could unpack to more than the memory
-            raise UserError(f"{path} is compressed, which no memory map can read; write it plain")
-        table = reader.read_all()
-        table.validate(full=True)  # a wrong offset would end the program when a row is read
-    except UNREADABLE as error:
-        raise _not_whole(path, error) from None
-    return table
-
-
-def _not_whole(path: Path, error: Exception) -> UserError:
-    if isinstance(error, UserError):
-        return error
-    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UserError(f"{path} is no whole arrow file ({cause}); make it again: make_arrow.py")
-
-
-def read_facts(path: Path) -> dict[str, Any]:
-    """Read what an arrow file says of its labels, from its schema alone.
+def read_label_metadata(path: Path) -> dict[str, Any]:
+    """Read the classes and the task type from the schema of an arrow file.
 
     Returns:
-        "class_names" (list of strings) and "task_type", or nothing in files that do not say it.
+        "class_names" (list of strings) and "task_type", or nothing if the file does not have them.
 
     Raises:
-        UserError: no arrow file, or what it says cannot be read.
+        UserError: not an arrow file, or its class names are not valid.
     """
-    said = _open_file(path).schema.metadata or {}
-    if not said.keys() & {b"class_names", b"task_type"}:
+    metadata = _open(path, rows=False).schema.metadata or {}
+    if not metadata.keys() & {b"class_names", b"task_type"}:
         return {}
     try:
-        names, task_type = json.loads(said[b"class_names"]), said[b"task_type"].decode()
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path} names its classes in no way that is known ({error!r})") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path} has class_names={names!r:.80}; it must be a JSON list of strings")
+        names, task_type = json.loads(metadata[b"class_names"]), metadata[b"task_type"].decode()
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError("class_names is not a list of strings")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} has no valid class names ({error!r}); make it again with make_arrow.py") from None
     return {"class_names": names, "task_type": task_type}
 
 
-def _columns(table: pa.Table) -> str:
-    return ", ".join(f"{column.name} {column.type}" for column in table.schema)
+def _open(path: Path, rows: bool = True) -> pa.Table:
+    """Memory-map an arrow file, or read its schema alone."""
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        if not rows:
+            return reader.schema.empty_table()
+        table = reader.read_all()
+        table.validate(full=True)  # a wrong offset would crash the process when a row is read
+        return table
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a complete arrow file ({cause}); make it again with make_arrow.py") from None

@@ -1,60 +1,230 @@
-"""What a checkpoint must agree with before any of its tensors is used."""
+"""Checkpoints of a run: writing, finding, reading, and the checks before any tensor is used."""
 
+import pickle
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from clip.utils.archives import refuse_larger
+from clip.modules.released import read_released
 from clip.utils.errors import UserError
+from clip.utils.files import atomic_write
 
-SHOWN = 12  # entries of a list in a message
-# Files and checkpoints made elsewhere, or before this was written down, do not.
-IF_BOTH_SAY = ("class_names", "task_type", "arrow_files.train", "arrow_files.val")
+BEST, LAST = "best", "last"
+CHECKPOINT_NAME = "epoch-{epoch:02d}-step-{step:06d}"
+POSITION = re.compile(r"epoch-(\d+)-step-(\d+)-")
+LONGEST_LIST = 12  # entries of a list in a message
+# Files and checkpoints made elsewhere do not state these.
+COMPARED_IF_STATED = ("class_names", "task_type", "arrow_files.train", "arrow_files.val")
 
 
-def validate_checkpoint(checkpoint: dict[str, Any], source: Path) -> None:
-    """Refuse what no program of ours wrote: an model_config or tensors of another kind.
+class Checkpoint(ModelCheckpoint):
+    """Lightning's callback with the suffix .pt, as in the published README.
+
+    Args:
+        resumed: checkpoint of the interrupted run that continues here, if any.
+        settings: arguments of ``ModelCheckpoint``.
+    """
+
+    FILE_EXTENSION = ".pt"
+
+    def __init__(self, resumed: Path | None, **settings: Any):
+        super().__init__(**settings)
+        self.resumed = resumed
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Copy the checkpoint kept by the interrupted run into this run's folder."""
+        kept = self.resumed  # the last one; it may be newer than the one that its own state names
+        if self.monitor:
+            kept = self.resumed.parent / Path(state["best_model_path"]).name
+        if not kept.is_file():
+            print(f"{kept} does not exist any more; the best checkpoint is selected anew from here on")
+            return
+        own = Path(self.dirpath) / kept.name
+        with atomic_write(own) as partial:
+            shutil.copyfile(kept, partial)
+        best = {str(own): score for score in state["best_k_models"].values()}
+        super().load_state_dict(
+            state
+            | {
+                "dirpath": self.dirpath,
+                "best_model_path": str(own),
+                "best_k_models": best,
+                "kth_best_model_path": str(own) if best else "",
+            }
+        )
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write checkpoints atomically.
+
+    Lightning writes into the system's temporary folder and moves the file: across file systems, that is a copy, and
+    a killed run leaves half a checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save a checkpoint; a full disk raises OSError."""
+        with atomic_write(Path(path)) as partial, partial.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch hides the system's error
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+
+
+def checkpoint_callbacks(folder: Path, monitor: str, resumed: Path | None = None) -> list[Callback]:
+    """Return callbacks that keep the best checkpoint (small) and the last one (with optimiser, to resume from).
+
+    Args:
+        folder: folder of the run.
+        monitor: metric of the validation split; larger is better.
+        resumed: checkpoint of the interrupted run that continues here, if any.
+    """
+    common = {"dirpath": folder / "checkpoints", "auto_insert_metric_name": False, "resumed": resumed}
+    best = Checkpoint(
+        filename=f"{CHECKPOINT_NAME}-{BEST}", monitor=monitor, mode="max", save_weights_only=True, **common
+    )
+    last = Checkpoint(filename=f"{CHECKPOINT_NAME}-{LAST}", save_on_train_epoch_end=True, **common)
+    return [best, last]
+
+
+def find_checkpoint(path: str, kind: str) -> Path:
+    """Return a checkpoint file, or the furthest one of a kind in the newest version of a run.
+
+    The names decide, not the modification times, so that changed clocks do not matter.
+
+    Args:
+        path: a file, the folder of a run, or the folder of all versions of a run.
+        kind: ``BEST`` or ``LAST``; a run without a best checkpoint yields its last one.
 
     Raises:
-        UserError: names the part.
+        UserError: there is no checkpoint, or there are checkpoints of several runs.
     """
-    model_config, state = checkpoint["model_config"], checkpoint["state_dict"]
-    names = model_config.get("class_names", []) if isinstance(model_config, dict) else None
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in [*names, *model_config]):
-        raise UserError(f"{source} has an model_config that no run writes; get the file again")
+    folder = Path(path)
+    if folder.is_file():
+        return folder
+    for ending in dict.fromkeys((kind, LAST)):
+        found = list(folder.glob(f"**/epoch-*-{ending}*.pt"))
+        runs = sorted({str(_version_folder(file).parent) for file in found})
+        if len(runs) > 1:
+            raise UserError(
+                f"{path} has checkpoints of {len(runs)} runs, such as {runs[0]} and {runs[1]}; "
+                "give the folder of one run"
+            )
+        if found:
+            return max(found, key=_position)
+    raise UserError(f"{path} is not a checkpoint and has no epoch-*.pt in it; give a checkpoint or a run's folder")
+
+
+def _version_folder(file: Path) -> Path:
+    return next((folder for folder in file.parents if folder.name.startswith("version_")), file.parent)
+
+
+def _position(file: Path) -> tuple[int, ...]:
+    version = _version_folder(file).name.removeprefix("version_")
+    position = POSITION.match(file.name)
+    return int(version) if version.isdigit() else -1, *map(int, position.groups() if position else ())
+
+
+def read_checkpoint(path: Path, seed: int = 0) -> dict[str, Any]:
+    """Read a checkpoint of this project or of released code; no code in it can run.
+
+    Args:
+        path: the file.
+        seed: seed of the run that wrote it; only the released DCP code's checkpoints need it.
+
+    Returns:
+        At least "model_config" and "state_dict"; for released code also "released", its backbone.
+
+    Raises:
+        UserError: the file is damaged or not such a checkpoint.
+    """
+    try:
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            checkpoint = {}  # ours contain no classes, the released code's do
+        if not isinstance(checkpoint, dict) or not {"model_config", "state_dict"} <= checkpoint.keys():
+            checkpoint = read_released(path, seed)
+        validate_checkpoint(checkpoint, path)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001  a crafted or damaged file can raise anything
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as a checkpoint ({reason:.200}); give another file") from None
+    return checkpoint
+
+
+def validate_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Check the types of a checkpoint's parts.
+
+    Raises:
+        UserError: names the part that is not as this project writes it.
+    """
+    config, state = checkpoint["model_config"], checkpoint["state_dict"]
+    names = config.get("class_names", []) if isinstance(config, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in [*names, *config]):
+        raise UserError(f"{path}: its model_config is not a dictionary of settings; give another file")
     if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
-        and tensor.device.type == "cpu" for name, tensor in state.items()
-    ):  # fmt: skip
-        raise UserError(f"{source} has a state_dict of other things than tensors by name")
-    refuse_larger(source, state.values())
+        isinstance(name, str)
+        and isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        for name, tensor in state.items()
+    ):
+        raise UserError(f"{path}: its state_dict does not map names to tensors; give another file")
 
 
-def check_compatible(ours: dict, theirs: dict, source: object) -> None:
-    """Refuse a checkpoint of another task, backbone, prompt shape or other classes.
+def check_compatible(ours: dict[str, Any], theirs: dict[str, Any], source: object) -> None:
+    """Check that a checkpoint has the task, backbone, prompt shape and classes of this run.
 
     The name of the backbone may differ, since a folder can move; its SHA-256 may not.
 
     Raises:
         UserError: names the first setting that differs, with both values.
     """
-    for key in (key for key in ours if key != "vit"):
-        if key in IF_BOTH_SAY and key not in theirs:
+    for key in ours:
+        if key == "vit" or (key in COMPARED_IF_STATED and key not in theirs) or ours[key] == theirs.get(key):
             continue
-        if ours[key] != theirs.get(key):
-            clips = f" (vit={theirs.get('vit')} there, vit={ours.get('vit')} here)"
-            raise UserError(
-                f"{source} has {key}={_short(theirs.get(key), ours[key])}, "
-                f"but this run has {key}={_short(ours[key], theirs.get(key))}"
-                f"{clips if key == 'backbone_sha256' else ''}; they must agree"
-            )
+        weights = f" (vit={theirs.get('vit')} there, vit={ours.get('vit')} here)" if key == "backbone_sha256" else ""
+        raise UserError(
+            f"{source} has {key}={_shorten(theirs.get(key), ours[key])}, "
+            f"but this run has {key}={_shorten(ours[key], theirs.get(key))}{weights}; make them equal"
+        )
 
 
-def _short(value: Any, other: Any) -> Any:
-    """Leave a long list away but for its length and the first entry that the other has not."""
-    if not isinstance(value, list) or len(value) <= SHOWN or not isinstance(other, list):
+def _shorten(value: Any, other: Any) -> Any:
+    """Abbreviate a long list to its length and the first entry that differs."""
+    if not isinstance(value, list) or len(value) <= LONGEST_LIST or not isinstance(other, list):
         return value
-    where = next((i for i, one in enumerate(value) if other[i : i + 1] != [one]), len(value) - 1)
-    return f"{len(value)} with {value[where]!r} at {where}"
+    where = next((i for i, entry in enumerate(value) if other[i : i + 1] != [entry]), len(value) - 1)
+    return f"{len(value)} entries with {value[where]!r} at {where}"
+
+
+def check_resume(
+    path: Path, model_config: dict[str, Any], training_config: dict[str, Any], shape: dict[str, int]
+) -> None:
+    """Check that a run with this model, data, masks and optimiser can continue from a checkpoint.
+
+    Args:
+        path: the checkpoint.
+        model_config: configuration of the model.
+        training_config: settings and data that decide the numbers of a training run.
+        shape: "per_gpu_batchsize" and "processes", compared only if the run stopped within an epoch.
+
+    Raises:
+        UserError: names the first difference with both values, or says that there is nothing to resume.
+    """
+    checkpoint = read_checkpoint(path)
+    if "optimizer_states" not in checkpoint or "training_config" not in checkpoint:
+        raise UserError(f"{path} has no optimiser state; give the run's epoch-*-{LAST}.pt")
+    check_compatible(model_config, checkpoint["model_config"], path)
+    check_compatible(training_config, checkpoint["training_config"], path)
+    if checkpoint["position"]["batches"]:
+        check_compatible(shape, checkpoint["position"], f"{path}, stopped within an epoch,")

@@ -1,98 +1,111 @@
-"""The folder of a run: claimed by one run alone, with a log that is always whole."""
+"""The folder of a run: its version, its log and its records, all written atomically."""
 
-import csv
+import json
+import math
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-from pytorch_lightning.loggers.logger import rank_zero_experiment
+import pandas as pd
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from clip.utils.files import atomic_write
-
-TENSORBOARDS = ("tensorboard", "tensorboardX")  # packages that Lightning can log to
+from clip.utils.files import atomic_write, write_text
 
 
-class WholeWriter(ExperimentWriter):
-    """Rows of metrics.csv; each time the whole file takes the place of the one before.
+class MetricsLog(Logger):
+    """Write metrics.csv, one row per call of the Trainer.
 
-    Lightning's own writes in place, and anew when a column comes: killed in it, a run would leave
-    a log with its earlier rows gone.
+    Lightning's CSVLogger rewrites the file in place when a new metric comes: a run killed then loses its log.
+
+    Args:
+        folder: folder of the run, ``.../NAME/version_K``.
     """
 
-    def __init__(self, log_dir: str):
-        super().__init__(log_dir)
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
         self.rows: list[dict[str, float]] = []
 
-    def save(self) -> None:
-        """Write all rows so far."""
-        if not self.metrics:
-            return
-        self._record_new_keys()
-        self.rows += self.metrics
-        self.metrics = []
-        path = Path(self.metrics_file_path)
-        with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, self.metrics_keys)
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-
-class WholeLog(CSVLogger):
-    """Lightning's log with ``WholeWriter``, and without its empty hparams.yaml."""
+    @property
+    def log_dir(self) -> str:
+        """Folder of the run."""
+        return str(self.folder)
 
     @property
-    @rank_zero_experiment
-    def experiment(self) -> WholeWriter:
-        """The rows; the other processes of a run get one that does nothing."""
-        if self._experiment is None:
-            self._experiment = WholeWriter(self.log_dir)
-        return self._experiment
+    def name(self) -> str:
+        """Name of the run."""
+        return self.folder.parent.name
+
+    @property
+    def version(self) -> str:
+        """Version of the run, such as "version_0"."""
+        return self.folder.name
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add a row."""
+        self.rows.append({"step": step} | {name: float(value) for name, value in metrics.items()})
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Ignore them; run.json holds all settings."""
 
     @rank_zero_only
     def save(self) -> None:
         """Write all rows so far."""
-        self.experiment.save()
+        if self.rows:
+            with atomic_write(self.folder / "metrics.csv") as partial:
+                pd.DataFrame(self.rows).to_csv(partial, index=False)
+
+    def finalize(self, status: str) -> None:
+        """Write all rows at the end of a run."""
+        self.save()
 
 
-def claim(folder: Path) -> int:
-    """Make the next ``version_<k>`` below a folder; two runs that begin at once get two.
+def make_loggers(log_dir: str, name: str) -> list[Logger]:
+    """Create the version folder of a run; return its CSV log and, if TensorBoard is installed, its events."""
+    # Only the first process writes; it tells the others where the files are.
+    folder = Path(log_dir) / name / "version_0" if rank_zero_only.rank else make_version_dir(Path(log_dir) / name)
+    loggers: list[Logger] = [MetricsLog(folder)]
+    if find_spec("tensorboard") or find_spec("tensorboardX"):
+        loggers.append(TensorBoardLogger(log_dir, name=name, version=folder.name))
+    return loggers
 
-    Returns:
-        k.
-    """
+
+def make_version_dir(folder: Path) -> Path:
+    """Create and return the next ``version_K`` in a folder; two runs starting at the same time get two."""
     folder.mkdir(parents=True, exist_ok=True)
-    taken = [int(number) for path in folder.glob("version_*")
-             if (number := path.name.removeprefix("version_")).isdigit()]  # fmt: skip
-    version = max(taken, default=-1) + 1
+    numbers = [path.name.removeprefix("version_") for path in folder.glob("version_*")]
+    version = max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
     while True:
         try:
             (folder / f"version_{version}").mkdir()
+            return folder / f"version_{version}"
         except FileExistsError:
             version += 1
-        else:
-            return version
 
 
-def loggers(log_dir: str, name: str) -> list[Logger]:
-    """Claim a version folder for a run, with a CSV log and, if installed, TensorBoard's."""
-    # The other processes of a run write nothing; the first one tells them where its files lie.
-    version = 0 if rank_zero_only.rank else claim(Path(log_dir) / name)
-    out: list[Logger] = [WholeLog(log_dir, name=name, version=version)]
-    if any(find_spec(name) for name in TENSORBOARDS):
-        out.append(TensorBoardLogger(log_dir, name=name, version=version))
-    return out
+@rank_zero_only
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, in the first process only; numbers that JSON does not have become null."""
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def git_commit() -> str:
-    """Name the commit of this checkout, "+changes" if it is not clean, "unknown" outside git."""
-    here = Path(__file__).parent
+    """Return the commit of this checkout, with "+changes" if it is not clean; "unknown" outside git."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True,
-                              check=True).stdout.strip()  # fmt: skip
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")

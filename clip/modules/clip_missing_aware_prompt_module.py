@@ -5,11 +5,13 @@ from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
+from clip.config import OptimizerSettings
 from clip.modules.objectives import Task
-from clip.modules.optim import OptimSettings, make_optimizer
+from clip.modules.optim import make_optimizer, schedule_steps
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts.base import weighted_sum
 from clip.utils.errors import UserError
@@ -37,7 +39,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         self,
         model: PromptedModel,
         task: Task,
-        optim: OptimSettings,
+        optim: OptimizerSettings,
         normalize: Callable[[Tensor], Tensor],
         model_config: dict[str, Any],
     ):
@@ -46,6 +48,8 @@ class MissingAwarePromptModule(pl.LightningModule):
         self.model_config, self.training_config = model_config, {}
         self.metrics = nn.ModuleDict({split: task.collection(split) for split in SPLITS})
         self.losses = nn.ModuleDict({split: MeanMetric(nan_strategy="disable") for split in SPLITS})
+        self.metrics["train/"].persistent(True)  # for metric_states
+        self.losses["train/"].persistent(True)
         self.step_losses: list[tuple[Tensor, Tensor]] = []  # loss and sample ids of each micro-batch of a step
 
     def model_step(self, batch: dict[str, Any], split: str) -> Tensor:
@@ -72,7 +76,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         loss = self.model_step(batch, "train/")
         self.log("train/loss_step", loss, prog_bar=True)
         self.step_losses.append((loss.detach(), batch["sample_id"]))
-        return loss * (len(batch["label"]) / self.trainer.datamodule.batch_size)
+        return loss * (len(batch["label"]) / self.trainer.datamodule.loading.batch_size)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a validation batch."""
@@ -105,10 +109,10 @@ class MissingAwarePromptModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Build the optimizer and its schedule, which advances after each optimizer step."""
-        # max_steps is -1 unless set: only this property knows the real number of steps.
-        exact = int(self.trainer.estimated_stepping_batches)
+        # The Trainer's max_steps is -1 unless set: only this property knows the real number of steps.
+        steps = int(self.trainer.estimated_stepping_batches)
         batches = self.trainer.num_training_batches * max(1, self.trainer.max_epochs or 1)
-        total = self.optim.total_steps(exact, batches, self.trainer.accumulate_grad_batches)
+        total = schedule_steps(self.optim, steps, batches // self.trainer.accumulate_grad_batches)
         optimizer, schedule = make_optimizer(self.model, self.optim, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -122,3 +126,17 @@ class MissingAwarePromptModule(pl.LightningModule):
         """Check the adapter's tensors before Lightning loads them."""
         self.model.check_adapter(checkpoint["state_dict"], "resume_from")
         checkpoint["state_dict"] = {f"model.{name}": tensor for name, tensor in checkpoint["state_dict"].items()}
+
+    def training_metrics(self) -> dict[str, Metric]:
+        """Return the metrics of the training split by name; those that share states have the newest ones."""
+        return dict(self.metrics["train/"].items(keep_base=True, copy_state=False)) | {"loss": self.losses["train/"]}
+
+    def metric_states(self) -> dict[str, Any]:
+        """Return the states of the training metrics of the epoch so far, on the CPU."""
+        states = {name: metric.state_dict() for name, metric in self.training_metrics().items()}
+        return move_data_to_device(states, torch.device("cpu"))
+
+    def load_metric_states(self, states: dict[str, Any]) -> None:
+        """Restore what ``metric_states`` returned."""
+        for name, metric in self.training_metrics().items():
+            metric.load_state_dict(move_data_to_device(states[name], self.device))

@@ -117,6 +117,11 @@ class Task:
     headline: str
     decide: Callable[[Tensor], Tensor]
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether a sample may have several classes."""
+        return self.loss is F.binary_cross_entropy_with_logits
+
     def collection(self, prefix: str = "") -> MetricCollection:
         """Return fresh metrics.
 

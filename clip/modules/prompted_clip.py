@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
+from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.backbones.clip_convert import ClipSizes, tower_states
 from clip.modules.layers import init_linear
 from clip.modules.prompted_model import Inputs, PromptedModel

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
+from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.backbones.vilt_convert import ViltSizes
 from clip.modules.layers import INIT_STD, init_linear
 from clip.modules.prompted_model import Inputs, PromptedModel

@@ -1,6 +1,5 @@
-"""What all image transforms have in common."""
+"""Base class of the image transforms."""
 
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -9,53 +8,53 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-Moments = tuple[tuple[float, ...], tuple[float, ...]]
-
 
 class Transform:
-    """An image for a backbone, in two halves.
+    """Image transform of a backbone, in two halves.
 
-    Calling it gives bytes, a quarter of the memory on their way to the device, and ``prepare``
-    does the arithmetic there.
+    Calling it returns bytes, a quarter of the memory on their way to the device, where ``normalize`` does the
+    arithmetic.
 
     Args:
-        size: of the image in pixels; what it measures, a subclass says.
+        size: size of the result in pixels, as the subclass defines it.
 
     Attributes:
-        moments: mean and deviation of the channels.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
+        keeps_shape: whether the shape of the result depends on the image.
     """
 
-    moments: Moments
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    keeps_shape: bool
 
     def __init__(self, size: int):
         self.size = size
+
+    def shape(self, width: int, height: int) -> tuple[int, int]:
+        """Return width and height of the result for an image of this size."""
+        raise NotImplementedError
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """Resize a Pillow image of any mode to (H, W, 3) uint8."""
         raise NotImplementedError
 
-    def placeholder(self, measure: Callable[[], tuple[int, int] | None]) -> Tensor:
-        """Stand for a missing image, (3, H, W) uint8.
-
-        Args:
-            measure: gives width and height of the image that is taken away, from its header; None
-                if there never was one.
-        """
-        raise NotImplementedError
+    def placeholder(self, image_size: tuple[int, int] | None = None) -> Tensor:
+        """Return zeros for a missing image of this width and height, or of none, (3, H, W) uint8."""
+        width, height = self.shape(*(image_size or (self.size, self.size)))
+        return torch.zeros(3, height, width, dtype=torch.uint8)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Turn a Pillow image of any mode into (3, H, W) uint8."""
+        """Transform a Pillow image of any mode to (3, H, W) uint8."""
         return rearrange(torch.from_numpy(self.pixels(image).copy()), "h w c -> c h w")
 
     @classmethod
     def normalize(cls, pixels: Tensor) -> Tensor:
-        """Turn (..., 3, H, W) in 0..255, on any device, into what the backbone takes."""
-        mean, std = _on(pixels.device, cls.moments)
-        return (pixels.float() / 255 - mean) / std
+        """Normalize pixels (..., 3, H, W) from 0..255 to the input of the backbone, on any device."""
+        return (pixels.float() / 255 - _per_channel(cls.mean, pixels.device)) / _per_channel(cls.std, pixels.device)
 
 
 @cache
-def _on(device: torch.device, moments: Moments) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (3, 1, 1), copied to a device once."""
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in moments)
-    return mean, std
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return values as (3, 1, 1), copied to a device once."""
+    return torch.tensor(values, device=device)[:, None, None]

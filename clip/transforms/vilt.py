@@ -1,42 +1,32 @@
-"""ViLT's image transform: the whole image, in its own shape."""
-
-from collections.abc import Callable
+"""ViLT's image transform, which keeps the aspect ratio."""
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from clip.transforms.base import Transform
 from clip.utils.images import crop_extreme, to_rgb
 
-HALF = (0.5, 0.5, 0.5)
-LONGEST = 1333 / 800  # times the short side, the ratio of ViLT's code
+MAX_ASPECT = 1333 / 800  # long side over short side, from ViLT's code
 MULTIPLE = 32  # of both sides: one patch of the published ViLT
 
 
 class ViltTransform(Transform):
-    """Bicubic resize, both sides rounded down to whole patches, mean and deviation 0.5.
+    """Bicubic resize, with both sides rounded down to complete patches.
 
-    ``size`` is that of the short side; the long one is limited, and then the short one is smaller.
+    ``size`` is the short side; the long side is limited, and the short side becomes smaller where that limit applies.
     """
 
-    moments = HALF, HALF
+    mean = std = (0.5, 0.5, 0.5)
+    keeps_shape = True
 
     def shape(self, width: int, height: int) -> tuple[int, int]:
-        """Give width and height of the result for an image of this size."""
+        """Return width and height of the result for an image of this size."""
         scale = self.size / min(width, height)
-        scale = min(scale, int(LONGEST * self.size) / max(width, height))
-        rounded = (int(side * scale + 0.5) // MULTIPLE * MULTIPLE for side in (width, height))
-        wide, high = (max(MULTIPLE, side) for side in rounded)
+        scale = min(scale, int(MAX_ASPECT * self.size) / max(width, height))
+        wide, high = (max(MULTIPLE, int(side * scale + 0.5) // MULTIPLE * MULTIPLE) for side in (width, height))
         return wide, high
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """Resize to (H, W, 3) uint8."""
         image = crop_extreme(to_rgb(image))
         return np.asarray(image.resize(self.shape(*image.size), Image.Resampling.BICUBIC))
-
-    def placeholder(self, measure: Callable[[], tuple[int, int] | None]) -> Tensor:
-        """Give an image of the shape of the one that is taken away, a square if there is none."""
-        wide, high = self.shape(*(measure() or (self.size, self.size)))
-        return torch.zeros(3, high, wide, dtype=torch.uint8)

@@ -13,11 +13,25 @@ class Settings(BaseModel):
 
 def user_error(error: ValidationError, prefix: str = "") -> UserError:
     """Return the first of pydantic's errors as one line that names the setting and its value."""
-    first = error.errors()[0]
-    key = prefix + ".".join(map(str, first["loc"]))
+    errors = [(prefix + ".".join(_path(each["loc"])), each) for each in error.errors()]
+    key, first = errors[0]
     if first["type"] == "extra_forbidden":
-        return UserError(f"{key} is not a setting; --help lists all settings")
+        return UserError(f"{key} is not a setting; --help lists the settings")
     if first["type"] == "missing":
         return UserError(f"{key} is missing; set it")
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
-    return UserError(f"{key}={first['input']!r:.200} is not valid; {message}")
+    # A union of types has one error per member.
+    messages = [
+        each["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
+        for name, each in errors
+        if name == key
+    ]
+    if not key:
+        return UserError(messages[0])
+    return UserError(f"{key}={first['input']!r:.200} is not valid; {' or '.join(messages).replace('or it must', 'or')}")
+
+
+def _path(location: tuple) -> list[str]:
+    """Drop pydantic's names of a union's members, such as "int" and "list[str]"."""
+    return [
+        str(part) for part in location if isinstance(part, int) or (part.isidentifier() and part not in ("int", "str"))
+    ]

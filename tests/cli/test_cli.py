@@ -10,10 +10,10 @@ import pytorch_lightning as pl
 import torch
 
 import run
-from clip.cli import build as assembly
-from clip.cli.schema import validate
-from clip.engine import trainer as runs
-from clip.missing.masks import MISSING_TYPES
+from clip.cli import commands
+from clip.cli.build import build_all
+from clip.cli.schema import make_config
+from clip.missing import MISSING_TYPES
 from tests import tiny
 from tests.conftest import CPU, shell
 
@@ -90,8 +90,8 @@ def test_sweep_equals_separate_tests(trained, settings, arrow_folder, tmp_path):
     table = pd.read_csv(csv)
     assert len(table) == 21
     again = shell("sweep", "with", "task_finetune_mmimdb", *settings[:1], f"log_dir={tmp_path}",
-                  f"predictions={csv.parent / 'predictions.arrow'}", "exp_name=p",
-                  "sweep_ratios=[0.3, 0.7]", "sweep_seeds=[0, 1, 2]")  # fmt: skip
+                  f"sweep.predictions={csv.parent / 'predictions.arrow'}", "exp_name=p",
+                  "sweep.ratios=[0.3, 0.7]", "sweep.seeds=[0, 1, 2]")  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert "mean of 3 tables" in again.stdout
     more = pd.read_csv(next(tmp_path.glob("p_dcp_sweep_*/version_0/sweep.csv")))
@@ -115,15 +115,15 @@ def test_sweep_equals_separate_tests(trained, settings, arrow_folder, tmp_path):
 
 def test_reloaded_weights_give_equal_logits_under_another_seed(trained, settings):
     _, folder = trained
-    config = validate(run.ex.configurations[0]() | {"seed": 5, "load_path": str(folder)}
-                          | dict(pair.split("=", 1) for pair in settings[:2]))  # fmt: skip
+    paths = dict(pair.split("=", 1) for pair in settings[:2])
+    config = make_config({"seed": 5, "load_path": str(folder), **paths}, {"seed", "load_path", *paths})
     models = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        models.append(assembly.from_config(dict(config), set(), CPU)[0].model.eval())
+        models.append(build_all(config, CPU)[1].model.eval())
     inputs = tiny.batch([0, 1, 2], tiny.FEWER_IDS)
     assert torch.equal(models[0](*inputs), models[1](*inputs))
-    assert config["prompt_length"] == 36  # the default; the model took the checkpoint's
+    assert config.prompt_length == 36  # the default; the model took the checkpoint's
     assert models[0].prompts.common.shape[1] == tiny.LENGTH // 3
 
 
@@ -137,13 +137,13 @@ def test_a_resumed_run_goes_on_to_the_same_weights(settings, tmp_path, monkeypat
     """Four epochs at once, or two, a power cut and two: bitwise the same on a CPU."""
     common = ["with", "task_finetune_mmimdb", *settings, "max_epoch=4", "val_check_interval=1.0"]
     call(*common, f"log_dir={tmp_path}/whole")
-    make = runs.make_trainer
+    make = commands.make_trainer
 
     def fragile(loggers, device, callbacks, **settings):
         return make(loggers, device, [*callbacks, PowerCut()], **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "make_trainer", fragile)
+        patch.setattr(commands, "make_trainer", fragile)
         with pytest.raises(SystemExit):
             call(*common, f"log_dir={tmp_path}/half")
     call(*common, f"log_dir={tmp_path}/on", f"resume_from={tmp_path}/half")
@@ -189,11 +189,3 @@ def test_a_table_made_elsewhere_is_used(trained, settings, tmp_path):
          f"log_dir={tmp_path}", "test_ratio=1.0", "test_type=image", "exp_name=d")  # fmt: skip
     ours = metrics_of(tmp_path, "m_dcp_test_both0.7_seed0")
     assert ours == metrics_of(tmp_path, "d_dcp_test_image1_seed0")
-
-
-def test_help_and_print_config():
-    text = shell("--help").stdout
-    assert all(name in text for name in ("sweep", "pretrain", "demo", "print_config"))
-    config = shell("print_config", "with", "task_finetune_hatememes").stdout
-    assert "val_check_interval = 0.11" in config
-    assert "# share of missing images among the incomplete samples" in config

@@ -1,84 +1,124 @@
-"""Every setting has a comment, a rule and a reader; wrong values are refused with the value."""
+"""Settings: defaults, types, help texts, files after ``with``, and the help pages."""
 
-import copy
-import inspect
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from clip import config as config_module
-from clip.cli.schema import RULES, validate
-from clip.config import ex
-from clip.modules.factory import MODELS
-from clip.modules.prompts import PROMPT_TYPES
+import run
+from clip.cli.schema import DEFAULTS, METHOD_SETTINGS, Config, config_from_sacred, make_config
+from clip.config import GROUPS, SECTIONS
+from clip.utils.command_line import flatten, to_cli_args
 from clip.utils.errors import UserError
+from tests.conftest import shell
 
-OWNERS = PROMPT_TYPES | MODELS  # whose settings are nested under their names
 ROOT = Path(__file__).resolve().parents[2]
+PARTS = [*SECTIONS, *GROUPS.values(), *METHOD_SETTINGS.values()]
 
 
-@pytest.fixture(scope="module")
-def defaults():
-    base = ex.configurations[0]()
-    return {key: value for key, value in base.items() if key != "__doc__"}
+def test_defaults_validate_to_themselves_and_round_trip_through_the_command_line():
+    assert make_config(DEFAULTS) == Config()
+    assert flatten(DEFAULTS).keys() == {word.partition("=")[0] for word in to_cli_args(DEFAULTS)}
 
 
-def changed(defaults, **changes):
-    config = copy.deepcopy(defaults)
-    for key, value in changes.items():
-        *outer, last = key.split("__")
-        target = config
-        for name in outer:
-            target = target[name]
-        target[last] = value
-    return config
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+def test_every_setting_has_a_help_text_and_a_reader(part):
+    code = "".join(path.read_text() for path in (ROOT / "clip").rglob("*.py") if path.name != "config.py")
+    for name, field in part.model_fields.items():
+        assert field.description, name
+        assert re.search(rf"\.{name}\b|\"{name}\"|^    {name}:", code, re.M), f"{name} is never read"
 
 
-def test_defaults_are_valid_and_not_changed_by_validation(defaults):
-    before = copy.deepcopy(defaults)
-    assert validate(defaults) == {**before, "test_ratio": None}
-    assert defaults == before
+def test_one_value_serves_all_splits_and_the_shorthands_only_the_test_split():
+    config = make_config({"missing_ratio": 0.45, "test_ratio": 0.9, "test_type": "image"})
+    assert config.missing_ratio == {"train": 0.45, "val": 0.45, "test": 0.9}
+    assert config.missing_type == {"train": "both", "val": "both", "test": "image"}
+    assert make_config({"missing_type": {"test": "text"}}).missing_type["train"] == "both"
 
 
-def test_every_key_has_a_comment_a_rule_and_a_reader(defaults):
-    source = inspect.getsource(config_module)
-    code = "".join(
-        path.read_text()
-        for path in [ROOT / "run.py", *(ROOT / "clip").rglob("*.py")]
-        if path.name not in ("config.py", "config_rules.py")
-    )
-    optim = re.search(r"class OptimSettings.*?@classmethod", code, re.S)[0]
-    for key in defaults.keys() - {"test_type", "test_ratio"}:
-        assert re.search(rf"^    {key} = .*(  # \w|\{{  # )", source, re.M), f"{key}: no comment"
-        assert key in RULES or f"{key}.*" in RULES or key in OWNERS, f"{key}: no rule"
-        assert f'["{key}"]' in code or f"    {key}: " in optim or f'"{key}"' in code, f"{key}: drop_first"
-
-
-def test_the_config_names_every_setting_of_every_method_and_backbone(defaults):
-    source = inspect.getsource(config_module)
-    for name, method in OWNERS.items():
-        assert defaults.get(name, {}) == method.Settings().model_dump(), name
-        for key in defaults.get(name, {}):
-            assert re.search(rf'"{key}": .*(  # \w)', source), f"{name}.{key}: no comment"
+def test_overrides_are_what_presets_and_users_set():
+    values = DEFAULTS | {"task": "food101", "dcp": DEFAULTS["dcp"] | {"generator": "fc"}}
+    config = config_from_sacred(values, {"batch_size": DEFAULTS["batch_size"]})
+    assert {"task", "dcp.generator", "batch_size"} <= config.overrides
+    assert "seed" not in config.overrides
+    changed = config.replace(seed=3)
+    assert (changed.seed, changed.overrides) == (3, config.overrides)
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("values", "named"),
     [
-        ({"missing_ratio": float("nan")}, ["missing_ratio.train=nan"]),
-        ({"missing_ratio__dev": 0.5}, ["missing_ratio.dev", "train, val, test"]),
-        ({"maple__depth": 1}, ["maple.depth", "per_case"]),
+        ({"missing_ratio": float("nan")}, "missing_ratio.train=nan"),
+        ({"missing_ratio": {"dev": 0.5}}, "missing_ratio.dev"),
+        ({"maple": {"depth": 1}}, "maple.depth"),
+        ({"batch_size": True}, "batch_size=True"),
+        ({"batch_size": 10**30}, "batch_size=1000"),
+        ({"prompt_type": "cocoop"}, "prompt_type='cocoop'"),
+        ({"end_lr": 0.1}, "end_lr=0.1"),
     ],
 )
-def test_what_nobody_can_type_is_refused_too(defaults, changes, words):
-    with pytest.raises(UserError) as refusal:
-        validate(changed(defaults, **changes))
-    assert "\n" not in str(refusal.value)
-    assert all(word in str(refusal.value) for word in words), refusal.value
+def test_an_invalid_value_is_named_in_one_line(values, named):
+    with pytest.raises(UserError) as error:
+        make_config(values)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_one_ratio_serves_all_splits_and_test_ratio_only_the_test(defaults):
-    config = validate(changed(defaults, missing_ratio=0.45, test_ratio=0.9, test_type="image"))
-    assert config["missing_ratio"] == {"train": 0.45, "val": 0.45, "test": 0.9}
-    assert config["missing_type"] == {"train": "both", "val": "both", "test": "image"}
+@pytest.mark.parametrize("name", ["settings.yaml", "settings.json", "run.json"])
+def test_a_settings_file_sets_what_it_holds(name, tmp_path, capsys):
+    content = {"batch_size": 8, "missing_ratio": {"train": 0.1}, "dcp": {"generator": "fc"}, "exp_name": "2024"}
+    if name == "run.json":
+        content = {"command": ["run.py"], "config": content}
+    (tmp_path / name).write_text(json.dumps(content))  # JSON is YAML
+    run.command_line(["run.py", "print_config", "with", str(tmp_path / name), "max_epoch=3"])
+    shown = capsys.readouterr().out
+    for line in ("batch_size = 8", "max_epoch = 3", "dcp.generator = 'fc'", "exp_name = '2024'"):
+        assert f"*{line} " in shown
+    assert "'train': 0.1, 'val': 0.7" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", '{"seed": {"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": ["%s"]}]}}'),
+        ("a.yaml", "seed: !!python/object/apply:os.mkdir ['%s']"),
+        ("a.pickle", "cos\nmkdir\n(S'%s'\ntR."),
+        ("a.yaml", "- 1\n- 2"),
+        ("a.yaml", ""),
+        ("a.yaml", "a: [1"),
+        ("a.json", "{"),
+        ("a.yaml", "batch_size: many"),
+        ("a.yaml", "dcp.generator: fc\nbach_size: 3"),
+    ],
+)
+def test_a_faulty_settings_file_is_one_line_and_runs_nothing(name, content, tmp_path):
+    proof = tmp_path / "proof"
+    (tmp_path / name).write_text(content.replace("%s", str(proof)))
+    with pytest.raises(SystemExit) as error:
+        run.command_line(["run.py", "print_config", "with", str(tmp_path / name)])
+    assert re.fullmatch("error: [^\n]+", str(error.value))
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("word", ["data_root=...", "exp_name=1j", "predict.text=b'x'", "sweep.ratios={0.1,0.2}",
+                                  f"batch_size={10**30}", "learning_rate=1e300"])  # fmt: skip
+def test_values_of_types_that_no_setting_has_are_one_line(word):
+    with pytest.raises(SystemExit) as error:
+        run.command_line(["run.py", "print_config", "with", word])
+    assert re.fullmatch("error: [^\n]+", str(error.value))
+    assert word.partition("=")[0] in str(error.value)
+
+
+def test_help_lists_commands_and_settings_and_survives_a_closed_pipe():
+    overview = shell("--help")
+    assert overview.returncode == 0
+    assert shell().stdout == overview.stdout
+    for name in run.COMMANDS:
+        assert f"  {name} " in overview.stdout
+    assert "predict.image = ''" in shell("predict", "--help").stdout
+    printed = shell("print_config", "with", "task_finetune_hatememes").stdout
+    order = [printed.index(f"{name} = ") for section in SECTIONS for name in section.model_fields]
+    assert order == sorted(order)
+    assert "*val_check_interval = 0.11 " in printed
+    assert "predict.image" not in printed

@@ -2,10 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from clip.missing.masks import MissingSettings, counts, draw_released_masks, table_hash
-from clip.modules.optim import OptimSettings
+from clip.missing.masks import MissingConfig, count_cases, draw_released_masks, mask_hash
 from tests.conftest import SIZES, shell
 
 QUERIES = {"prompts.dynamic.image.queries", "prompts.dynamic.text.queries"}
@@ -24,17 +24,17 @@ def test_released(settings, tmp_path):
     out, record = start("released", settings, tmp_path, "batch_size=24", "seed=5", seed)
     config = record["config"]
     assert config["optim_type"] == "adamw"
-    assert OptimSettings.from_config(config).schedule_length == "floor"
+    assert config["schedule_length"] == "floor"
     assert QUERIES.isdisjoint(record["trainable"])
     assert {"image_encoder.proj", "text_encoder.ln_final.bias"} <= record["trainable"].keys()
-    plan = [MissingSettings("mmimdb", split, size, "both", 0.7, 0.5, 5)
-            for split, size in (("train", SIZES["train"]), ("val", SIZES["dev"]))]  # fmt: skip
-    tables = draw_released_masks(plan)
-    hashes = {split: table_hash(table) for split, table in tables.items()}
+    observed = {"train": np.zeros(SIZES["train"]), "val": np.zeros(SIZES["dev"])}
+    missing = MissingConfig(dict.fromkeys(observed, "both"), dict.fromkeys(observed, 0.7), seed=5)
+    tables = draw_released_masks(observed, missing)
+    hashes = {split: mask_hash(table) for split, table in tables.items()}
     assert record["missing_tables"] == hashes
     # Every second film has two plots: 36 samples of 24 films, and films are what is masked.
     films = [film for film in range(SIZES["train"]) for _ in range(1 + film % 2)]
-    complete, no_text, no_image = counts(tables["train"][films])
+    complete, no_text, no_image = count_cases(tables["train"][films])
     assert complete + no_text + no_image == 36
     assert f"train: {complete} complete, {no_text} without text, {no_image} without image" in out
 

@@ -46,8 +46,13 @@ def state(clip_folder):
 def write(path, state, **more):
     """A Lightning 1 file: callbacks keyed by their classes, settings, an old-style object."""
     callbacks = {ModelCheckpoint: {"best_model_score": torch.tensor(0.5)}, EarlyStopping: {}}
-    content = {"epoch": 4, "callbacks": callbacks, "state_dict": state, "hparams_type": Namespace,
-               "hyper_parameters": {"config": {"seed": SEED}, "args": Namespace(a=1)}}  # fmt: skip
+    content = {
+        "epoch": 4,
+        "callbacks": callbacks,
+        "state_dict": state,
+        "hparams_type": Namespace,
+        "hyper_parameters": {"config": {"seed": SEED}, "args": Namespace(a=1)},
+    }
     torch.save(content | more, path)
     return path
 
@@ -60,8 +65,16 @@ def file(state, tmp_path_factory):
 def test_a_released_file_gives_its_logits_through_the_command_line(
     file, state, settings, clip_folder, arrow_folder, tmp_path
 ):
-    done = shell("with", "task_finetune_mmimdb", *settings[:-2], f"load_path={file}",
-                 f"seed={SEED}", "test_only=True", f"log_dir={tmp_path}", "exp_name=r")  # fmt: skip
+    done = shell(
+        "with",
+        "task_finetune_mmimdb",
+        *settings[:-2],
+        f"load_path={file}",
+        f"seed={SEED}",
+        "test_only=True",
+        f"log_dir={tmp_path}",
+        "exp_name=r",
+    )
     assert done.returncode == 0, done.stderr
     assert f"drawn again from seed={SEED}" in done.stdout
     checkpoint = runs.read_checkpoint(file, SEED)
@@ -77,21 +90,19 @@ def test_a_released_file_gives_its_logits_through_the_command_line(
 def test_another_clip_is_refused_by_name(file, settings, tmp_path):
     other = tiny.write_clip(tmp_path / "clip", seed=9)
     given = [text for text in settings[:-2] if not text.startswith("vit=")]
-    done = shell("with", "task_finetune_mmimdb", *given, f"vit={other}", f"load_path={file}",
-                 "test_only=True")  # fmt: skip
+    done = shell("with", "task_finetune_mmimdb", *given, f"vit={other}", f"load_path={file}", "test_only=True")
     assert done.returncode == 1
     assert "was trained on another backbone" in done.stderr
     assert done.stderr.startswith("error: ")
 
 
 def test_the_seed_is_needed_only_where_the_queries_are_absent(state):
-    with pytest.raises(UserError, match="give the seed"):
+    with pytest.raises(UserError, match="seed"):
         from_published(state)
     drawn = from_published(state, SEED)
     queries = {}
     for tower in ("image", "text"):
-        for case, rows in zip(("complete", "image", "text"),
-                              drawn.prompts.dynamic[tower].queries, strict=True):  # fmt: skip
+        for case, rows in zip(("complete", "image", "text"), drawn.prompts.dynamic[tower].queries, strict=True):
             block = f"model.{tower}_encoder.transformer.resblocks.0"
             queries[f"{block}.prompts_dynamic_{case}"] = rows[:, None]
     inputs = tiny.batch([0, 1, 2], tiny.FEWER_IDS)
@@ -120,7 +131,7 @@ def test_code_in_a_file_does_not_run(state, tmp_path):
     [
         (lambda s: s.pop("model.prompt_learner.layernorm_text.1.bias"), "layernorm_text.1.bias"),
         (lambda s: s.update({"model.pooler.weight": torch.zeros(1)}), "pooler.weight"),
-        (lambda s: s.clear(), "no checkpoint of this project or of the released code"),
+        (lambda s: s.clear(), "released code"),
     ],
 )
 def test_a_file_that_is_not_whole_is_refused_by_name(state, tmp_path, change, words):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from clip.datasets import DATASETS, ArrowDataset
-from clip.missing.masks import MISSING_IMAGE, MISSING_TYPES
+from clip.missing import MISSING_IMAGE, MISSING_TYPES
 from clip.transforms import ViltTransform
 from tests import tiny, tiny_vilt
 from tests.conftest import SIZES, shell
@@ -56,14 +56,14 @@ def test_a_run_names_its_backbone(trained):
 
 def test_a_missing_image_keeps_its_shape_and_is_not_decoded(arrow_folder):
     dataset = ArrowDataset(
-        *DATASETS["mmimdb"].find(arrow_folder, "test"), text_column="plots", num_classes=23,
+        *DATASETS["mmimdb"].find(arrow_folder, "test"), text_column="plots", num_classes=23, multilabel=True,
         transform=ViltTransform(64), tokenize=lambda texts: torch.tensor([[1] for _ in texts]),
     )  # fmt: skip
     assert dataset[0]["image"].shape == (3, 96, 64)  # of 20 x 30 pixels
-    dataset.set_missing(np.full(len(dataset), MISSING_IMAGE))
+    dataset.set_mask(np.full(len(dataset), MISSING_IMAGE))
     assert dataset[0]["image"].shape == (3, 96, 64)
     assert not dataset[0]["image"].any()
-    dataset.observed = dataset.missing
+    dataset.observed = dataset.mask
     assert dataset[0]["image"].shape == (3, 64, 64)
 
 

@@ -1,4 +1,4 @@
-"""Arrow files to samples: states, plots, workers, and files that are not what they should be."""
+"""Arrow files to samples: missing cases, plots, labels, workers, and damaged files."""
 
 from io import BytesIO
 from multiprocessing.reduction import ForkingPickler
@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from clip.datamodules.samplers import EpochSampler, ShareSampler
+from clip.datamodules.samplers import EpochSampler
 from clip.datasets import DATASETS, ArrowDataset
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.datasets.arrow_dataset import fingerprint, observed_cases
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
 
@@ -21,11 +22,11 @@ PLOTS = [["short", "a longer plot", "mid one"], ["only"], [], ["x", "yy"]]
 BLANKS = [["", "  ", "first"], ["\n", "x"], [" "], ["a"]]
 
 
-def letters(texts):
-    """Ids that show which text was read: its letters' codes."""
+def characters(texts):
+    """Token ids that show which text was read: the codes of its characters."""
     out = torch.zeros(len(texts), 77, dtype=torch.long)
     for row, text in zip(out, texts, strict=True):
-        codes = [ord(letter) for letter in text[:77]]
+        codes = [ord(character) for character in text[:77]]
         row[: len(codes)] = torch.tensor(codes, dtype=torch.long)
     return out
 
@@ -57,15 +58,16 @@ def open_dataset(*paths, **changes):
     arguments = {
         "text_column": "plots",
         "num_classes": CLASSES,
+        "multilabel": True,
         "transform": ClipTransform(SIZE),
-        "tokenize": letters,
+        "tokenize": characters,
     }
     return ArrowDataset(*paths, **(arguments | changes))
 
 
-def test_what_a_sample_holds_in_each_state(tmp_path):
+def test_a_sample_of_each_case(tmp_path):
     dataset = open_dataset(write(tmp_path / "a.arrow"))
-    dataset.set_missing(np.array([COMPLETE, MISSING_TEXT, COMPLETE, MISSING_IMAGE]))
+    dataset.set_mask(np.array([COMPLETE, MISSING_TEXT, COMPLETE, MISSING_IMAGE]))
     batch = next(iter(DataLoader(dataset, batch_size=4)))
     assert {key: (tuple(x.shape), x.dtype) for key, x in batch.items()} == {
         "image": ((4, 3, SIZE, SIZE), torch.uint8),
@@ -85,9 +87,9 @@ def test_what_a_sample_holds_in_each_state(tmp_path):
 def test_a_missing_image_is_never_decoded(tmp_path):
     broken = [jpeg(0), b"no image", b"", jpeg(9)]
     dataset = open_dataset(write(tmp_path / "a.arrow", images=broken))
-    dataset.set_missing(np.array([COMPLETE, MISSING_IMAGE, MISSING_IMAGE, COMPLETE]))
+    dataset.set_mask(np.array([COMPLETE, MISSING_IMAGE, MISSING_IMAGE, COMPLETE]))
     assert len([dataset[i] for i in range(4)]) == 4
-    dataset.set_missing(np.zeros(4, dtype=np.uint8))
+    dataset.set_mask(np.zeros(4, dtype=np.uint8))
     with pytest.raises(UserError, match="row 1"):
         dataset[1]
 
@@ -104,49 +106,14 @@ def test_plot_policies(tmp_path, plots, rows, texts):
     dataset = open_dataset(write(tmp_path / "a.arrow"), plots=plots)
     assert dataset.rows.tolist() == rows
     assert [dataset.text(i) for i in range(len(dataset))] == texts
-    states = np.array([MISSING_TEXT, COMPLETE, COMPLETE, MISSING_IMAGE])
-    dataset.set_missing(states)
-    assert [int(dataset[i]["missing_type"]) for i in range(len(dataset))] == states[rows].tolist()
+    cases = np.array([MISSING_TEXT, COMPLETE, COMPLETE, MISSING_IMAGE])
+    dataset.set_mask(cases)
+    assert [int(dataset[i]["missing_type"]) for i in range(len(dataset))] == cases[rows].tolist()
 
 
 def test_the_first_plot_is_the_first_that_is_not_blank(tmp_path):
     dataset = open_dataset(write(tmp_path / "a.arrow", plots=BLANKS))
     assert [dataset.text(i) for i in range(4)] == ["first", "x", "", "a"]
-
-
-def test_simulation_varies_complete_samples_from_epoch_to_epoch(tmp_path):
-    dataset = open_dataset(write(tmp_path / "a.arrow"), simulate=0)
-    dataset.set_missing(np.array([COMPLETE, MISSING_TEXT, COMPLETE, MISSING_IMAGE]))
-    workers = {"num_workers": 1, "persistent_workers": True, "multiprocessing_context": "spawn"}
-    seen = {}
-    for name, options in (("here", {}), ("worker", workers)):
-        sampler = EpochSampler(dataset, seed=0)
-        loader = DataLoader(dataset, batch_size=4, sampler=sampler, **options)
-        seen[name] = []
-        for epoch in range(12):
-            sampler.set_epoch(epoch)
-            (batch,) = loader
-            seen[name].append(batch["missing_type"][batch["sample_id"].argsort()].tolist())
-    by_row = np.array(seen["here"]).T
-    assert [set(states.tolist()) for states in by_row] == [{0, 1, 2}, {1}, {0, 1, 2}, {2}]
-    assert seen["worker"] == seen["here"]
-
-
-def test_order_depends_on_seed_and_epoch_and_every_process_has_its_share(tmp_path):
-    dataset = open_dataset(write(tmp_path / "a.arrow", plots=[["p"]] * 40))
-
-    def order(epoch, seed=0, **place):
-        sampler = EpochSampler(dataset, seed, **place)
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    assert order(1) == order(1)
-    assert sorted(order(1)) == sorted(order(2)) == list(range(40))
-    assert len({tuple(order(*key)) for key in ((1, 0), (2, 0), (1, 5))}) == 3
-    shares = [order(1, world_size=2, rank=rank) for rank in range(2)]
-    assert sorted(sum(shares, [])) == list(range(40))
-    shares = [list(ShareSampler(7, world_size=3, rank=rank)) for rank in range(3)]
-    assert shares == [[0, 3, 6], [1, 4], [2, 5]]
 
 
 def test_workers_open_the_file_themselves(tmp_path):
@@ -163,11 +130,11 @@ def test_a_text_is_tokenised_once_for_all_workers(tmp_path):
     def counted(texts):
         with calls.open("a") as file:
             file.write("".join(f"{text}\n" for text in texts if text))
-        return letters(texts)
+        return characters(texts)
 
     dataset = open_dataset(write(tmp_path / "a.arrow"), tokenize=counted)
-    loader = DataLoader(dataset, batch_size=1, num_workers=2, multiprocessing_context="fork",
-                        persistent_workers=True, sampler=EpochSampler(dataset, seed=0))  # fmt: skip
+    options = {"num_workers": 2, "multiprocessing_context": "fork", "persistent_workers": True}
+    loader = DataLoader(dataset, batch_size=1, sampler=EpochSampler(dataset, seed=0), **options)
     for epoch in range(3):
         loader.sampler.set_epoch(epoch)
         texts = {int(batch["sample_id"]): read(batch["tokens"][0]) for batch in loader}
@@ -175,49 +142,91 @@ def test_a_text_is_tokenised_once_for_all_workers(tmp_path):
     assert sorted(calls.read_text().split()) == ["only", "short", "x"]
 
 
-def test_integer_labels_and_files_without_ids(tmp_path):
-    dataset = open_dataset(write(tmp_path / "a.arrow", labels=[0, 2, 1, 0]))
-    assert dataset[1]["label"].item() == 2
-    assert dataset[1]["label"].dtype == torch.int64
+def test_integer_and_one_hot_labels(tmp_path):
+    one_hot = [[1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]]
+    for labels in ([0, 2, 1, 0], [0.0, 2.0, 1.0, 0.0], one_hot):
+        dataset = open_dataset(write(tmp_path / "a.arrow", labels=labels), multilabel=False)
+        assert dataset.labels.tolist() == [0, 2, 1, 0]
+        assert dataset[1]["label"].dtype == torch.int64
     assert dataset.row_ids() is None
 
 
 @pytest.mark.parametrize(
-    ("columns", "words"),
+    ("multilabel", "labels", "words"),
     [
-        ({"labels": [0, 1, 3, 0]}, ["row 2", "3", "0 to 2"]),
-        ({"labels": [0, -1, 0, 0]}, ["row 1", "-1"]),
-        ({"labels": [[0, 1]] * 4}, ["2 classes", "3"]),
-        ({"labels": [[0, 1, 0], [0, 1, 7], [0] * 3, [0] * 3]}, ["row 1", "zeros and ones"]),
-        ({"labels": [[0, 1], [0], [1], [1]]}, ["labels"]),
-        ({"labels": ["a", "b", "c", "d"]}, ["labels"]),
+        (False, [0, 1, 3, 0], ["row 2", "3", "0 to 2"]),
+        (False, [0, -1, 0, 0], ["row 1", "-1"]),
+        (False, [0.0, 0.0, float("nan"), 1.0], ["row 2"]),
+        (False, [[1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 0, 1]], ["row 1", "[1, 0, 1]"]),
+        (False, [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1]], ["row 2"]),
+        (False, [[0, 1]] * 4, ["(4, 2)", "(4, 3)"]),
+        (True, [[0, 1]] * 4, ["(4, 2)", "(4, 3)"]),
+        (True, [[0, 1, 0], [0, 1, 7], [0] * 3, [0] * 3], ["row 1", "7"]),
+        (True, [0, 1, 2, 0], ["(4,)", "(4, 3)"]),
+        (True, [[0, 1], [0], [1], [1]], ["labels"]),
+        (True, ["a", "b", "c", "d"], ["labels"]),
     ],
 )
-def test_labels_out_of_range_are_refused_by_row(tmp_path, columns, words):
+def test_labels_that_are_not_valid_are_named(tmp_path, multilabel, labels, words):
     with pytest.raises(UserError) as refusal:
-        open_dataset(write(tmp_path / "a.arrow", **columns))
+        open_dataset(write(tmp_path / "a.arrow", labels=labels), multilabel=multilabel)
     assert all(word in str(refusal.value) for word in words)
+    assert "\n" not in str(refusal.value)
 
 
-def test_truncated_foreign_and_incomplete_files_are_refused(tmp_path):
+def test_damaged_files_and_wrong_columns_are_refused(tmp_path):
     path = write(tmp_path / "a.arrow")
-    whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], b"\x89PNG" * 100, b""):
-        path.write_bytes(content)
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"\x89PNG" * 100, b""):
+        path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"a\.arrow .*make_arrow"):
             open_dataset(path)
-    with pytest.raises(UserError, match="lacks the columns.*'words'"):
-        open_dataset(write(tmp_path / "b.arrow"), text_column="words")
+    with pytest.raises(UserError, match="words"):
+        open_dataset(write(path), text_column="words")
+    for wrong in ({"images": ["text"] * 4}, {"plots": ["a"] * 4}):
+        with pytest.raises(UserError, match=r"a\.arrow .*string"):
+            open_dataset(write(path, **wrong))
+
+
+def test_a_compressed_file_is_read(tmp_path):
+    plain = open_dataset(write(tmp_path / "a.arrow"))
+    with pa.ipc.new_file(
+        tmp_path / "b.arrow", plain.table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+    ) as file:
+        file.write_table(plain.table)
+    packed = open_dataset(tmp_path / "b.arrow")
+    assert all(torch.equal(plain[i]["image"], packed[i]["image"]) for i in range(4))
+
+
+def test_observed_cases_are_read_from_chunks_and_slices():
+    texts = [["a"], [""], [], None, [" \n", None], ["", "b"], ["c"], ["d"], [""]]
+    images = [b"i", b"i", b"i", b"i", b"i", b"i", None, b"", b""]
+    whole = pa.table({"image": pa.array(images, pa.binary()), "words": pa.array(texts, pa.list_(pa.string()))})
+    wanted = [0, 1, 1, 1, 1, 0, 2, 2, 1]
+    parts = pa.concat_tables([whole.slice(0, 2), whole.slice(2, 5), whole.slice(7)])
+    for table in (whole, parts):
+        assert observed_cases(table, "words").tolist() == wanted
+    assert observed_cases(whole.slice(4, 4), "words").tolist() == wanted[4:8]
+    assert observed_cases(whole.slice(0, 0), "words").tolist() == []
+
+
+def test_a_fingerprint_sees_every_value_and_the_order_of_shards(tmp_path):
+    one, other = write(tmp_path / "a.arrow"), write(tmp_path / "b.arrow", plots=[["x"]] * 4)
+    assert fingerprint(one, other) != fingerprint(other, one)
+    base = fingerprint(one)
+    changes = (
+        {"labels": [[1, 1, 1]] * 4},
+        {"plots": [*PLOTS[:3], [None]]},
+        {"images": [jpeg(60 * i + 1) for i in range(4)]},
+    )
+    for change in changes:
+        assert fingerprint(write(tmp_path / "c.arrow", **change)) != base
+    assert fingerprint(write(tmp_path / "d.arrow")) == base
 
 
 @pytest.mark.parametrize("place", ["mmimdb_dev.arrow", "val.arrow", "mmimdb/val.arrow"])
-def test_files_are_found_under_our_names_and_others(tmp_path, place):
+def test_files_are_found_under_our_and_the_published_names(tmp_path, place):
     path = tmp_path / place
     path.parent.mkdir(exist_ok=True)
     path.touch()
     assert DATASETS["mmimdb"].find(tmp_path, "val") == [path]
-
-
-def test_an_absent_file_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(UserError, match=r"make_arrow\.py --dataset hateful_memes"):
-        DATASETS["hatememes"].find(tmp_path, "train")

@@ -1,4 +1,4 @@
-"""What is drawn: exact counts, nested ratios, independent splits, the same everywhere."""
+"""Masks: exact counts, nested ratios, independent splits, observed cases kept, the same on every machine."""
 
 import json
 from decimal import Decimal
@@ -9,35 +9,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.missing.masks import (
-    CASES,
-    COMPLETE,
-    MISSING_IMAGE,
-    MISSING_TEXT,
-    MissingSettings,
-    counts,
-    describe,
-    draw,
+    MissingConfig,
+    count_cases,
+    describe_mask,
     draw_released_masks,
-    table_hash,
+    mask_hash,
+    merge_observed,
 )
-from tests.toy_tables import ROOT, TOY, TOY_TABLE, python, refusal, toy
+from tests.toy_tables import ROOT, TOY_MASK, python, toy_config, toy_mask
 
 RELEASED = json.loads((ROOT / "tests/data/missing_tables.json").read_text())
-TRAIN = MissingSettings("mmimdb", "train", 15552, "both", 0.7, 0.5, 0)
 TRAIN_HASH = "27ba502dd4afad2bb56a2d2afcf45d4c3e9d293fb959b89149d9513a7bda4bef"
+# Of the ten toy rows, in the order 1 7 4 5 9 0 8 2 3 6, row 7 has no text and row 3 no image:
+# of the other eight, floor(0.7 * 8) = 5 lose a modality: 1 text, 4 image, 5 text, 9 image, 0 text.
+OBSERVED = bytes([0, 0, 0, 2, 0, 0, 0, 1, 0, 0])
+WITH_OBSERVED = [1, 1, 0, 2, 2, 1, 0, 1, 0, 2]
 
 SIZES = st.integers(0, 200)
+OBSERVATIONS = st.lists(st.integers(0, 2), max_size=60).map(bytes)
+TYPES = st.sampled_from(["text", "image", "both"])
 SHARES = st.one_of(st.integers(0, 100).map(lambda p: p / 100), st.floats(0, 1))
 
 
-def test_hand_computed_table():
-    table = draw(TOY)
-    assert table.dtype == np.uint8
-    assert table.tolist() == TOY_TABLE
-    assert counts(table) == (3, 4, 3)
+def test_hand_computed_masks():
+    mask = toy_mask()
+    assert mask.dtype == np.uint8
+    assert mask.tolist() == TOY_MASK
+    assert count_cases(mask) == (3, 4, 3)
     assert (COMPLETE, MISSING_TEXT, MISSING_IMAGE) == (0, 1, 2)
-    assert [CASES[state] for state in table[:3]] == ["missing_image", "missing_text", "complete"]
+    assert [CASES[case] for case in mask[:3]] == ["missing_image", "missing_text", "complete"]
+    assert toy_mask(OBSERVED).tolist() == WITH_OBSERVED
+    assert toy_mask(OBSERVED, "both", 0).tolist() == list(OBSERVED)
+    assert toy_mask(OBSERVED, "text", 1).tolist() == [1, 1, 1, 2] + [1] * 6
 
 
 @pytest.mark.parametrize(
@@ -50,20 +55,13 @@ def test_hand_computed_table():
     ],
 )
 def test_published_counts(missing_type, both_ratio, expected):
-    assert counts(draw(toy(15552, missing_type, 0.7, both_ratio))) == expected
-
-
-def test_description_says_what_is_really_missing():
-    both = toy(15552, both_ratio=0.3)
-    assert describe(draw(both), both, both.observed_cases()) == (
-        "train: 4666 complete, 7621 without text, 3265 without image (missing both at 0.7)"
-    )
+    assert count_cases(toy_mask(15552, missing_type, 0.7, both_ratio)) == expected
 
 
 @settings(deadline=None)  # a busy machine is no fault
 @given(SIZES, SHARES, SHARES)
 def test_counts_are_exact_for_every_share(size, ratio, both_ratio):
-    complete, no_text, no_image = counts(draw(toy(size, "both", ratio, both_ratio)))
+    complete, no_text, no_image = count_cases(toy_mask(size, "both", ratio, both_ratio))
     missing = no_text + no_image
     assert complete + missing == size
     assert missing <= Decimal(str(ratio)) * size < missing + 1
@@ -72,23 +70,29 @@ def test_counts_are_exact_for_every_share(size, ratio, both_ratio):
 
 def test_no_sample_is_lost_to_floating_point():
     assert int(100 * 0.29) == 28
-    assert counts(draw(toy(100, "text", 0.29))) == (71, 29, 0)
-    assert counts(draw(toy(100, "both", 1, 0.29))) == (0, 71, 29)
-    assert counts(draw(toy(100, "text", np.float32(0.7)))) == (30, 70, 0)
+    assert count_cases(toy_mask(100, "text", 0.29)) == (71, 29, 0)
+    assert count_cases(toy_mask(100, "both", 1, 0.29)) == (0, 71, 29)
+    assert count_cases(toy_mask(100, "text", np.float32(0.7))) == (30, 70, 0)
 
 
 @settings(deadline=None)
-@given(SIZES, st.tuples(SHARES, SHARES).map(sorted), SHARES)
-def test_a_growing_ratio_keeps_every_state(size, ratios, both_ratio):
-    few, many = (draw(toy(size, "both", ratio, both_ratio)) for ratio in ratios)
-    missing = few != COMPLETE
-    assert np.array_equal(few[missing], many[missing])
+@given(OBSERVATIONS, st.tuples(SHARES, SHARES).map(sorted), SHARES, TYPES)
+def test_observed_cases_stay_and_a_growing_ratio_keeps_every_case(observed, ratios, both_ratio, missing_type):
+    few, many = (toy_mask(observed, missing_type, ratio, both_ratio) for ratio in ratios)
+    assert np.array_equal(few[few != COMPLETE], many[few != COMPLETE])
+    cases = np.frombuffer(observed, dtype=np.uint8)
+    complete = cases == COMPLETE
+    config = toy_config(missing_type, ratios[1], both_ratio)
+    for mask in (many, draw_released_masks({"train": cases}, config)["train"]):
+        assert np.array_equal(mask[~complete], cases[~complete])
+        lost = int((mask[complete] != COMPLETE).sum())
+        assert lost <= complete.sum() * ratios[1] + 1e-9 < lost + 1 + 1e-6
 
 
 @settings(deadline=None)
 @given(SIZES, SHARES, SHARES)
 def test_all_types_lose_the_same_rows(size, ratio, both_ratio):
-    text, image, both = (draw(toy(size, kind, ratio, both_ratio)) for kind in ("text", "image", "both"))
+    text, image, both = (toy_mask(size, kind, ratio, both_ratio) for kind in ("text", "image", "both"))
     assert np.array_equal(text == MISSING_TEXT, both != COMPLETE)
     assert np.array_equal(image == MISSING_IMAGE, both != COMPLETE)
 
@@ -96,53 +100,48 @@ def test_all_types_lose_the_same_rows(size, ratio, both_ratio):
 def test_splits_seeds_and_datasets_agree_only_by_chance():
     chance = 0.3**2 + 2 * 0.35**2  # 33.5 %; one standard deviation is 0.4 %
     variants = [{}, {"split": "val"}, {"seed": 8}, {"dataset": "food101"}]
-    tables = [draw(toy(15552, **variant)) for variant in variants]
-    for one, other in combinations(tables, 2):
+    masks = [toy_mask(15552, **variant) for variant in variants]
+    for one, other in combinations(masks, 2):
         assert abs((one == other).mean() - chance) < 0.016
 
 
-def test_table_is_the_same_in_another_process():
-    code = f"from clip.missing.masks import MissingSettings, draw, table_hash\nprint(table_hash(draw({TRAIN!r})))"
-    out, _ = python(code, PYTHONHASHSEED="random").communicate()
-    assert out.strip() == table_hash(draw(TRAIN)) == TRAIN_HASH
+def test_a_mask_is_the_same_in_another_process():
+    assert mask_hash(toy_mask(15552, dataset="mmimdb", seed=0)) == TRAIN_HASH
+    code = "from tests.toy_tables import toy_mask; from clip.missing.masks import mask_hash\n"
+    assert python(f"{code}print(mask_hash(toy_mask(15552, dataset='mmimdb', seed=0)))").strip() == TRAIN_HASH
 
 
 @pytest.mark.parametrize("first", range(0, len(RELEASED), 3))
-def test_released_tables(first):
-    entries = RELEASED[first : first + 3]
-    keys = ("split", "size", "missing_type", "ratio", "both_ratio", "seed")
-    tables = draw_released_masks([MissingSettings("x", *map(entry.get, keys)) for entry in entries])
-    for entry in entries:
-        table = tables[entry["split"]]
-        assert table_hash(table) == entry["sha256_of_uint8"]
-        assert list(counts(table)) == entry["counts"]
-        assert table[:16].tolist() == entry["first16"]
+def test_released_masks(first):
+    entries = {entry["split"]: entry for entry in RELEASED[first : first + 3]}
+    types, ratios = ({split: entry[key] for split, entry in entries.items()} for key in ("missing_type", "ratio"))
+    train = entries["train"]
+    config = MissingConfig(types, ratios, train["both_ratio"], train["seed"])
+    assert {(entry["both_ratio"], entry["seed"]) for entry in entries.values()} == {
+        (train["both_ratio"], train["seed"])
+    }
+    observed = {split: np.zeros(entry["size"], dtype=np.uint8) for split, entry in entries.items()}
+    for split, mask in draw_released_masks(observed, config).items():
+        assert mask_hash(mask) == entries[split]["sha256_of_uint8"]
+        assert list(count_cases(mask)) == entries[split]["counts"]
+        assert mask[:16].tolist() == entries[split]["first16"]
 
 
-def test_released_order_and_truncation():
-    assert counts(draw_released_masks([toy(100, "image", 0.29)])["train"]) == (72, 0, 28)
-    assert "('test',)" in refusal(draw_released_masks, [toy(4, split="test")])
-    assert "[7, 8]" in refusal(draw_released_masks, [toy(), toy(split="val", seed=8)])
+def test_released_truncation():
+    mask = draw_released_masks({"train": np.zeros(100, dtype=np.uint8)}, toy_config("image", 0.29))["train"]
+    assert count_cases(mask) == (72, 0, 28)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "allowed"),
-    [
-        ("ratio", 1.01, "from 0 to 1"),
-        ("ratio", -0.1, "from 0 to 1"),
-        ("ratio", float("nan"), "from 0 to 1"),
-        ("ratio", "0.7", "from 0 to 1"),
-        ("both_ratio", float("inf"), "from 0 to 1"),
-        ("both_ratio", True, "from 0 to 1"),
-        ("missing_type", "audio", "('text', 'image', 'both')"),
-        ("size", -1, "0 or more"),
-        ("size", 1.5, "whole number"),
-        ("seed", 0.5, "whole number"),
-        ("dataset", "../x", "form"),
-        ("split", "train_2", "form"),
-    ],
-)
-def test_settings_refuse_a_value_by_name(key, value, allowed):
-    message = refusal(lambda: toy(**{key: value}))
-    assert f"{key}={value!r}" in message
-    assert allowed in message
+def test_an_imported_mask_never_removes_the_other_modality():
+    mask, observed = np.array([0, 1, 2, 1, 2, 0]), np.array([1, 2, 1, 1, 0, 0])
+    assert merge_observed(mask, observed).tolist() == [1, 2, 1, 1, 2, 0]
+
+
+def test_a_description_tells_observed_from_simulated():
+    mask, observed = np.array(WITH_OBSERVED), np.frombuffer(OBSERVED, dtype=np.uint8)
+    line = describe_mask("train", mask, observed, toy_config())
+    assert line.startswith("train: 3 complete, 4 without text, 3 without image (missing both at 0.7;")
+    assert line.endswith("1 without text, 1 without image; simulated 5 of 8)")
+    assert describe_mask("val", np.array(TOY_MASK), np.zeros(10, dtype=np.uint8), toy_config()) == (
+        "val: 3 complete, 4 without text, 3 without image (missing both at 0.7)"
+    )

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTokenizer
 
-from clip.missing.masks import COMPLETE
+from clip.missing import COMPLETE
 from clip.modules import build_model
-from clip.modules.backbones.base import Backbone
+from clip.modules.backbones import Backbone
 from clip.modules.backbones.clip import load_clip
 from clip.modules.backbones.clip_tokenizer import Tokenizer, vocabulary
 from clip.modules.backbones.tensor_files import sha256_of
@@ -36,8 +36,7 @@ class OpenAIClip(torch.nn.Module):
         sizes = frozen.sizes
         self.visual = VisionTransformer(**sizes.image(), activation=frozen.activation)
         text = TextTransformer(**sizes.text(), activation=frozen.activation)
-        for name in ("token_embedding", "positional_embedding", "transformer", "ln_final",
-                     "text_projection"):  # fmt: skip
+        for name in ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection"):
             setattr(self, name, getattr(text, name))
         self.logit_scale = torch.nn.Parameter(torch.zeros(()))
         self.load_state_dict(frozen.state)
@@ -86,10 +85,12 @@ def scripted(frozen, path):
 def open_clip(frozen, path, **state):
     state = {f"module.{name}": tensor for name, tensor in frozen.state.items()} | state
     torch.save({"epoch": 3, "name": "a run", "state_dict": state}, path)
-    model = {"embed_dim": tiny.SIZES.embed_dim, "quick_gelu": frozen.activation == "quick_gelu",
-             "vision_cfg": {"image_size": 16, "layers": 3, "width": 128, "patch_size": 8},
-             "text_cfg": {"context_length": 77, "vocab_size": frozen.sizes.vocabulary, "width": 64,
-                          "heads": 1, "layers": 4}}  # fmt: skip
+    model = {
+        "embed_dim": tiny.SIZES.embed_dim,
+        "quick_gelu": frozen.activation == "quick_gelu",
+        "vision_cfg": {"image_size": 16, "layers": 3, "width": 128, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": frozen.sizes.vocabulary, "width": 64, "heads": 1, "layers": 4},
+    }
     config = {"model_cfg": model, "preprocess_cfg": {"mean": [0.5] * 3}}
     (path.parent / "open_clip_config.json").write_text(json.dumps(config))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clip.cli import build as assembly
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
 from clip.utils.errors import UserError
 from tests import tiny

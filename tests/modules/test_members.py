@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from clip.missing.masks import MISSING_TYPES
+from clip.missing import MISSING_TYPES
 from clip.modules.backbones.clip import load_clip
 from clip.modules.backbones.clip_convert import ClipSizes
 from tests import tiny

@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.config import OptimizerSettings
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.layers import Attention, Prefix, ResidualAttentionBlock
 from clip.modules.objectives import TASKS
-from clip.modules.optim import OptimSettings
 from clip.modules.prompts import PROMPT_TYPES, PromptConfig, TowerInput
 from clip.utils.errors import UserError
 from tests import tiny
@@ -184,7 +184,7 @@ def test_the_mixed_heads_of_dept():
 
 def test_the_loss_of_a_run_is_mixed_like_the_scores(monkeypatch):
     model, task = moved(build("dept", weight=0.25)), TASKS["food101"]
-    module = MissingAwarePromptModule(model, task, OptimSettings(), lambda image: image, {})
+    module = MissingAwarePromptModule(model, task, OptimizerSettings(), lambda image: image, {})
     for log in ("log", "log_dict"):  # there is no Trainer
         monkeypatch.setattr(module, log, lambda *_, **__: None)
     image, tokens, case = tiny.batch(MIXED)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from clip.config import OptimizerSettings
 from clip.modules import build_model
-from clip.modules.optim import OptimSettings, make_optimizer, parameter_groups
+from clip.modules.optim import make_optimizer, parameter_groups, schedule_steps
 from tests import tiny
 
 
@@ -14,7 +15,7 @@ def model():
 
 
 def test_four_published_groups(model):
-    settings = OptimSettings(learning_rate=0.1, lr_mult=3, weight_decay=0.02)
+    settings = OptimizerSettings(learning_rate=0.1, lr_mult=3, weight_decay=0.02)
     groups = parameter_groups(model.named_parameters(), settings)
     found = {(round(g["lr"], 3), g["weight_decay"]): set(g["names"]) for g in groups}
     assert found.keys() == {(0.1, 0.02), (0.1, 0), (0.3, 0.02), (0.3, 0)}
@@ -33,7 +34,7 @@ def test_groups_of_the_released_code_on_vit_b_16():
     with torch.device("meta"):
         state = tiny.clip_state(tiny.VIT_B_16)
         model = build_model(state, dynamic_queries="fixed", num_classes=23)
-    groups = parameter_groups(model.named_parameters(), OptimSettings(lr_mult=3))
+    groups = parameter_groups(model.named_parameters(), OptimizerSettings(lr_mult=3))
     found = {
         (group["lr"] > 0.02, group["weight_decay"] > 0): (
             len(group["params"]), sum(p.numel() for p in group["params"]))
@@ -48,13 +49,14 @@ def test_groups_of_the_released_code_on_vit_b_16():
 
 def test_floor_drops_the_last_partial_group_of_every_epoch():
     """One plot a film, micro-batch 4: 3,888 batches an epoch, 61 steps each, but 1,215 in all."""
-    counts = {"exact": 20 * 61, "batches": 20 * 3888, "accumulated": 64}
-    assert OptimSettings().total_steps(**counts) == 1220
-    assert OptimSettings(schedule_length="floor").total_steps(**counts) == 1215
+    steps, full_steps = 20 * 61, 20 * 3888 // 64
+    assert schedule_steps(OptimizerSettings(), steps, full_steps) == 1220
+    assert schedule_steps(OptimizerSettings(schedule_length="floor"), steps, full_steps) == 1215
+    assert schedule_steps(OptimizerSettings(max_steps=100), steps, full_steps) == 100
 
 
 def test_adam_has_its_own_betas(model):
-    optimizer, _ = make_optimizer(model, OptimSettings(optim_type="adam"), 10)
+    optimizer, _ = make_optimizer(model, OptimizerSettings(optim_type="adam"), 10)
     assert isinstance(optimizer, torch.optim.Adam)
     assert not isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["betas"] == (0.9, 0.999)
@@ -62,7 +64,7 @@ def test_adam_has_its_own_betas(model):
 
 @pytest.mark.parametrize(("warmup", "steps"), [(0.1, 10), (25, 25)])
 def test_learning_rate_rises_from_zero_and_falls_to_the_end(model, warmup, steps):
-    settings = OptimSettings(learning_rate=0.01, warmup_steps=warmup)
+    settings = OptimizerSettings(learning_rate=0.01, warmup_steps=warmup)
     optimizer, schedule = make_optimizer(model, settings, total_steps=100)
     rates = []
     for _ in range(101):
@@ -77,7 +79,7 @@ def test_learning_rate_rises_from_zero_and_falls_to_the_end(model, warmup, steps
 
 
 def test_betas_are_the_published_ones(model):
-    optimizer, _ = make_optimizer(model, OptimSettings(), 10)
+    optimizer, _ = make_optimizer(model, OptimizerSettings(), 10)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["betas"] == (0.9, 0.98)
     assert optimizer.defaults["eps"] == 1e-8

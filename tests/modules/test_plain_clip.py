@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from clip.missing.masks import COMPLETE
+from clip.missing import COMPLETE
 from clip.modules import build_model
-from clip.modules.backbones.clip_checks import convert_state_dict
+from clip.modules.backbones.clip_convert import convert_clip
 
 VOCABULARY, CONTEXT, BATCH = 60, 20, 3
 HEAD = 64
@@ -25,13 +25,22 @@ def oracle(size, activation):
     """A CLIPModel whose every tensor is random: also norms, biases and the class embedding."""
     patch, grid, *towers, embed = SIZES[size]
     vision, text = (
-        {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers,
-         "num_attention_heads": width // HEAD, "hidden_act": activation}
+        {
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": width // HEAD,
+            "hidden_act": activation,
+        }
         for width, layers in towers
-    )  # fmt: skip
+    )
     vision |= {"patch_size": patch, "image_size": patch * grid}
-    text |= {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT,
-             "bos_token_id": VOCABULARY - 2, "eos_token_id": VOCABULARY - 1}  # fmt: skip
+    text |= {
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": CONTEXT,
+        "bos_token_id": VOCABULARY - 2,
+        "eos_token_id": VOCABULARY - 1,
+    }
     torch.manual_seed(0)
     config = CLIPConfig(vision_config=vision, text_config=text, projection_dim=embed)
     model = CLIPModel(config).eval()
@@ -59,7 +68,7 @@ def features(model, image, tokens):
 def built(size, activation, trained_with=None):
     """Our model and transformers', and a batch for them."""
     theirs = oracle(size, trained_with or activation)
-    state = convert_state_dict(theirs.state_dict())
+    state = convert_clip(theirs.state_dict())
     ours = build_model(state, "none", 2, activation=activation).eval()
     image, tokens = batch(size)
     complete = torch.full((BATCH,), COMPLETE)
@@ -83,8 +92,7 @@ def test_in_bfloat16_they_are_as_near_as_transformers_own(size, activation):
     with torch.autocast("cpu", torch.bfloat16):
         found, rounded = ours().float().chunk(2, 1), theirs().float().chunk(2, 1)
     for half in range(2):  # image, text
-        error, allowed = ((x[half] - exact[half]).norm() / exact[half].norm()
-                          for x in (found, rounded))  # fmt: skip
+        error, allowed = ((x[half] - exact[half]).norm() / exact[half].norm() for x in (found, rounded))
         assert 0 < error < 2**-6  # bfloat16 itself rounds by up to 2**-9 at every step
         assert error < 2 * allowed
 

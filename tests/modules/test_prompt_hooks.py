@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.config import OptimizerSettings
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
-from clip.modules.backbones.vilt_convert import from_layout
+from clip.modules.backbones.vilt import convert_vilt
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.layers import Prepended
 from clip.modules.objectives import TASKS
-from clip.modules.optim import OptimSettings
 from clip.modules.prompted_model import Inputs
 from clip.modules.prompted_vilt import PromptedViLT
 from clip.modules.prompts import PROMPT_TYPES, PromptMethod
@@ -30,7 +30,7 @@ def build(monkeypatch):
         monkeypatch.setitem(PROMPT_TYPES, "toy", method)
         torch.manual_seed(0)
         vilt = backbone == "vilt"
-        state = from_layout(tiny_vilt.random_vilt().state_dict()) if vilt else tiny.clip_state()
+        state = convert_vilt(tiny_vilt.random_vilt().state_dict()) if vilt else tiny.clip_state()
         return build_model(state, "toy", 5, 4, 2, backbone=backbone).eval()
 
     return build
@@ -154,7 +154,7 @@ def test_head_and_losses_see_the_missing_case(build, monkeypatch):
     plain = model.classifier(model.features(image, tokens, case))
     logits = model(image, tokens, case)
     torch.testing.assert_close(logits, plain * torch.tensor([[0.0], [1.0], [2.0]]))
-    module = MissingAwarePromptModule(model, TASKS["food101"], OptimSettings(), lambda image: image, {})
+    module = MissingAwarePromptModule(model, TASKS["food101"], OptimizerSettings(), lambda image: image, {})
     for log in ("log", "log_dict"):  # there is no Trainer
         monkeypatch.setattr(module, log, lambda *_, **__: None)
     batch = {"image": image, "tokens": tokens, "missing_type": case, "present": None, "label": label}

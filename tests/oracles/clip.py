@@ -9,7 +9,7 @@ or a softmax written out where keys and values have a prefix.
 import torch
 from torch import Tensor, nn
 
-from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
+from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import HEAD_WIDTH, Attention
 from clip.modules.prompted_clip import PromptedCLIP
 from tests.oracles.prompts import TOWERS, attention, sample_prompts

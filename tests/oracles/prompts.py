@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT
+from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Attention
 from clip.modules.prompts import PROMPT_TYPES, PromptMethod
 from clip.modules.prompts.dcp import DCP, DynamicPrompts

@@ -14,9 +14,19 @@ from tests import raw_data
 from tests.converter import convert
 
 SIZE = 24
-SHAPES = {"RGB": (50, 37), "CMYK": (31, 44), "P": (40, 40), "I;16": (33, 29), "RGBA": (60, 20),
-          "LA": (30, 30), "1": (26, 24), "L": (1, 1), "wide": (2000, 9), "tall": (9, 2000),
-          "exact": (SIZE, SIZE)}  # fmt: skip
+SHAPES = {
+    "RGB": (50, 37),
+    "CMYK": (31, 44),
+    "P": (40, 40),
+    "I;16": (33, 29),
+    "RGBA": (60, 20),
+    "LA": (30, 30),
+    "1": (26, 24),
+    "L": (1, 1),
+    "wide": (2000, 9),
+    "tall": (9, 2000),
+    "exact": (SIZE, SIZE),
+}
 FORMATS = {"CMYK": "JPEG", "RGB": "JPEG"}
 
 
@@ -50,6 +60,7 @@ def train_split(folder: Path) -> ArrowDataset:
         folder / "mmimdb_train.arrow",
         text_column=DATASETS["mmimdb"].text_column,
         num_classes=23,
+        multilabel=True,
         transform=ClipTransform(SIZE),
         tokenize=tokenize,
     )

@@ -1,24 +1,22 @@
-"""Loads a frozen CLIP (weights, sizes, tokenizer) and saves small ones of our own.
+"""Load a frozen CLIP (weights, sizes, activation, tokenizer) and save small ones.
 
-We save a folder in the layout of Hugging Face's ``CLIPModel``: config.json, model.safetensors,
-vocab.json, merges.txt. ``transformers`` reads what we write, and we read what it writes.
+Folders are saved in the layout of transformers' ``CLIPModel``: config.json, model.safetensors, vocab.json, merges.txt.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
+from transformers import CLIPConfig
 
-from clip.modules.backbones.base import Backbone
-from clip.modules.backbones.clip_checks import convert_state_dict
-from clip.modules.backbones.clip_config import CONFIGS, find_activation, find_tokenizer
-from clip.modules.backbones.clip_convert import ClipSizes, to_hugging_face
-from clip.modules.backbones.clip_tokenizer import TOKENIZER_FILES, Tokenizer
-from clip.modules.backbones.hub import REPOSITORY, check_cached, download
-from clip.modules.backbones.tensor_files import read_tensors, sha256_of
-from clip.modules.layers import HEAD_WIDTH
+from clip.modules.backbones import Backbone
+from clip.modules.backbones.clip_convert import HUGGING_FACE, ClipSizes, convert_clip
+from clip.modules.backbones.clip_tokenizer import OPENAI_VOCABULARY, TOKENIZER_FILES, Tokenizer
+from clip.modules.backbones.tensor_files import find_folder, find_weights, first_line, read_tensors, sha256_of
+from clip.modules.layers import ACTIVATIONS, HEAD_WIDTH
+from clip.modules.prompts.base import NoSettings
 from clip.utils.errors import UserError
 from clip.utils.files import atomic_write, write_text
 
@@ -28,118 +26,151 @@ PUBLISHED = {  # name -> Hugging Face id of OpenAI's weights
     "ViT-L/14": "openai/clip-vit-large-patch14",
     "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
 }
-WEIGHT_FILES = (  # in a folder, the first that is there
-    "model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
-BESIDE = (*CONFIGS, *(name for group in TOKENIZER_FILES for name in group))
+OPENAI_SHA256 = {  # OpenAI's archives, all with QuickGELU; its download links hold these checksums
+    "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "ViT-B-32.pt",
+    "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "ViT-B-16.pt",
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "ViT-L-14.pt",
+    "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "ViT-L-14-336px.pt",
+}
+CONTEXT = 77  # text positions of every published CLIP
+MAX_WIDTH = 1024  # published image towers beyond this width have heads of other widths than 64
+NO_SETTINGS = NoSettings()
+EPSILON = 1e-5  # of our LayerNorms
+TOKENIZERS = [name for group in TOKENIZER_FILES for name in group]
+CONFIGS = ("config.json", "open_clip_config.json")
+OPEN_CLIP_KEYS = ("embed_dim", "quick_gelu", "vision_cfg", "text_cfg")
+OPEN_CLIP_SIZES = ("width", "layers", "patch_size", "image_size", "context_length", "vocab_size")  # tensors show them
 
 
-def load_clip(vit: str, activation: str | None = None) -> Backbone:
-    """Load a CLIP; nothing in its files is run.
+def load_clip(vit: str, activation: str | None = None, settings: Any = NO_SETTINGS, task: str = "") -> Backbone:
+    """Load a CLIP; nothing in its files is executed.
 
     Args:
-        vit: a key of ``PUBLISHED`` or a Hugging Face id (both downloaded and checked once), a
-            folder, or a file: safetensors, ``torch.save`` or TorchScript, its tensors named as
-            OpenAI, open_clip or ``CLIPModel`` name them.
-        activation: a key of ``layers.ACTIVATIONS``, for files that do not say it.
-
-    Raises:
-        UserError: no such CLIP, no network, or files that are not one whole CLIP.
+        vit: key of ``PUBLISHED``, Hugging Face id, folder, or file (safetensors, ``torch.save`` or TorchScript) with
+            tensor names of OpenAI, open_clip or transformers.
+        activation: key of ``layers.ACTIVATIONS``, for files that do not state it.
+        settings: not used.
+        task: not used.
     """
-    weights = find_weights(vit)
+    weights = find_clip(vit)
     sha256 = sha256_of(weights)
-    check_cached(weights, sha256)
     tensors = read_tensors(weights)
     try:
-        state = convert_state_dict(tensors)
+        state = convert_clip(tensors)
     except UserError as error:
         raise UserError(f"{weights}: {error}") from None
     sizes = ClipSizes.of(state)
     activation = find_activation(weights.parent, sizes, sha256, activation)
-    tokenizer = find_tokenizer(weights.parent, sizes)
-    return Backbone(state, sizes, activation, tokenizer, vit, sha256)
+    return Backbone(state, sizes, activation, find_tokenizer(weights.parent, sizes), vit, sha256, settings)
 
 
-def find_weights(vit: str, beside: Sequence[str] = BESIDE) -> Path:
-    """Give the weight file that a name, a Hugging Face id, a folder or a file means.
+def find_clip(vit: str) -> Path:
+    """Return the weight file of a CLIP; ``vit`` as in ``load_clip``."""
+    return find_weights(vit, (*CONFIGS, *TOKENIZERS), PUBLISHED)
 
-    Args:
-        vit: as ``load_clip`` takes it.
-        beside: small files that are downloaded along.
 
-    Raises:
-        UserError: there is none.
+def load_clip_tokenizer(vit: str, settings: Any = None, task: str = "") -> Tokenizer:
+    """Load the tokenizer of a CLIP without its weights; arguments as in ``load_clip``."""
+    return Tokenizer.from_folder(find_folder(vit, TOKENIZERS, PUBLISHED))
+
+
+def clip_positions(settings: Any, task: str) -> int:
+    """Return the number of text tokens that CLIP reads."""
+    return CONTEXT
+
+
+def find_activation(folder: Path, sizes: ClipSizes, sha256: str, requested: str | None) -> str:
+    """Find the activation of a CLIP and check the configuration in its folder against its tensors.
+
+    Tensors do not show whether a CLIP has QuickGELU or GELU, and the wrong one costs accuracy without any error. The
+    activation must be stated by the config, OpenAI's checksum or ``activation=``; conflicting sources raise.
     """
-    path = Path(vit).expanduser()
-    if vit in PUBLISHED or (REPOSITORY.fullmatch(vit) and not path.exists()):
+    stated = {name: _read_config(folder / name, sizes) for name in CONFIGS if (folder / name).exists()}
+    if not any(stated.values()) and sizes.image_width > MAX_WIDTH:
+        problem = f"an image tower {sizes.image_width} wide may have any number of heads"
+        raise UserError(f"{problem}, and {folder} has no {' or '.join(CONFIGS)}; add the one of this CLIP")
+    stated |= {"OpenAI's checksum": "quick_gelu" if sha256 in OPENAI_SHA256 else None, "activation=": requested}
+    sources = {source: activation for source, activation in stated.items() if activation}
+    if not sources:
+        raise UserError(f"{folder} has no {' or '.join(CONFIGS)} that states the activation; set activation=")
+    if len(set(sources.values())) > 1:
+        claims = ", ".join(f"{source} says {activation}" for source, activation in sources.items())
+        raise UserError(f"the activation of the CLIP in {folder} is ambiguous: {claims}; correct one of them")
+    return sources.popitem()[1]
+
+
+def find_tokenizer(folder: Path, sizes: ClipSizes) -> Tokenizer:
+    """Load the tokenizer of a folder, or OpenAI's if there is none and the vocabulary has its size."""
+    if sizes.vocabulary == OPENAI_VOCABULARY and not any((folder / name).exists() for name in TOKENIZERS):
         try:
-            path = download(PUBLISHED.get(vit, vit), beside, WEIGHT_FILES)
+            folder = find_folder("ViT-B/16", TOKENIZERS, PUBLISHED)
         except UserError as error:
-            raise UserError(f"vit={vit!r} is no local file or folder, and {error}") from None
-    if not path.exists():
+            raise UserError(f"{folder} has no tokenizer ({TOKENIZERS[0]} and {TOKENIZERS[1]}): {error}") from None
+    tokenizer = Tokenizer.from_folder(folder, sizes.context)
+    last = max(tokenizer.vocab.values())
+    if not last == tokenizer.end == sizes.vocabulary - 1:
         raise UserError(
-            f"vit={vit!r} is neither a file, a folder, nor one of {', '.join(PUBLISHED)}; "
-            "give the folder of a CLIP, as `python run.py pretrain` writes it"
+            f"{folder}: the tokenizer has {last + 1} tokens and ends a text with {tokenizer.end}, but the weights "
+            f"have {sizes.vocabulary} tokens; use the tokenizer of this CLIP"
         )
-    if path.is_dir():
-        found = next((path / name for name in WEIGHT_FILES if (path / name).exists()), None)
-        if found is None:
-            raise UserError(f"vit={vit}: {path} has none of {', '.join(WEIGHT_FILES)}; give another")
-        return found
-    return path
-
-
-def tokenizer_of(vit: str) -> Tokenizer:
-    """Give the tokenizer beside a CLIP's weights, which need not be there.
-
-    Args:
-        vit: as ``load_clip`` takes it.
-
-    Raises:
-        UserError: there is none, and none can be downloaded.
-    """
-    path = Path(vit).expanduser()
-    if vit in PUBLISHED or (REPOSITORY.fullmatch(vit) and not path.exists()):
-        path = download(PUBLISHED.get(vit, vit), [n for group in TOKENIZER_FILES for n in group])
-    return Tokenizer.from_folder(path.parent if path.is_file() else path)
+    return tokenizer
 
 
 def save_clip(folder: Path, state: dict[str, Tensor], activation: str, tokenizer: Tokenizer) -> None:
-    """Write a CLIP as a folder that ``load_clip`` and ``transformers`` read.
-
-    Args:
-        folder: made if absent; the weights get their name only when complete.
-        state: tensors under OpenAI's names.
-        activation: a key of ``layers.ACTIVATIONS``.
-        tokenizer: the tokenizer it was trained with.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
+    """Save a CLIP, its tensors under OpenAI's names, as a folder that ``load_clip`` and transformers read."""
     sizes = ClipSizes.of(state)
-    start, end = tokenizer.start, tokenizer.end
-    shared = {"hidden_act": activation}
-    config = {
-        "model_type": "clip",
-        "architectures": ["CLIPModel"],
-        "projection_dim": sizes.embed_dim,
-        "vision_config": shared | _tower_config(sizes.image_width, sizes.image_layers) | {
-            "image_size": sizes.image_size, "patch_size": sizes.patch},
-        "text_config": shared | _tower_config(sizes.text_width, sizes.text_layers) | {
-            "vocab_size": sizes.vocabulary, "max_position_embeddings": sizes.context,
-            "bos_token_id": start, "eos_token_id": end, "pad_token_id": 0},
-    }  # fmt: skip
+    config = _transformers_config(sizes)
+    config["vision_config"] |= {"hidden_act": activation}
+    ids = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": 0}
+    config["text_config"] |= {"hidden_act": activation} | ids
+    config |= {"model_type": "clip", "architectures": ["CLIPModel"], "projection_dim": sizes.embed_dim}
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     tokenizer.save(folder)
     with atomic_write(folder / "model.safetensors") as partial:
-        save_file(to_hugging_face(state), partial, metadata={"format": "pt"})
+        # Not save_file, whose files only their owner may read.
+        partial.write_bytes(save(HUGGING_FACE.write(state), metadata={"format": "pt"}))
 
 
-def _tower_config(width: int, layers: int) -> dict[str, int]:
-    return {
-        "hidden_size": width,
-        "intermediate_size": 4 * width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": width // HEAD_WIDTH,
-    }
+def _transformers_config(sizes: ClipSizes) -> dict[str, Any]:
+    config = {}
+    for tower, width, layers in (
+        ("vision_config", sizes.image_width, sizes.image_layers),
+        ("text_config", sizes.text_width, sizes.text_layers),
+    ):
+        shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+        config[tower] = shape | {"num_attention_heads": width // HEAD_WIDTH, "layer_norm_eps": EPSILON}
+    config["vision_config"] |= {"image_size": sizes.image_size, "patch_size": sizes.patch}
+    config["text_config"] |= {"vocab_size": sizes.vocabulary, "max_position_embeddings": sizes.context}
+    return config
+
+
+def _read_config(path: Path, sizes: ClipSizes) -> str | None:
+    """Return the activation that a configuration states, or None if it is of another kind of model."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("model_cfg"):
+            return _read_open_clip(content["model_cfg"], sizes)
+        if content.get("model_type") != "clip":
+            return None
+        config = CLIPConfig.from_dict(content)  # merges the sections of old versions, fills in defaults
+    except Exception as error:  # noqa: BLE001  a damaged file can raise anything
+        raise UserError(f"{path} does not describe a supported CLIP ({first_line(error)}); correct it") from None
+    activation = config.vision_config.hidden_act
+    for name, expected in _transformers_config(sizes).items():
+        for key, value in (expected | {"hidden_act": activation}).items():
+            if (found := getattr(getattr(config, name), key)) != value:
+                raise UserError(f"{path}: {key} of {name} is {found!r}, but this CLIP needs {value!r}")
+    if activation not in ACTIVATIONS:
+        raise UserError(f"{path}: hidden_act is {activation!r}; supported are {', '.join(ACTIVATIONS)}")
+    return activation
+
+
+def _read_open_clip(config: dict[str, Any], sizes: ClipSizes) -> str:
+    """Return the activation of open_clip's configuration; raise a ValueError if it is of another architecture."""
+    fixed = {"head_width": HEAD_WIDTH, "heads": sizes.text_width // HEAD_WIDTH, "mlp_ratio": 4}
+    for section in (config, config.get("vision_cfg") or {}, config.get("text_cfg") or {}):
+        for key, value in section.items():
+            # open_clip has many variants; every option that is on must be one that we build too.
+            if value and key not in OPEN_CLIP_KEYS + OPEN_CLIP_SIZES and value != fixed.get(key):
+                raise ValueError(f"{key}={value!r} is not OpenAI's architecture")
+    return "quick_gelu" if config.get("quick_gelu") else "gelu"

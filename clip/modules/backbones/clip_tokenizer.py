@@ -1,7 +1,7 @@
-"""Text to token ids, exactly as CLIP: OpenAI's cleaning, then transformers' ``CLIPTokenizer``.
+"""CLIP's tokenizer: OpenAI's text cleaning, then transformers' ``CLIPTokenizer``.
 
-The vocabulary belongs to the checkpoint. It follows from the merges alone, in OpenAI's order: 256
-bytes, the same 256 ending a word, one token a merge, the start and the end of a text.
+The vocabulary belongs to the checkpoint. It follows from the merges alone, in OpenAI's order: 256 bytes, the same 256
+ending a word, one token per merge, the start and the end of a text.
 """
 
 import gzip
@@ -9,81 +9,51 @@ import html
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import ftfy
 import regex
-import torch
 from tokenizers import Tokenizer as BytePairs
 from tokenizers import models, pre_tokenizers, trainers
-from torch import Tensor
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from clip.modules.backbones import TextTokenizer
 from clip.utils.errors import UserError
 from clip.utils.files import write_text
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
-MERGES_HEADER = "#version: 0.2"
 OPENAI_VOCABULARY = 49_408  # tokens of every CLIP that OpenAI published
-LONGEST_LIST = 2**24  # bytes; OpenAI's has a fifth, and a packed file may unfold to anything
-LONGEST_TEXT = 20_000  # characters; 77 tokens end long before, and cleaning costs time
+MAX_CHARACTERS = 20_000  # the 77 tokens end long before, and cleaning costs time
+TOKENIZER_FILES = (  # groups of files that make a tokenizer together, in order of preference
+    ("vocab.json", "merges.txt"),
+    ("tokenizer.json",),
+    ("bpe_simple_vocab_16e6.txt.gz",),
+)
 
 
 def clean(text: str) -> str:
-    """Clean a text as OpenAI's tokenizer does, and keep control tokens in it plain.
+    """Clean a text as OpenAI's tokenizer does, and turn control tokens in it into plain text.
 
     A space inside the brackets of a control token changes no other token: CLIP splits there anyway.
     """
-    text = ftfy.fix_text(text[:LONGEST_TEXT])
+    text = ftfy.fix_text(text[:MAX_CHARACTERS])
     text = html.unescape(html.unescape(text))
     text = regex.sub(r"\s+", " ", text).strip().lower()
     return regex.sub(r"<\|(startoftext|endoftext)\|>", r"<| \1 |>", text)
 
 
 def vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Number all tokens that a list of merges gives, in OpenAI's order."""
-    letters = list(bytes_to_unicode().values())
-    tokens = letters + [letter + WORD_END for letter in letters]
+    """Number all tokens that follow from a list of merges, in OpenAI's order."""
+    characters = list(bytes_to_unicode().values())
+    tokens = characters + [character + WORD_END for character in characters]
     tokens += ["".join(merge) for merge in merges] + [START, END]
     return {token: i for i, token in enumerate(dict.fromkeys(tokens))}
 
 
-Parts = tuple[dict[str, int], list[tuple[str, ...]]]  # token -> id, merges
-
-
-def _read_lists(vocab: Path, merges: Path) -> Parts:
-    lines = merges.read_text(encoding="utf-8").splitlines()
-    if lines and lines[0].startswith("#version"):
-        lines = lines[1:]
-    pairs = [tuple(line.split()) for line in lines if line.strip()]
-    return json.loads(vocab.read_text(encoding="utf-8")), pairs
-
-
-def _read_fast(path: Path) -> Parts:
-    model = json.loads(path.read_text(encoding="utf-8"))["model"]
-    merges = [tuple(m.split()) if isinstance(m, str) else tuple(m) for m in model["merges"]]
-    return model["vocab"], merges
-
-
-def _read_openai(path: Path) -> Parts:
-    # OpenAI's list goes on behind the merges that its vocabulary has room for.
-    count = OPENAI_VOCABULARY - len(vocabulary([]))
-    with gzip.open(path) as file:
-        lines = file.read(LONGEST_LIST).decode().split("\n")[1 : 1 + count]
-    merges = [tuple(line.split()) for line in lines]
-    return vocabulary(merges), merges
-
-
-TOKENIZER_FILES = {  # files that make a tokenizer together, and their reader
-    ("vocab.json", "merges.txt"): _read_lists,
-    ("tokenizer.json",): _read_fast,
-    ("bpe_simple_vocab_16e6.txt.gz",): _read_openai,
-}
-
-
-class Tokenizer:
-    """Turns texts into ids of fixed length.
+class Tokenizer(TextTokenizer):
+    """Encodes texts as CLIP token ids.
 
     Args:
         vocab: token -> id.
@@ -96,59 +66,63 @@ class Tokenizer:
         self.start, self.end = vocab[START], vocab[END]
         self._clip = CLIPTokenizer(vocab=vocab, merges=self.merges)
 
-    def __call__(self, texts: Iterable[str]) -> Tensor:
-        """Give (N, context) int64 ids: start, text, end, zeros; a long text is cut."""
-        ids = self._clip([clean(text) for text in texts], truncation=True,
-                         max_length=self.context)["input_ids"]  # fmt: skip
-        out = torch.zeros(len(ids), self.context, dtype=torch.long)
-        for row, found in zip(out, ids, strict=True):
-            row[: len(found)] = torch.tensor(found)
-        return out
-
-    def lengths(self, texts: Iterable[str]) -> list[int]:
-        """Count the tokens of texts, start and end among them, before any is cut."""
-        return [len(ids) for ids in self._clip([clean(text) for text in texts])["input_ids"]]
+    def encode(self, texts: Iterable[str], **options: Any) -> list[list[int]]:
+        """Return the ids of each text; see ``TextTokenizer.encode``."""
+        return self._clip([clean(text) for text in texts], **options)["input_ids"]
 
     @classmethod
     def from_folder(cls, folder: Path, context: int = 77) -> "Tokenizer":
-        """Read the first of ``TOKENIZER_FILES`` that the folder has.
-
-        Raises:
-            UserError: there is none, or it is damaged.
-        """
-        names = next((n for n in TOKENIZER_FILES if (folder / n[0]).exists()), None)
+        """Load the first of ``TOKENIZER_FILES`` in a folder; raise a UserError if there is none or it is damaged."""
+        names = next((group for group in TOKENIZER_FILES if (folder / group[0]).exists()), None)
         if names is None:
             groups = ", or ".join(" and ".join(group) for group in TOKENIZER_FILES)
-            raise UserError(f"{folder}: no tokenizer; put the one of this CLIP there: {groups}")
+            raise UserError(f"{folder} has no tokenizer; add that of this CLIP: {groups}")
         try:
-            return cls(*TOKENIZER_FILES[names](*(folder / name for name in names)), context)
+            return cls(*_read_vocabulary([folder / name for name in names]), context)
         except Exception as error:  # noqa: BLE001  transformers' own code raises many kinds
             raise UserError(
-                f"{folder}: no tokenizer in {' and '.join(names)} ({str(error):.200}); get them again"
+                f"{folder}: the tokenizer in {' and '.join(names)} cannot be read ({str(error):.200}); get it again"
             ) from None
 
     def save(self, folder: Path) -> None:
         """Write vocab.json and merges.txt."""
-        lines = [MERGES_HEADER, *(" ".join(merge) for merge in self.merges)]
+        lines = ["#version: 0.2", *(" ".join(merge) for merge in self.merges)]
         write_text(folder / "merges.txt", "\n".join(lines) + "\n")
-        text = json.dumps(self.vocab, ensure_ascii=False)
-        write_text(folder / "vocab.json", text)
+        write_text(folder / "vocab.json", json.dumps(self.vocab, ensure_ascii=False))
+
+
+def _read_vocabulary(paths: list[Path]) -> tuple[dict[str, int], list[tuple[str, ...]]]:
+    """Read the vocabulary and the merges from one of the groups of ``TOKENIZER_FILES``."""
+    if paths[0].suffix == ".gz":
+        # OpenAI's list goes on after the merges that its vocabulary has room for.
+        count = OPENAI_VOCABULARY - len(vocabulary([]))
+        lines = gzip.decompress(paths[0].read_bytes()).decode().split("\n")[1 : 1 + count]
+        merges = [tuple(line.split()) for line in lines]
+        return vocabulary(merges), merges
+    content = json.loads(paths[0].read_text(encoding="utf-8"))
+    if len(paths) == 1:
+        content, merges = content["model"]["vocab"], content["model"]["merges"]
+    else:
+        lines = paths[1].read_text(encoding="utf-8").splitlines()
+        merges = [line for line in lines if line.strip() and not line.startswith("#version")]
+    return content, [tuple(merge.split() if isinstance(merge, str) else merge) for merge in merges]
 
 
 def train_tokenizer(texts: Iterable[str], size: int, context: int = 77) -> Tokenizer:
-    """Learn byte pairs from texts, for a small CLIP of one's own.
+    """Train byte pairs on texts, for a small CLIP.
 
     Args:
-        texts: the training texts.
-        size: tokens in all, at least the 514 that need no merge.
+        texts: training texts.
+        size: number of tokens, at least the 514 that need no merge.
         context: ids per text.
     """
     splitter = CLIPTokenizer(vocab=vocabulary([]), merges=[]).backend_tokenizer
     trained = BytePairs(models.BPE(end_of_word_suffix=WORD_END))
     trained.normalizer, trained.pre_tokenizer = splitter.normalizer, splitter.pre_tokenizer
-    letters = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=letters, show_progress=False,
-                                  end_of_word_suffix=WORD_END)  # fmt: skip
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=alphabet, show_progress=False, end_of_word_suffix=WORD_END
+    )
     trained.train_from_iterator(map(clean, texts), trainer)
     merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
     merges = merges[: size - len(vocabulary([]))]

@@ -1,154 +1,140 @@
-"""Reads the tensors of a weight file, whatever its format. Nothing in a file is ever run.
+"""Find, download and read files of tensors. Nothing in a file is ever executed."""
 
-A TorchScript archive, OpenAI's own format, holds code beside its tensors; ``torch.jit.load`` would
-run it. We only read the attributes of its modules.
-"""
-
+import contextlib
 import hashlib
+import io
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator
-from io import BytesIO
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HTTPError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clip.utils.archives import refuse_bombs, refuse_larger
 from clip.utils.errors import UserError
 
-STORAGES = {
-    "BFloat16Storage": torch.bfloat16,
-    "BoolStorage": torch.bool,
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "IntStorage": torch.int32,
-    "LongStorage": torch.int64,
-}
-WRAPPER = "state_dict"  # training programs keep the tensors under this key
-PREFIX = "module."  # what data-parallel training puts in front of every name
+WEIGHT_FILES = (  # in a folder or repository, in order of preference
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+
+
+def find_folder(vit: str, files: Sequence[str], published: Mapping[str, str], weights: Sequence[str] = ()) -> Path:
+    """Return the folder of a backbone, downloaded into the cache of the Hugging Face hub if it is not a local path.
+
+    Args:
+        vit: file, folder, key of ``published`` (name -> Hugging Face id) or Hugging Face id.
+        files: small files to download where they exist.
+        published: see above.
+        weights: weight files, of which the first that exists is downloaded too.
+    """
+    path = Path(vit).expanduser()
+    if path.exists():
+        return path.parent if path.is_file() else path
+    repository = published.get(vit, vit)
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository):
+        names = ", ".join((*published, "a Hugging Face id"))
+        raise UserError(f"vit={vit!r} is not a file, a folder or one of {names}; pass the folder of a backbone")
+    try:
+        for name in weights:
+            with contextlib.suppress(EntryNotFoundError):  # offline also: not in the cache
+                hf_hub_download(repository, name)
+                break
+        return Path(snapshot_download(repository, allow_patterns=[*files]))
+    except (HTTPError, OSError, ValueError) as error:  # offline mode and refused names included
+        raise UserError(
+            f"vit={vit!r} is not a local path, and {repository} cannot be downloaded from Hugging Face "
+            f"({first_line(error)}); connect to the network, or pass a local file or folder"
+        ) from None
+
+
+def find_weights(vit: str, files: Sequence[str], published: Mapping[str, str]) -> Path:
+    """Return the weight file of a backbone; arguments as in ``find_folder``."""
+    if (path := Path(vit).expanduser()).is_file():
+        return path
+    folder = find_folder(vit, files, published, WEIGHT_FILES)
+    found = next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    if found is None:
+        raise UserError(f"vit={vit}: {folder} has none of {', '.join(WEIGHT_FILES)}; pass another folder")
+    return found
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of tensors without running anything in it.
-
-    Raises:
-        UserError: the file is damaged or holds something else than named tensors.
-    """
+    """Read a state dict from a safetensors, ``torch.save`` or TorchScript file; raise a UserError on anything else."""
     try:
-        read = next(read for recognises, read in FORMATS if recognises(path))
-        content = read(path)
-    except UserError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} is not a file of tensors alone ({error}); get another") from None
+        with path.open("rb") as file:
+            starts_like_safetensors = file.read(9)[8:] == b"{"  # 8 bytes with the length of a JSON header, the header
+        if starts_like_safetensors or path.suffix == ".safetensors":
+            content = load_file(path)
+        elif (content := _read_torchscript(path)) is None:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own message advises to load without a guard
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it refers to {asked[1]}" if asked else "torch.save did not write it"
+        raise UserError(f"{path} is not a file of tensors only ({reason}); get another file") from None
     except Exception as error:  # noqa: BLE001  a crafted or damaged file can raise anything
-        raise UserError(f"{path} cannot be read ({first_line(error)}); get it again") from None
-    if isinstance(content, dict) and isinstance(content.get(WRAPPER), dict):
-        content = content[WRAPPER]
+        raise UserError(f"{path} cannot be read ({first_line(error)}); get the file again") from None
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):  # of a training program
+        content = content["state_dict"]
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     ):
-        raise UserError(f"{path} holds no state dict, that is names with a tensor each")
-    refuse_larger(path, content.values())
-    if content and all(name.startswith(PREFIX) for name in content):
-        content = {name.removeprefix(PREFIX): tensor for name, tensor in content.items()}
+        raise UserError(f"{path} does not hold a state dict (tensors by name); pass another file")
+    # Expanded tensors repeat few numbers; a copy of one could fill the memory. Tied weights count twice.
+    if (claimed := sum(tensor.nbytes for tensor in content.values())) > 2 * path.stat().st_size:
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, but tensors of {claimed:,}; get another file")
+    if content and all(name.startswith("module.") for name in content):  # data-parallel training
+        content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
     return content
 
 
 def sha256_of(path: Path) -> str:
-    """Hash a file without holding it in memory."""
+    """Return the SHA-256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def first_line(error: BaseException) -> str:
-    """Shorten an error to one line for a message."""
+    """Return the first line of an error's message, or its type, for use in a one-line message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-class _ScriptReader(pickle.Unpickler):
-    """Rebuilds the module tree of a TorchScript archive as bare holders of tensors.
+def load_inert(data: bytes) -> Any:
+    """Load a file of ``torch.save`` with every class that it names replaced by an empty one; nothing in it can run."""
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
+    # The functions of torch.jit._pickle (restore_type_tag, build_intlist and the like) return their first argument.
+    functions = {name: lambda value, *_: value for name in names if name.startswith("torch.jit._pickle.")}
+    with torch.serialization.safe_globals([(functions.get(name, type("Stub", (), {})), name) for name in names]):
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
-    ``find_class`` and ``persistent_load`` are all that a pickle can reach outside itself. The
-    holder is made anew for each file, so that no file can leave anything behind on it.
+
+def _read_torchscript(path: Path) -> dict[str, Tensor] | None:
+    """Read the tensors of a TorchScript archive, OpenAI's format; return None for other files.
+
+    ``torch.jit.load`` would run its code, without which it is a file of ``torch.save`` that holds a tree of modules.
     """
-
-    def __init__(self, archive: zipfile.ZipFile, root: str):
-        super().__init__(BytesIO(_stored(archive, f"{root}/data.pkl")))
-        self.archive, self.root = archive, root
-        self.holder = type("Holder", (), {})
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "__torch__":
-            return self.holder
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        if module == "torch.jit._pickle":  # restore_type_tag, build_intlist and the like
-            return lambda value, *_: value
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, size, stride, *_: storage.as_strided(size, stride, offset)
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-    def persistent_load(self, pid: tuple) -> Tensor:
-        _, dtype, key, _, _ = pid  # the device it was saved on does not matter
-        data = _stored(self.archive, f"{self.root}/data/{key}")
-        return torch.frombuffer(bytearray(data), dtype=dtype)
+    if not zipfile.is_zipfile(path):
+        return None
+    plain = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(plain, "w") as copy:
+        if not any(re.fullmatch(r"[^/]+/constants\.pkl", name) for name in archive.namelist()):
+            return None
+        for name in archive.namelist():
+            if re.fullmatch(r"[^/]+/(data\.pkl|data/\d+|(\.data/)?version|byteorder)", name):
+                copy.writestr(name, archive.read(name))
+    return dict(_named_tensors(load_inert(plain.getvalue())))
 
 
-def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Read an entry that is not packed, as torch writes all but code; a bomb is packed."""
-    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
-        raise UserError(f"{archive.filename} holds a packed entry {name[:60]}; get it again")
-    return archive.read(name)
-
-
-def _read_script(path: Path) -> dict[str, Tensor]:
-    with zipfile.ZipFile(path) as archive:
-        reader = _ScriptReader(archive, _script_root(path))
-        return dict(_named_tensors(reader.load(), reader.holder))
-
-
-def _named_tensors(module: Any, holder: type, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _named_tensors(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     for name, part in vars(module).items():
         if isinstance(part, Tensor):
             yield prefix + name, part
-        elif isinstance(part, holder):
-            yield from _named_tensors(part, holder, f"{prefix}{name}.")
-
-
-def _script_root(path: Path) -> str | None:
-    """Give the folder inside a TorchScript archive; None if the file is not one."""
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        names = [name.split("/") for name in archive.namelist()]
-    return next((n[0] for n in names if len(n) == 2 and n[1] == "constants.pkl"), None)
-
-
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:  # the length of a table in JSON, then the table
-        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
-
-
-def _read_saved(path: Path) -> Any:
-    refuse_bombs(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its advice, to load without a guard, is not ours
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {asked[1]}" if asked else "torch.save does not write such a file"
-        raise pickle.UnpicklingError(reason) from None
-
-
-FORMATS: tuple[tuple[Callable[[Path], Any], Callable[[Path], Any]], ...] = (
-    (_is_safetensors, load_file),
-    (_script_root, _read_script),
-    (lambda path: True, _read_saved),  # torch.save
-)
+        elif hasattr(part, "__dict__"):
+            yield from _named_tensors(part, f"{prefix}{name}.")

@@ -1,103 +1,116 @@
-"""Loads a frozen ViLT: Hugging Face's files, or a checkpoint of the original code."""
+"""Load a frozen ViLT (weights, sizes, BERT tokenizer) from Hugging Face's files or those of the original code."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import BertTokenizerFast
 
-from clip.modules.backbones.base import Backbone
-from clip.modules.backbones.bert_tokenizer import VOCABULARIES, BertTokenizer
-from clip.modules.backbones.clip import find_weights
-from clip.modules.backbones.clip_checks import check_whole
-from clip.modules.backbones.hub import REPOSITORY, check_cached, download
-from clip.modules.backbones.tensor_files import read_tensors, sha256_of
-from clip.modules.backbones.vilt_convert import ViltSizes, from_layout, stretch
+from clip.modules.backbones import Backbone, TextTokenizer
+from clip.modules.backbones.tensor_files import find_folder, find_weights, first_line, read_tensors, sha256_of
+from clip.modules.backbones.vilt_convert import HUGGING_FACE, ORIGINAL, ViltSizes, stretch
 from clip.modules.layers import HEAD_WIDTH
 from clip.modules.prompted_vilt import ViltSettings, ViltTransformer
 from clip.utils.errors import UserError
 
-POSITIONS = {"mmimdb": 1024, "food101": 512, "hatememes": 128}  # of a text, as MMP was published
-OTHERWISE = 512
+POSITIONS = {"mmimdb": 1024, "food101": 512, "hatememes": 128}  # text tokens, as MMP was published
+DEFAULT_POSITIONS = 512
 ACTIVATION = "gelu"
-PATCH = 32  # pixels; the transform rounds to multiples of it
-BESIDE = (*VOCABULARIES, "config.json", "tokenizer_config.json")
+PATCH = 32  # pixels; the transform rounds image sizes to multiples of it
+FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "config.json")
+PAD = "[PAD]"
+SPECIAL = {PAD, "[CLS]", "[SEP]", "[UNK]"}
+MAX_CHARACTERS = 20_000  # the tokens of a text end long before
 
 
-def find_vilt(vit: str) -> Path:
-    """Give the weight file that a Hugging Face id, a folder or a file means.
+class BertTokenizer(TextTokenizer):
+    """Encodes texts as ids of BERT's uncased word pieces.
 
-    Raises:
-        UserError: there is none.
+    Args:
+        tokenizer: transformers' tokenizer.
+        context: ids per text.
     """
-    return find_weights(vit, BESIDE)
 
+    def __init__(self, tokenizer: BertTokenizerFast, context: int):
+        tokenizer.split_special_tokens = True  # "[PAD]" in a text is characters, not padding
+        self.context, self.vocab, self._bert = context, tokenizer.get_vocab(), tokenizer
 
-def positions_of(settings: ViltSettings, task: str) -> int:
-    """Give how many tokens of a text are read."""
-    return settings.max_text_len or POSITIONS.get(task, OTHERWISE)
+    def encode(self, texts: Iterable[str], **options: Any) -> list[list[int]]:
+        """Return the ids of each text; see ``TextTokenizer.encode``."""
+        return self._bert([text[:MAX_CHARACTERS] for text in texts], **options)["input_ids"]
+
+    @classmethod
+    def from_folder(cls, folder: Path, context: int) -> "BertTokenizer":
+        """Load the vocabulary of a checkpoint's folder; raise a UserError if there is none of BERT."""
+        vocab = {}
+        try:
+            if any((folder / name).exists() for name in FILES[:2]):  # otherwise transformers makes one up
+                tokenizer = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
+                # Without the tokens that transformers adds by itself.
+                vocab = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+        except Exception as error:  # noqa: BLE001  the reader of tokenizer.json raises many kinds
+            raise UserError(f"{folder} has no readable {FILES[0]} or {FILES[1]} ({first_line(error)})") from None
+        if not vocab.keys() >= SPECIAL or vocab[PAD] != 0:
+            needed = f"a {FILES[0]} or {FILES[1]} with {', '.join(sorted(SPECIAL))} and {PAD} as token 0"
+            raise UserError(f"{folder} needs {needed}; add that of this ViLT, usually bert-base-uncased's")
+        return cls(tokenizer, context)
 
 
 def load_vilt(vit: str, activation: str | None, settings: ViltSettings, task: str) -> Backbone:
-    """Load a ViLT, its text positions stretched; nothing in its files is run.
-
-    Args:
-        vit: a Hugging Face id, a folder, or a file: safetensors or ``torch.save``.
-        activation: None or "gelu", which is all that ViLT has.
-        settings: of the backbone.
-        task: whose texts are read.
-
-    Raises:
-        UserError: no such ViLT, no network, or files that are not one whole ViLT.
-    """
+    """Load a ViLT, its text positions interpolated to the length of the task; arguments as in ``load_clip``."""
     if activation not in (None, ACTIVATION):
-        raise UserError(f"activation={activation} is not ViLT's; leave it out")
+        raise UserError(f"activation={activation} is not that of ViLT; leave it out")
     weights = find_vilt(vit)
     sha256 = sha256_of(weights)
-    check_cached(weights, sha256)
+    tensors = read_tensors(weights)
     try:
-        state = whole_vilt(read_tensors(weights))
+        state = convert_vilt(tensors)
     except UserError as error:
         raise UserError(f"{weights}: {error}") from None
-    positions = positions_of(settings, task)
-    name = "text_positional_embedding"
-    state[name] = stretch(state[name], positions)
+    positions = vilt_positions(settings, task)
+    state["text_positional_embedding"] = stretch(state["text_positional_embedding"], positions)
     sizes = ViltSizes.of(state)
     tokenizer = BertTokenizer.from_folder(weights.parent, positions)
-    if max(tokenizer.vocab.values()) >= sizes.vocabulary:
-        raise UserError(
-            f"{weights.parent}: a vocabulary of {len(tokenizer.vocab)} tokens, but weights of "
-            f"{sizes.vocabulary}; put the vocabulary of this ViLT there"
-        )
+    if (last := max(tokenizer.vocab.values())) >= sizes.vocabulary:
+        vocabulary = f"a vocabulary of {last + 1} tokens, but weights for {sizes.vocabulary}"
+        raise UserError(f"{weights.parent} has {vocabulary}; add the vocabulary of this ViLT")
     settings = settings.model_copy(update={"max_text_len": positions})
     return Backbone(state, sizes, ACTIVATION, tokenizer, vit, sha256, settings)
 
 
-def whole_vilt(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Translate the tensors of a file to our names, float32.
+def find_vilt(vit: str) -> Path:
+    """Return the weight file of a ViLT; ``vit`` as in ``load_vilt``."""
+    return find_weights(vit, FILES, {})
+
+
+def load_vilt_tokenizer(vit: str, settings: ViltSettings, task: str) -> BertTokenizer:
+    """Load the tokenizer of a ViLT without its weights; arguments as in ``load_vilt``."""
+    return BertTokenizer.from_folder(find_folder(vit, FILES, {}), vilt_positions(settings, task))
+
+
+def vilt_positions(settings: ViltSettings, task: str) -> int:
+    """Return the number of text tokens that ViLT reads for a task."""
+    return settings.max_text_len or POSITIONS.get(task, DEFAULT_POSITIONS)
+
+
+def convert_vilt(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate tensors named as by transformers or the original code to the names of ``ViltTransformer`` and float32.
+
+    Heads on top of the backbone are ignored.
 
     Raises:
-        UserError: they are not one whole ViLT, or it is not built as ours.
+        UserError: they are not those of one complete ViLT.
     """
-    state = from_layout(tensors)
-    sizes = ViltSizes.of(state)
-    if sizes.width % HEAD_WIDTH:
-        raise UserError(f"it is {sizes.width} wide; ViLT's are multiples of {HEAD_WIDTH}")
-    if sizes.patch != PATCH:
-        raise UserError(f"its patches are {sizes.patch} pixels wide; images are made for {PATCH}")
+    # Models with a head have these in front of the names of the backbone.
+    state = {name.removeprefix("vilt.").removeprefix("model."): tensor for name, tensor in tensors.items()}
+    layout = ORIGINAL if any(name.startswith(("text_embeddings.", "transformer.")) for name in state) else HUGGING_FACE
+    sizes = ViltSizes.of(state, layout)
+    if sizes.width % HEAD_WIDTH or sizes.patch != PATCH:
+        need = f"a multiple of {HEAD_WIDTH} and {PATCH}"
+        raise UserError(f"the width is {sizes.width} and the patch size {sizes.patch}; supported are {need}")
     with torch.device("meta"):
-        wanted = ViltTransformer(sizes, ACTIVATION).state_dict()
-    check_whole(state, wanted, "ViLT")
-    return {name: tensor.float() for name, tensor in state.items()}
-
-
-def vilt_tokenizer_of(vit: str, settings: ViltSettings, task: str) -> BertTokenizer:
-    """Give the tokenizer beside a ViLT's weights, which need not be there.
-
-    Raises:
-        UserError: there is none, and none can be downloaded.
-    """
-    path = Path(vit).expanduser()
-    if REPOSITORY.fullmatch(vit) and not path.exists():
-        path = download(vit, BESIDE)
-    return BertTokenizer.from_folder(path.parent if path.is_file() else path,
-                                  positions_of(settings, task))  # fmt: skip
+        blank = ViltTransformer(sizes, ACTIVATION).state_dict()
+    names = layout.write(blank)
+    return layout.read({name: tensor for name, tensor in state.items() if name in names}, blank, "ViLT")

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES
+from clip.missing import CASES
 from clip.modules.layers import INIT_STD, PromptEntry
 from clip.utils.errors import UserError
 from clip.utils.settings import Settings

@@ -9,7 +9,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import CASES, MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Attention, bottleneck
 from clip.modules.prompts.base import (
     IMAGE,

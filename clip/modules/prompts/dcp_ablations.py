@@ -13,7 +13,7 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES
+from clip.missing import CASES
 from clip.modules.layers import bottleneck
 from clip.modules.prompts.base import TEXT, CasePrompts, PromptConfig, PromptMethod, TowerInput, prompt_parameter
 from clip.modules.prompts.dcp import DCP, TOWERS, DynamicPrompts

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from clip.missing.masks import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Prefix, Prepended
 from clip.modules.prompts.base import CasePrompts, PromptConfig, PromptMethod, prompt_parameter
 from clip.utils.errors import UserError

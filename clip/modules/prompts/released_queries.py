@@ -1,27 +1,25 @@
-"""The dynamic queries of the released code, drawn again from its seed.
+"""The dynamic queries of the released code, drawn again from the seed of its run.
 
-There they are plain tensors: never trained, in no checkpoint, drawn when the towers are built. The
-stream behind ``seed_everything(seed)`` is also drawn on by every layer built before them, so these
-layers are built here too, with the same constructors in the same order, and thrown away.
+In the released code they are plain tensors: never trained, in no checkpoint, drawn when the towers are built. Every
+layer built before them also draws from the generator behind ``seed_everything(seed)``, so these layers are built here
+too, with the same constructors in the same order, and thrown away.
 """
 
 import torch
 from torch import Tensor, nn
 
-from clip.missing.masks import CASES
-from clip.modules.backbones.clip_convert import ClipSizes
+from clip.missing import CASES
 from clip.modules.layers import HEAD_WIDTH
+from clip.modules.prompts.base import INIT_STD, Sizes
 
-QUERY_STD = 0.02
 
-
-def draw_queries(sizes: ClipSizes, length: int, seed: int) -> dict[str, Tensor]:
-    """Draw the queries of both towers.
+def draw_queries(sizes: Sizes, length: int, seed: int) -> dict[str, Tensor]:
+    """Draw the dynamic queries of both towers.
 
     Args:
-        sizes: of the CLIP.
-        length: dynamic prompts of a sample, P.
-        seed: of the run.
+        sizes: sizes of a CLIP (``ClipSizes``).
+        length: dynamic prompts per sample, P.
+        seed: seed of the run.
 
     Returns:
         Tower -> (3 missing cases, P, D).
@@ -47,5 +45,5 @@ def _block(width: int) -> None:
 def _first_block(width: int, length: int) -> Tensor:
     _block(width)
     nn.MultiheadAttention(width, 1)
-    drawn = (nn.init.normal_(torch.empty(length, 1, width), std=QUERY_STD) for _ in CASES)
+    drawn = (nn.init.normal_(torch.empty(length, 1, width), std=INIT_STD) for _ in CASES)
     return torch.stack([queries.squeeze(1) for queries in drawn])

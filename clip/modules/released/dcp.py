@@ -1,11 +1,12 @@
-"""Reads checkpoints of the released DCP code (hulianyuyy/Deep_Correlated_Prompting).
+"""Read checkpoints of the released DCP code (hulianyuyy/Deep_Correlated_Prompting).
 
-Their keys are those of its ``CustomCLIP``, bare or behind Lightning's ``model.``; the head is
-``<task>_classifier``. All sizes come from the tensors.
+Their keys are those of its ``CustomCLIP``, as they are or behind Lightning's ``model.``; the head is
+``<task>_classifier``. All sizes are read from the tensors.
 """
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,6 @@ from clip.modules.factory import build_model
 from clip.modules.prompted_clip import PromptedCLIP
 from clip.modules.prompts import named_settings, read_settings
 from clip.modules.prompts.released_queries import draw_queries
-from clip.modules.released.converted import ConvertedCheckpoint
 from clip.utils.errors import UserError
 
 LEARNER = "prompt_learner."
@@ -24,110 +24,78 @@ DYNAMIC = "{tower}_encoder.transformer.resblocks.0.prompts_dynamic_{case}"
 ATTENTION = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
 HEAD = re.compile(r"(\w+)_classifier\.(weight|bias)")
 SETTINGS = {"formulas": "released", "dynamic_queries": "fixed"}
-METHOD = {"backbone": "clip", "prompt_type": "dcp", "activation": "quick_gelu",
-          **named_settings("dcp", read_settings("dcp", SETTINGS)),
-          "unfreeze": ["ln_post", "ln_final", "image_proj"]}  # fmt: skip
+METHOD = {"backbone": "clip", "prompt_type": "dcp", "activation": "quick_gelu"}
+METHOD |= named_settings("dcp", read_settings("dcp", SETTINGS)) | {"unfreeze": ["ln_post", "ln_final", "image_proj"]}
 
 
 def from_published(state: dict[str, Tensor], seed: int | None = None) -> PromptedCLIP:
-    """Turn a state dict of the released code into our model, in eval mode.
-
-    Args:
-        state: of its ``CustomCLIP``, with the head of one task; the dynamic queries
-            ``…prompts_dynamic_{complete,image,text}``, which its files lack, are used if present.
-        seed: of the run; if the queries are absent they are drawn again from it.
-
-    Raises:
-        UserError: a tensor is missing, left over, or of a shape that does not fit the others.
-    """
-    released = convert_dcp(state, seed)
-    shape = {key: released.model_config[key] for key in ("prompt_length", "prompt_depth")}
-    classes = len(released.own["classifier.bias"])
-    model = build_model(released.backbone, num_classes=classes, **shape, **SETTINGS)
-    model.load_adapter(released.own, "this state dict")
+    """Build our model from a state dict of the released code, in eval mode; arguments as in ``convert_dcp``."""
+    converted = convert_dcp(state, seed)
+    shape = {key: converted["model_config"][key] for key in ("prompt_length", "prompt_depth")}
+    classes = len(converted["state_dict"]["classifier.bias"])
+    model = build_model(converted["released"], num_classes=classes, **shape, **SETTINGS)
+    model.load_adapter(converted["state_dict"], "this state dict")
     return model.eval()
 
 
-def convert_dcp(state: dict[str, Tensor], seed: int | None) -> ConvertedCheckpoint:
-    """Sort a state dict of the released code; arguments and errors as in ``from_published``."""
+def convert_dcp(state: dict[str, Tensor], seed: int | None = None) -> dict[str, Any]:
+    """Convert a state dict of the released code.
+
+    Args:
+        state: state dict of its ``CustomCLIP``, with the head of one task. The dynamic queries
+            ``...prompts_dynamic_{complete,image,text}``, which its files do not have, are used if present.
+        seed: seed of the run, from which absent queries are drawn again.
+
+    Returns:
+        "state_dict" and "model_config" as in our checkpoints, and "released", the tensors of its backbone.
+    """
     state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-    left = dict(state)
+    rest = dict(state)
     try:
-        clip = {name: left.pop(theirs) for name, theirs in clip_names(state)}
+        clip = {"logit_scale": rest.pop("logit_scale")}
+        for name in state:
+            tower, separator, own = name.partition("_encoder.")
+            if separator and "prompt" not in own:
+                clip[f"visual.{own}" if tower == "image" else own] = rest.pop(name)
         depth = sum(f"{LEARNER}layernorm_image.{i}.weight" in state for i in range(len(state)))
-        own = {name: _join(left, theirs) for name, theirs in our_names(depth)}
-        heads = {m[2]: (m[1], left.pop(name)) for name in state if (m := HEAD.fullmatch(name))}
-        own |= {f"classifier.{leaf}": heads[leaf][1] for leaf in ("weight", "bias")}
-        third = len(state[f"{LEARNER}visual_prompt_complete"])
-    except KeyError as absent:
-        raise UserError(f"this state dict of the released code lacks {absent}") from None
-    own |= _queries(left, ClipSizes.of(clip), third, seed)
-    if left:
-        raise UserError(f"the released code has no tensors {', '.join(list(left)[:5])}")
-    trained = PromptedCLIP.unfrozen(METHOD["unfreeze"])
-    own |= {name: tensor for name, tensor in state.items() if name.startswith(trained)}
-    shape = {"prompt_length": 3 * third, "prompt_depth": depth}
-    return ConvertedCheckpoint(clip, own, METHOD | shape | {"task": heads["weight"][0]})
-
-
-def _queries(left: dict[str, Tensor], sizes: ClipSizes, length: int, seed: int | None) -> dict[str, Tensor]:
-    names = {tower: [DYNAMIC.format(tower=tower, case=case) for case in CASE_NAMES]
-             for tower in ("image", "text")}  # fmt: skip
-    if all(name in left for of_tower in names.values() for name in of_tower):
-        found = {tower: torch.stack([left.pop(name).squeeze(1) for name in of_tower])
-                 for tower, of_tower in names.items()}  # fmt: skip
+        ours = {}
+        for name, theirs in our_names(depth):
+            rows = [rest.pop(row) for row in theirs]
+            ours[name] = torch.stack(rows) if len(rows) > 1 else rows[0]
+        heads = {match[2]: (match[1], rest.pop(name)) for name in state if (match := HEAD.fullmatch(name))}
+        ours |= {f"classifier.{leaf}": heads[leaf][1] for leaf in ("weight", "bias")}
+    except KeyError as missing:
+        raise UserError(f"the tensor {missing} of the released code is missing; use the complete checkpoint") from None
+    third = len(state[f"{LEARNER}visual_prompt_complete"])
+    names = {tower: [DYNAMIC.format(tower=tower, case=case) for case in CASE_NAMES] for tower in ("image", "text")}
+    if all(name in rest for rows in names.values() for name in rows):
+        queries = {tower: torch.stack([rest.pop(name).squeeze(1) for name in rows]) for tower, rows in names.items()}
     elif seed is None:
-        raise UserError("this state dict lacks the dynamic queries; give the seed of its run")
+        raise UserError("this state dict does not have the dynamic queries; pass the seed of its run")
     else:
         print(f"the released file has no dynamic queries: drawn again from seed={seed}")
-        found = draw_queries(sizes, length, seed)
-    return {f"prompts.dynamic.{tower}.queries": queries for tower, queries in found.items()}
-
-
-def clip_names(state: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
-    """List OpenAI's name and the released name of every tensor that belongs to CLIP."""
-    for name in state:
-        if "attn_prompt" in name or "prompts_dynamic" in name:
-            continue
-        if name.startswith("image_encoder."):
-            yield name.replace("image_encoder.", "visual.", 1), name
-        elif name.startswith("text_encoder."):
-            yield name.removeprefix("text_encoder."), name
-        elif name == "logit_scale":
-            yield name, name
+        queries = draw_queries(ClipSizes.of(clip), third, seed)
+    ours |= {f"prompts.dynamic.{tower}.queries": tensor for tower, tensor in queries.items()}
+    if rest:
+        raise UserError(f"{', '.join(list(rest)[:5])} are not tensors of the released code; pass another file")
+    trained = PromptedCLIP.unfrozen(METHOD["unfreeze"])
+    ours |= {name: tensor for name, tensor in state.items() if name.startswith(trained)}
+    shape = {"prompt_length": 3 * third, "prompt_depth": depth, "task": heads["weight"][0]}
+    return {"model_config": METHOD | shape, "state_dict": ours, "released": clip}
 
 
 def our_names(depth: int) -> Iterator[tuple[str, list[str]]]:
-    """List our name and the released names of every tensor of the prompts.
-
-    Several released names are rows of one tensor of ours.
-    """
+    """Yield our name and the released names of every tensor of the prompts; several names are rows of our tensor."""
     for tower, theirs in (("image", "visual"), ("text", "text")):
-        rows = [f"{LEARNER}{theirs}_prompt_{state}" for state in ("complete", "missing")]
-        yield f"prompts.initial.{tower}", rows
+        yield f"prompts.initial.{tower}", [f"{LEARNER}{theirs}_prompt_{case}" for case in ("complete", "missing")]
+        tables = {f"prompts.projections.{tower}.{part}": f"common_prompt_projection_{tower}.{part}" for part in "02"}
         for i in range(depth):
-            parts = {
-                "0": f"layernorm_{tower}.{i}",
-                "1.0": f"compound_prompt_projections_{tower}.{i}.0",
-                "1.2": f"compound_prompt_projections_{tower}.{i}.2",
-            }
-            for ours, part in parts.items():
-                for leaf in ("weight", "bias"):
-                    yield (
-                        f"prompts.generators.{tower}.{i}.{ours}.{leaf}",
-                        [f"{LEARNER}{part}.{leaf}"],
-                    )
-        for leaf in ("0.weight", "0.bias", "2.weight", "2.bias"):
-            yield (
-                f"prompts.projections.{tower}.{leaf}",
-                [f"{LEARNER}common_prompt_projection_{tower}.{leaf}"],
-            )
+            generator, projection = f"prompts.generators.{tower}.{i}", f"compound_prompt_projections_{tower}.{i}"
+            tables[f"{generator}.0"] = f"layernorm_{tower}.{i}"
+            tables |= {f"{generator}.1.{part}": f"{projection}.{part}" for part in "02"}
+        for ours, name in tables.items():
+            yield from ((f"{ours}.{leaf}", [f"{LEARNER}{name}.{leaf}"]) for leaf in ("weight", "bias"))
         for leaf in ATTENTION:
-            theirs_leaf = f"{tower}_encoder.transformer.resblocks.0.attn_prompt.{leaf}"
-            yield f"prompts.dynamic.{tower}.attention.{leaf}", [theirs_leaf]
+            name = f"{tower}_encoder.transformer.resblocks.0.attn_prompt.{leaf}"
+            yield f"prompts.dynamic.{tower}.attention.{leaf}", [name]
     yield "prompts.common", [f"{LEARNER}common_prompt_{case}" for case in CASE_NAMES]
-
-
-def _join(left: dict[str, Tensor], names: list[str]) -> Tensor:
-    tensors = [left.pop(name) for name in names]
-    return tensors[0] if len(tensors) == 1 else torch.stack(tensors)

@@ -1,0 +1,184 @@
+"""Callbacks of a training run: graceful stops from which a run resumes exactly, and its time and memory."""
+
+import resource
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from clip.datamodules.datamodule import STOP_SIGNALS
+from clip.engine.checkpoints import CHECKPOINT_NAME, LAST
+
+MAX_SIGINTS = 3
+SIGNAL_EXIT = 128  # a shell reports a signal as this plus its number
+
+
+class GracefulStop(Callback):
+    """On SIGTERM, Ctrl-C and other signals, save a mid-epoch checkpoint between two optimiser steps and exit.
+
+    The signals are ``STOP_SIGNALS``. The third Ctrl-C exits at once.
+
+    Args:
+        folder: folder of the run.
+        per_gpu_batchsize: samples of one micro-batch, on which the position within an epoch depends.
+        max_steps: optimiser steps after which the run ends, validates and can be resumed; None for no limit.
+    """
+
+    def __init__(self, folder: Path, per_gpu_batchsize: int, max_steps: int | None = None):
+        self.folder, self.per_gpu_batchsize, self.max_steps = folder, per_gpu_batchsize, max_steps
+        self.received: int | None = None
+        self.sigint_count = 0
+        self.restored: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Install the signal handlers in place of Lightning's and restore the training metrics."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._on_signal)
+        if self.restored:
+            module.load_metric_states(self.restored[trainer.global_rank])
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write the log of the finished epochs."""
+        for logger in trainer.loggers:
+            logger.save()
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Restore the default signal handlers."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # torchrun forwards what a terminal or SLURM sent to all processes, so that a signal may come twice.
+        self.sigint_count += number == signal.SIGINT
+        if self.sigint_count == MAX_SIGINTS:
+            raise SystemExit(SIGNAL_EXIT + number)
+        self.received = self.received or number
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: dict[str, Any], batch_idx: int
+    ) -> None:
+        """Stop here if any process received a signal and no optimiser step is half done."""
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        # One process may receive the signal earlier than another; all must stop at the same step.
+        if not trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            return
+        if batch_idx:  # otherwise the checkpoint of the last epoch's end is this very point
+            name = CHECKPOINT_NAME.format(epoch=trainer.current_epoch, step=trainer.global_step)
+            trainer.save_checkpoint(self.folder / "checkpoints" / f"{name}-{LAST}.pt", weights_only=False)
+        number = self.received or signal.SIGTERM
+        hint = f"; the same command with resume_from={self.folder} continues the run" if trainer.global_step else ""
+        print(f"\nstopped by {signal.Signals(number).name} after step {trainer.global_step}{hint}", flush=True)
+        for logger in trainer.loggers:
+            logger.save()
+        raise SystemExit(SIGNAL_EXIT + number)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
+    ) -> None:
+        """End the run after ``max_steps``.
+
+        Not by the Trainer's own limit: with it, Lightning resumes from the end of an epoch as from its middle.
+        """
+        if self.max_steps and trainer.global_step >= self.max_steps:
+            trainer.should_stop = True
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the position within the epoch and the training metrics of all processes."""
+        loops = checkpoint["loops"]["fit_loop"]
+        done = loops["epoch_loop.batch_progress"]["current"]["processed"]
+        mid_epoch = done < trainer.num_training_batches
+        states = [module.metric_states() if mid_epoch else {}]
+        if trainer.world_size > 1:
+            gathered = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, states[0])
+            states = gathered
+        checkpoint["position"] = {
+            "batches": done if mid_epoch else 0,
+            "per_gpu_batchsize": self.per_gpu_batchsize,
+            "processes": trainer.world_size,
+            "metrics": states,
+        }
+        if mid_epoch:
+            at_validation = done % trainer.val_check_batch == 0
+            set_mid_epoch(loops, trainer.current_epoch, done, trainer.global_step - at_validation)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Send the data loader to the position and keep the metrics until training starts."""
+        position = checkpoint["position"]
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        trainer.datamodule.resume_at(epoch, position["batches"])
+        self.restored = position["metrics"] if position["batches"] else []
+
+
+def set_mid_epoch(loops: dict[str, Any], epoch: int, batches: int, logged_steps: int) -> None:
+    """Rewrite the saved state of Lightning's loops to "``batches`` of this epoch are done, the rest is not begun".
+
+    Lightning saves what it had fetched: a batch that was not trained counts as begun, and if it is the epoch's last
+    one, as the end of the epoch.
+
+    Args:
+        loops: state of the fit loop in a checkpoint, changed in place.
+        epoch: the epoch that goes on.
+        batches: micro-batches of it that are done.
+        logged_steps: Lightning's step counter for loggers, which it increments on resume after a validation.
+    """
+    for scope in ("current", "total"):
+        progress = loops["epoch_loop.batch_progress"][scope]
+        progress.update(ready=progress["processed"], started=progress["processed"], completed=progress["processed"])
+        loops["epoch_progress"][scope].update(ready=epoch + 1, started=epoch + 1, processed=epoch, completed=epoch)
+    loops["epoch_loop.batch_progress"]["is_last_batch"] = False
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = logged_steps
+
+
+class Timer(Callback):
+    """Measure training time over all interruptions of a run, without its validations, and peak memory."""
+
+    def __init__(self):
+        self.elapsed: float = 0.0
+        self.since: float | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.since = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self.elapsed, self.since = self.seconds(), None
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock again."""
+        self.since = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self.elapsed, self.since = self.seconds(), None
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the seconds so far, for a checkpoint."""
+        return {"seconds": self.seconds()}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Add the seconds before an interruption."""
+        self.elapsed = state["seconds"]
+
+    def seconds(self) -> float:
+        """Return the training time so far."""
+        return self.elapsed + (time.perf_counter() - self.since if self.since else 0.0)
+
+    def summary(self, steps: int) -> dict[str, float]:
+        """Return "seconds_train", "steps", "seconds_per_step" and "peak_memory_mb" (the GPU's if one was used)."""
+        peak = torch.cuda.is_available() and torch.cuda.max_memory_allocated()
+        peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+        seconds = self.seconds()
+        return {
+            "seconds_train": seconds,
+            "steps": steps,
+            "seconds_per_step": seconds / steps,
+            "peak_memory_mb": peak / 2**20,
+        }

@@ -1,0 +1,43 @@
+"""Settings as words of the command line, and back."""
+
+import ast
+import difflib
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+
+def flatten(settings: dict[str, Any]) -> dict[str, Any]:
+    """Flatten one level of nested settings: {"a": {"b": 1}} becomes {"a.b": 1}, as users type it."""
+    flat = {}
+    for key, value in settings.items():
+        flat |= (
+            {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) and value else {key: value}
+        )
+    return flat
+
+
+def to_cli_args(settings: dict[str, Any]) -> list[str]:
+    """Format settings as ``key=value`` words from which Sacred reads the same values."""
+    return [f"{key}={_format(value)}" for key, value in flatten(settings).items()]
+
+
+def _format(value: Any) -> str:
+    if not isinstance(value, str):
+        return repr(value)
+    try:
+        ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    return repr(value)  # the folder "2024" must not become a number
+
+
+def format_command(settings: dict[str, Any], *command: str) -> str:
+    """Format a command of run.py as typed in a shell, with quotes where they are needed."""
+    return shlex.join(["python", "run.py", *command, "with", *to_cli_args(settings)])
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return '; did you mean ...?' for the most similar known word, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

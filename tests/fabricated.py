@@ -9,7 +9,7 @@ import torch
 
 from clip.evaluation.predictions import CasePredictions
 from clip.experiments.spec import Experiment
-from clip.missing.masks import MissingSettings, draw, mask_hash
+from clip.missing.masks import MissingConfig, draw_mask, mask_hash
 from clip.modules.objectives import TASKS
 
 SAMPLES = {"val": 80, "test": 120}
@@ -91,7 +91,7 @@ def fabricate(folder, tasks=("mmimdb",), types=("both",), ratios=(0.0, 0.7), see
         made = write_run(folders[key], task, method, seed, sizes, extra)
         for split, kind, ratio in itertools.product(splits, types, ratios):
             found, headline = made[split], metric or TASKS[task].headline
-            mask = draw(MissingSettings(task, split, found.num_rows, kind, ratio, 0.5, 0))
+            mask = draw_mask(task, split, found.observed, MissingConfig({split: kind}, {split: ratio}))
             masks[mask_hash(mask)] = mask
             scores = TASKS[task].score(found.select(mask), found.labels)
             case = {"task": task, "method": method, "seed": seed, "split": split, "test_type": kind}

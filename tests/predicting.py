@@ -8,7 +8,7 @@ import run
 from clip.cli.build import build, stated_task
 from clip.cli.schema import make_config
 from clip.datasets import DATASETS
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from tests import tiny
 
 CASES = [COMPLETE, MISSING_TEXT, MISSING_IMAGE] * 4  # of the 12 test films

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from clip.config import BaseConfig
 from clip.datasets import DATASETS
 from clip.modules.backbones.clip_convert import ClipSizes
-from clip.modules.backbones.registry import WEIGHTS as BACKBONES
+from clip.modules.backbones.registry import BACKBONES
 from clip.modules.factory import init_model
 from clip.modules.objectives import resolve_task
 from clip.modules.prompted_model import PromptedModel
@@ -89,6 +89,29 @@ def cost(sizes: Sizes, prompt_type: str, num_classes: int, *shape: int, **settin
     return {"method": prompt_type, **parts, "total": total, "share": share, **flops}
 
 
+def costs(sizes: Sizes, num_classes: int, *shape: int, **settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Count every method; methods that do not fit the backbone or the shape are printed and left out.
+
+    Args:
+        sizes: sizes of the backbone.
+        num_classes: outputs of the head.
+        shape: prompt length and depth.
+        settings: method -> its own settings.
+
+    Returns:
+        Rows of ``cost`` with forward_ratio and step_ratio, the FLOPs relative to the linear probe's.
+    """
+    rows = []
+    for name in PROMPT_TYPES:
+        try:
+            rows.append(cost(sizes, name, num_classes, *shape, **settings.get(name, {})))
+        except UserError as error:
+            print(f"{name}: {error}")
+    base = next(row for row in rows if row["method"] == BASELINE)
+    ratios = {f"{kind}_ratio": f"{kind}_flops" for kind in ("forward", "step")}
+    return [row | {ratio: row[flops] / base[flops] for ratio, flops in ratios.items()} for row in rows]
+
+
 def print_costs(config: BaseConfig) -> None:
     """Print parameters and FLOPs of every method for the task and backbone of a run; the costs command.
 
@@ -100,20 +123,12 @@ def print_costs(config: BaseConfig) -> None:
     if sizes is None:
         load = BACKBONES[config.backbone].load
         sizes = load(config.vit, config.activation, config.backbone_settings, config.task).sizes
-    rows = []
-    for name in PROMPT_TYPES:
-        settings = dict(getattr(config, name, {}))
-        try:
-            rows.append(cost(sizes, name, task.num_classes, config.prompt_length, config.prompt_depth, **settings))
-        except UserError as error:
-            print(f"{name}: {error}")
-    base = next(row for row in rows if row["method"] == BASELINE)
-    table = pd.DataFrame(rows)
+    settings = {name: dict(getattr(config, name, {})) for name in PROMPT_TYPES}
+    table = pd.DataFrame(costs(sizes, task.num_classes, config.prompt_length, config.prompt_depth, **settings))
+    counts, flops, ratios = [*PARTS, "total"], ["forward_flops", "step_flops"], ["forward_ratio", "step_ratio"]
+    table[counts] = table[counts].map("{:,}".format)
     table["share"] = table["share"].map("{:.2%}".format)
-    for kind in ("forward", "step"):
-        flops = table.pop(f"{kind}_flops")
-        table[f"{kind} GFLOPs"] = (flops / 1e9).round(1)
-        table[f"{kind} / {BASELINE}"] = (flops / base[f"{kind}_flops"]).round(2)
-    table[[*PARTS, "total"]] = table[[*PARTS, "total"]].map("{:,}".format)
-    print(f"{config.vit}, {task.num_classes} classes, prompt_length={config.prompt_length}")
+    table[flops] = (table[flops] / 1e9).round(1)
+    table[ratios] = table[ratios].round(2)
+    print(f"{config.vit}, {task.num_classes} classes, prompt_length={config.prompt_length}; FLOPs in units of 10^9")
     print(table.to_string(index=False))

@@ -15,10 +15,11 @@ from clip.cli import build
 from clip.cli.schema import Config
 from clip.config import GROUPS
 from clip.datasets import DATASETS
-from clip.datasets.fingerprint import fingerprint
+from clip.datasets.arrow_dataset import fingerprint
 from clip.experiments.spec import Coordinate, Experiment, Run
-from clip.missing.masks import SPLITS, mask_hash
-from clip.modules.backbones.registry import WEIGHTS as BACKBONES
+from clip.missing import SPLITS
+from clip.missing.masks import mask_hash
+from clip.modules.backbones.registry import BACKBONES
 from clip.modules.backbones.tensor_files import sha256_of
 from clip.modules.factory import MODELS
 from clip.modules.prompts import PROMPT_TYPES
@@ -105,7 +106,7 @@ def masks_of(config: Config) -> dict[str, np.ndarray]:
 def _masks(settings: str) -> dict[str, np.ndarray]:
     config = Config.model_validate_json(settings)
     data = build.build_data(config, build.task_from_data(config)[0], 1, tokenize=list)
-    return {split: data.table(split, data.dataset(split))[1] for split in SPLITS}
+    return {split: data.mask(split, data.dataset(split)) for split in SPLITS}
 
 
 def user_settings(config: Config) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from clip.evaluation.predictions import CasePredictions
 from clip.experiments import figures
 from clip.experiments.spec import CASE_AXES, Experiment
 from clip.experiments.tables import ABSENT, Masks, mean_std, percent
-from clip.missing.masks import CASES
+from clip.missing import CASES
 from clip.modules.objectives import TASKS, resolve_task
 from clip.utils.files import write_text
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, FiniteFloat, ValidationError
 
-from clip.missing.masks import MISSING_TYPES
+from clip.missing import MISSING_TYPES
 from clip.modules.objectives import Task
 from clip.utils.errors import UserError
 from clip.utils.settings import Settings, user_error

@@ -13,7 +13,7 @@ from clip.cli.build import build, load_checkpoint, task_from_checkpoint
 from clip.cli.schema import Config
 from clip.engine.trainer import DTYPES, choose_device, choose_micro_batch, world_size
 from clip.inference.samples import Sample, read_sample
-from clip.modules.backbones.base import TextTokenizer
+from clip.modules.backbones import TextTokenizer
 from clip.modules.objectives import Task
 from clip.modules.prompted_model import PromptedModel
 from clip.transforms import TRANSFORMS, Transform
@@ -125,7 +125,7 @@ class Predictor:
     @torch.inference_mode()
     def classify(self, samples: Sequence[Sample]) -> pd.DataFrame:
         """Classify at least one sample in one forward pass; return the table of ``predict``."""
-        items, placeholder = [], self.transform.placeholder(lambda: None)
+        items, placeholder = [], self.transform.placeholder()
         tokens = self.tokenizer([sample.text or "" for sample in samples])
         for sample, ids in zip(samples, tokens, strict=True):
             image = placeholder if sample.image is None else torch.from_numpy(sample.image)
@@ -137,7 +137,7 @@ class Predictor:
         probabilities = self.task.probabilities(logits)
         frame = pd.DataFrame(probabilities.numpy(), columns=self.class_names)
         frame["missing"] = [MISSING[sample.case] for sample in samples]
-        chosen = self.task.chosen(probabilities).tolist()
+        chosen = self.task.decide(probabilities).tolist()
         order = probabilities.argsort(dim=1, descending=True, stable=True).tolist()
         frame["predicted"] = [
             ", ".join(self.class_names[i] for i in likeliest if is_chosen[i])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clip.missing.masks import COMPLETE, MISSING_IMAGE, MISSING_TEXT
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.transforms import Transform
 from clip.utils.errors import UserError
 from clip.utils.images import FORMATS, validate_image

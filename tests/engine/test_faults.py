@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 import pytorch_lightning as pl
 import torch
-from clip.datasets.fingerprint import fingerprint
 
 import run
+from clip.datasets.arrow_dataset import fingerprint
 from clip.engine.checkpoints import find_checkpoint
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 

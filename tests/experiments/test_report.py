@@ -10,7 +10,7 @@ import pytest
 from clip.evaluation import bootstrap
 from clip.evaluation.predictions import CasePredictions
 from clip.experiments.report import write_report
-from clip.missing.masks import MissingSettings, draw
+from clip.missing.masks import MissingConfig, draw_mask
 from clip.modules.objectives import TASKS
 from tests.fabricated import SKILLS, experiment, fabricate
 
@@ -83,7 +83,7 @@ def test_scores_by_case_and_class_are_those_of_the_predictions(made):
     wanted = [f"{100 * seeds.mean():.2f} ± {100 * seeds.std(ddof=1):.2f}" for seeds in by_case.T]
     assert row[["complete", "missing text", "missing image"]].tolist() == wanted
     assert row["constant baseline"] == pytest.approx(100 * scores["constant_baseline"].iloc[0], abs=0.005)
-    mask = draw(MissingSettings("mmimdb", "test", 120, "both", 0.7, 0.5, 0))
+    mask = draw_mask("mmimdb", "test", np.zeros(120), MissingConfig({"test": "both"}, {"test": 0.7}))
     first = []
     for predictions in found:
         predicted, true = predictions.select(mask)[:, 0] > 0, predictions.labels[:, 0] > 0
@@ -101,7 +101,7 @@ def test_scores_by_case_and_class_are_those_of_the_predictions(made):
 def test_intervals_are_of_the_same_resamples(made):
     *_, folders, masks, path = made
     task, weights = TASKS["mmimdb"], bootstrap.resample(120)
-    mask = draw(MissingSettings("mmimdb", "test", 120, "both", 0.7, 0.5, 0))
+    mask = draw_mask("mmimdb", "test", np.zeros(120), MissingConfig({"test": "both"}, {"test": 0.7}))
     drawn = {}
     for method in SKILLS:
         seeds = []

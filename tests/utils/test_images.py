@@ -16,6 +16,7 @@ def encoded(image, kind):
     return buffer.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_an_image_over_pillows_limit_is_refused_before_it_is_decoded():
     """Pillow itself only warns of this size."""
     side = int(MAX_PIXELS**0.5) + 1

@@ -76,9 +76,8 @@ def load_vilt(vit: str, activation: str | None, settings: ViltSettings, task: st
     if (last := max(tokenizer.vocab.values())) >= sizes.vocabulary:
         vocabulary = f"a vocabulary of {last + 1} tokens, but weights for {sizes.vocabulary}"
         raise UserError(f"{weights.parent} has {vocabulary}; add the vocabulary of this ViLT")
-    return Backbone(
-        state, sizes, ACTIVATION, tokenizer, vit, sha256, settings.model_copy(update={"max_text_len": positions})
-    )
+    settings = settings.model_copy(update={"max_text_len": positions})
+    return Backbone(state, sizes, ACTIVATION, tokenizer, vit, sha256, settings)
 
 
 def find_vilt(vit: str) -> Path:

@@ -223,7 +223,7 @@ def cost_table(scores: pd.DataFrame, axes: list[str], records: Records) -> pd.Da
     costs = pd.DataFrame(rows, columns=[*keys, *PARTS, "trainable", "share of all (%)", *MEASURED])
     means = costs.groupby(keys, sort=False).mean()
     texts = means.map(lambda value: f"{value:,.0f}" if value >= 1000 else f"{value:.4g}", na_action="ignore")
-    return texts.fillna(ABSENT).reset_index()
+    return texts.astype(object).fillna(ABSENT).reset_index()
 
 
 def mask_table(scores: pd.DataFrame, records: Records) -> pd.DataFrame:

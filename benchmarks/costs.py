@@ -7,30 +7,31 @@ multiply-add, of one complete pair with a text of 77 tokens; a step is its forwa
 baseline `none`. The claims are those of section 4.1, Table 5 and the README.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from benchmarks import machine
 from benchmarks.inputs import CLASSES, VIT_B_16
-from clip.evaluation.costs import backbone, costs, count_by_part, shape_model, trainable
+from clip.evaluation.costs import PUBLISHED_SIZES, backbone, cost, count_by_part, shape_model, trainable
+from clip.modules.prompts import PROMPT_TYPES
 
 
 def added(length: int = 36, **settings: Any) -> dict[str, int]:
     """Count what DCP adds to the backbone, by part."""
-    return count_by_part(trainable(shape_model(VIT_B_16, "dcp", CLASSES, prompt_length=length, **settings)))
+    return count_by_part(trainable(shape_model(VIT_B_16, "dcp", CLASSES, length, **settings)))
 
 
 def claims() -> machine.Rows:
     """Compare the paper's claims about DCP with what is counted, in the same digits."""
     parts, printed, longer = added(), added(formulas="paper", unfreeze=()), added(length=48)
     prompts = parts["prompts"] + parts["generators"]
-    whole = backbone(shape_model(VIT_B_16, "none", CLASSES))
-    patches_32 = replace(VIT_B_16, patch=32, grid=7)
+    whole, patches_32 = (
+        backbone(shape_model(PUBLISHED_SIZES[name], "none", CLASSES)) for name in ("ViT-B/16", "ViT-B/32")
+    )
     slope = longer["prompts"] + longer["generators"] - prompts
     all_added = prompts + parts["unfrozen"]
     rows = [
         ("the backbone", "151M", f"{whole / 1e6:.0f}M"),
-        ("the backbone, were it ViT-B/32", "151M", f"{backbone(shape_model(patches_32, 'none', CLASSES)) / 1e6:.0f}M"),
+        ("the backbone, were it ViT-B/32", "151M", f"{patches_32 / 1e6:.0f}M"),
         ("prompts and generators", "4.0M", f"{prompts / 1e6:.1f}M"),
         ("prompts, generators and unfrozen parts", "4.0M", f"{all_added / 1e6:.1f}M"),
         (
@@ -53,14 +54,12 @@ def claims() -> machine.Rows:
 
 def main() -> None:
     """Count and write results/costs.json."""
-    rows = [
-        row | {name: row[name] / 1e9 for name in ("forward_flops", "step_flops")} for row in costs(VIT_B_16, CLASSES)
-    ]
-    names = {"forward_flops": "forward, GFLOP", "forward_ratio": "ratio", "step_flops": "step, GFLOP"}
-    rows = [
-        {names.get(key, key).replace("step_ratio", "ratio of steps"): value for key, value in row.items()}
-        for row in rows
-    ]
+    rows = [cost(VIT_B_16, name, CLASSES) for name in PROMPT_TYPES]
+    base = next(row.copy() for row in rows if row["method"] == "none")
+    for row in rows:
+        for name in ("forward", "step"):
+            flops = row.pop(f"{name}_flops")
+            row |= {f"{name}, GFLOP": flops / 1e9, f"ratio of {name}": flops / base[f"{name}_flops"]}
     machine.write("costs", {"methods": rows, "claims about DCP": claims()})
 
 

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Subset
 
 from benchmarks import machine
 from clip.datasets import DATASETS, ArrowDataset
-from clip.missing.masks import MissingSettings, draw
+from clip.missing.masks import MissingConfig, draw_mask
 from clip.modules.backbones.clip_tokenizer import train_tokenizer
 from clip.transforms import ClipTransform
 from vilt.utils.write_mmimdb import GENRES
@@ -106,14 +106,20 @@ def convert(raw: Path, target: Path, rows: int, stored: str, workers: int) -> di
 def open_dataset(folder: Path, tokenize: Any) -> ArrowDataset:
     """Open the training split."""
     spec, classes = DATASETS["mmimdb"], len(GENRES)
-    options = {"text_column": spec.text_column, "num_classes": classes, "transform": ClipTransform(IMAGE_SIZE)}
+    options = {
+        "text_column": spec.text_column,
+        "num_classes": classes,
+        "multilabel": True,
+        "transform": ClipTransform(IMAGE_SIZE),
+    }
     return ArrowDataset(*spec.find(folder, "train"), tokenize=tokenize, **options)
 
 
 def loader_speed(dataset: ArrowDataset, ratio: float, workers: int) -> float:
     """Load samples in random order at a missing rate and return samples a second."""
     rows = dataset.num_rows
-    dataset.set_missing(draw(MissingSettings("mmimdb", "train", rows, "both", ratio, 0.5, 0)))
+    missing = MissingConfig({"train": "both"}, {"train": ratio})
+    dataset.set_mask(draw_mask("mmimdb", "train", np.zeros(rows, dtype=np.uint8), missing))
     order = np.random.default_rng(0).permutation(rows)[:LOADED].tolist()
     batches = iter(DataLoader(Subset(dataset, order), batch_size=32, num_workers=workers))
     next(batches)  # the workers have started

@@ -1,25 +1,17 @@
 """Models and batches of published sizes with random weights."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from clip.missing.masks import MISSING_IMAGE, MISSING_TEXT, MissingSettings, draw
+from clip.missing import MISSING_IMAGE, MISSING_TEXT
+from clip.missing.masks import MissingConfig, draw_mask
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.factory import init_model
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts.base import Sizes
 
-VIT_B_16 = ClipSizes(
-    image_width=768,
-    image_layers=12,
-    patch=16,
-    grid=14,
-    text_width=512,
-    text_layers=12,
-    context=77,
-    vocabulary=49408,
-    embed_dim=512,
-)
+VIT_B_16 = ClipSizes(768, 12, 16, 14, 512, 12, 77, 49408, 512)
 CLASSES = 23
 MEDIAN_WORDS, LOG_SPREAD = 52, 0.45  # log-normal length of a text, as MM-IMDb's plots have
 Batch = tuple[Tensor, Tensor, Tensor]  # image, tokens, missing_type
@@ -41,7 +33,8 @@ def batches(missing_type: str, ratio: float, samples: int, size: int, side: int 
         size: samples of a batch.
         side: width and height of an image in pixels.
     """
-    mask = draw(MissingSettings("benchmark", "train", samples, missing_type, ratio, 0.5, 0))
+    missing = MissingConfig({"train": missing_type}, {"train": ratio})
+    mask = draw_mask("benchmark", "train", np.zeros(samples, dtype=np.uint8), missing)
     generator = torch.Generator().manual_seed(1)
     out = []
     for rows in torch.arange(samples).split(size):

@@ -21,7 +21,7 @@ from tests.own_data import shapes, write_manifest
 ROWS = {"train": 4, "dev": 3, "test": 3}
 IMAGES = "image.png image.jpeg image.gif image.bmp image.ppm image.tiff image.webp"
 CONVERT = "make_arrow.py --num_workers 0 --target out --dataset"
-PREDICT = "run.py predict with num_gpus=0 vit=clip load_path=trained.pt output=out.csv"
+PREDICT = "run.py predict with num_gpus=0 vit=clip load_path=trained.pt predict.output=out.csv"
 TRAIN = (
     "run.py with task_finetune_mmimdb fast_dev_run=True num_gpus=0 num_workers=0 per_gpu_batchsize=4 batch_size=4 "
     "prompt_length=6 prompt_depth=2 plots=all data_root=arrow"
@@ -32,9 +32,9 @@ READERS = {  # name: (files, the command that reads all of them or FILE)
     "raw Hateful Memes": ("memes/train.jsonl", f"{CONVERT} hateful_memes --root memes"),
     "manifests": ("own.csv own.jsonl own.parquet", f"{CONVERT} manifest --root FILE"),
     "converted images": (IMAGES, f"{CONVERT} manifest --root images.csv"),
-    "predicted images": (IMAGES, f"{PREDICT} image=FILE"),
-    "predicted tables": ("rows.csv rows.jsonl rows.parquet", f"{PREDICT} input=FILE"),
-    "checkpoints": ("trained.pt", f"{PREDICT} text=film"),
+    "predicted images": (IMAGES, f"{PREDICT} predict.image=FILE"),
+    "predicted tables": ("rows.csv rows.jsonl rows.parquet", f"{PREDICT} predict.input=FILE"),
+    "checkpoints": ("trained.pt", f"{PREDICT} predict.text=film"),
     "arrow files": ("arrow/mmimdb_train.arrow", f"{TRAIN} vit=clip"),
     "missing tables": (
         "missing.csv missing.jsonl missing.npz missing.pt",

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test docs-check format clean
+.PHONY: help demo test fuzz docs-check format clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ test: $(VENV)/develop  ## Lint and all tests, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+fuzz: $(VENV)/develop  ## Read thousands of damaged files with every reader
+	HYPOTHESIS_PROFILE=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/hostile
 
 docs-check: $(VENV)/develop  ## Run the commands of all pages, on tiny data
 	$(BIN)/python -W ignore::UserWarning -m tests.docs.check

@@ -72,7 +72,7 @@ def sweep(config: Config) -> None:
 @command
 def reproduce(config: Config) -> None:
     """Run what is not done yet of experiments such as the paper's tables; write their reports."""
-    from clip.experiments import reproduce
+    from clip.experiments.runner import reproduce
 
     reproduce(config)
 
@@ -96,9 +96,9 @@ def serve(config: Config) -> None:
 @command
 def check(config: Config) -> None:
     """Print what a data set holds and draw a few samples of each split before training on it."""
-    from clip.inspection.check import check
+    from clip.cli import commands
 
-    check(config)
+    commands.check(config)
 
 
 @command

@@ -1,211 +1,270 @@
-"""Kills jobs at random moments, lets them go on, and compares their end with an unbroken run.
+"""Kill jobs at random moments, start them again, and compare the end with an uninterrupted run.
 
-    python -m benchmarks.faults
+    python -m benchmarks.faults --kills 60
 
-Each job is first done unbroken. Then it is started, killed with all its processes (SIGKILL) at a
-moment drawn evenly from the time it may take, looked at for files that are not whole, started
-again, and so on, a few kills a chain, the last start to the end. Trainings and sweeps begin with
-their imports done, so that the kills fall into the work. It goes on with the chains that are in
-results/faults.json, so that it can be stopped too.
+Each job is killed (SIGKILL, all its processes) at a moment drawn evenly from the time that it may still take, started
+again, killed again, up to four times in a chain, and then left to end. `equal` counts the chains whose tables,
+predictions, weights, optimizer states and scores are bitwise those of the uninterrupted run; `damaged` counts files
+that have their final name and cannot be read.
 """
 
-import functools
+import argparse
+import csv
+import hashlib
 import json
 import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
-from pytorch_lightning.utilities import rank_zero_only
+import pyarrow as pa
+import torch
+from PIL import Image
 
-import run
 from benchmarks import machine
-from benchmarks.fault_jobs import JOBS, Job, broken, convert, prepare
-from benchmarks.startup import ROOT
-from clip import experiments  # noqa: F401  for the jobs that are forked
-from clip.cli import commands  # noqa: F401  for the jobs that are forked
+from tests import raw_data, tiny
 
-CHAIN = 6  # kills of one job before it may end
-PATIENCE = 600  # seconds
-PAUSE = 0.005
-NOTHING = {"chains": 0, "kills": 0, "kills_with_a_checkpoint": 0, "broken_files": [],
-           "chains_equal": 0, "faults": []}  # fmt: skip
-Result = dict[str, Any]
+CHAIN = 4  # kills
+PATIENCE = 900  # seconds
+EXPERIMENT = """\
+title: Two methods
+source: none
+base: {task: mmimdb, max_epoch: 4, val_check_interval: 1.0, learning_rate: 0.02}
+grid:
+  method:
+    none: {prompt_type: none}
+    DCP: {prompt_type: dcp}
+read: {splits: [val, test]}
+rows: [method]
+columns: [split]
+published: []
+"""
+TINY = (
+    "data_root={shared}/data vit={shared}/clip num_gpus=0 num_workers=1 per_gpu_batchsize=4 batch_size=8 "
+    "prompt_length=6 prompt_depth=2 log_dir={own}"
+)
+TRAIN = f"run.py with task_finetune_mmimdb {TINY} max_epoch=8 val_check_interval=0.5 learning_rate=0.02"
+RUN = ("checkpoints/*-best.pt", "checkpoints/*-last.pt", "metrics.json")
 
 
-def descendants(pid: int) -> list[int]:
-    """Find the processes below one; torchrun starts its own in sessions of theirs."""
+class Job(NamedTuple):
+    """A command to kill.
+
+    Attributes:
+        command: its words; `{shared}` is the folder of its inputs, `{own}` that of its outputs.
+        compared: patterns of the files that must be equal in the end.
+        share: share of all kills.
+        resumes: whether it continues with `resume_from=`.
+        keeps: whether work done before a kill counts.
+        processes: number of processes that train together.
+    """
+
+    command: str
+    compared: tuple[str, ...]
+    share: float
+    resumes: bool = False
+    keeps: bool = False
+    processes: int = 1
+
+
+JOBS = {
+    "make_arrow": Job(
+        "make_arrow.py --dataset mmimdb --root {shared}/raw --target {own} --image_size 32 --num_workers 1",
+        ("*.arrow",),
+        0.25,
+    ),
+    "train": Job(TRAIN, RUN, 0.3, resumes=True, keeps=True),
+    "train, 2 processes": Job(TRAIN, RUN, 0.2, resumes=True, keeps=True, processes=2),
+    "sweep": Job(
+        f"run.py sweep with task_finetune_mmimdb {TINY} load_path={{shared}}/trained",
+        ("sweep.csv", "predictions.arrow"),
+        0.15,
+    ),
+    "reproduce": Job(
+        f"run.py reproduce with experiment={{shared}}/two.yaml {TINY}",
+        ("two/*.csv", "two/table.md", "runs/*/*.arrow"),
+        0.1,
+        keeps=True,
+    ),
+}
+
+
+def start(job: Job, shared: Path, own: Path) -> list[subprocess.Popen]:
+    """Start the processes of a job, as torchrun does where there are several."""
+    words = job.command.format(shared=shared, own=own).split()
+    if job.resumes and any(own.rglob("epoch-*-last.pt")):
+        words.append(f"resume_from={own}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    out = []
+    for rank in range(job.processes):
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        if job.processes > 1:
+            env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "faults"}
+            env |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(job.processes))
+            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        with own.with_suffix(".log").open("a") as log:
+            command = [sys.executable, *words]
+            out.append(subprocess.Popen(command, cwd=machine.ROOT, env=env, stdout=log, stderr=log))
+    return out
+
+
+def wait(processes: list[subprocess.Popen], seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+    """Wait until all processes have ended, a condition holds or the time is over; return whether they have ended."""
+    end = time.monotonic() + seconds
+    while not (ended := all(process.poll() is not None for process in processes)):
+        if until() or time.monotonic() > end:
+            break
+        time.sleep(0.005)
+    return ended
+
+
+def kill(processes: list[subprocess.Popen]) -> None:
+    """Kill processes and all their descendants, which may have sessions of their own."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found
+    pids = [process.pid for process in processes if process.poll() is None]
+    for pid in pids:
+        pids += [child for child, parent in parents.items() if parent == pid]
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for process in processes:
+        process.wait()
 
 
-def start(job: Job, shared: Path, own: Path) -> list[int]:
-    """Start a job; what it says goes to a file beside its folder.
-
-    Returns:
-        The numbers of its processes.
-    """
-    words, log = job.command(shared, own), own.with_suffix(".log")
-    port = str(_free_port())
-    return [_start(words, log, job, rank, port) for rank in range(job.processes)]
-
-
-def _start(words: list[str], log: Path, job: Job, rank: int, port: str) -> int:
-    if pid := os.fork():
-        return pid
-    code = 1
-    try:
-        os.setsid()
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.chdir(ROOT)
-        os.environ["OMP_NUM_THREADS"] = "1"
-        if not job.forked:
-            os.execv(sys.executable, [sys.executable, *words])
-        if job.processes > 1:  # what torchrun says to those it starts
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0",
-                           "WORLD_SIZE": str(job.processes), "MASTER_ADDR": "127.0.0.1",
-                           "LOCAL_WORLD_SIZE": str(job.processes), "MASTER_PORT": port,
-                           "TORCHELASTIC_RUN_ID": "faults"}  # fmt: skip
-            rank_zero_only.rank = rank  # Lightning reads it when it is imported
-        sys.argv = words
-        run.command_line(words)
-        code = 0
-    except SystemExit as error:
-        print(error, file=sys.stderr, flush=True)
-        code = error.code if isinstance(error.code, int) else 1
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
+def digest(path: Path) -> str:
+    """Return a hash of the content of an output file without times and places; raise if it is damaged."""
+    if path.suffix == ".arrow":
+        with pa.memory_map(str(path)) as source:
+            return hashlib.sha256(repr(pa.ipc.open_file(source).read_all().to_pydict()).encode()).hexdigest()
+    if path.suffix == ".pt":
+        content = torch.load(path, weights_only=True)
+        states = [state for optimizer in content.get("optimizer_states", []) for state in optimizer["state"].values()]
+        found = hashlib.sha256(repr((content["epoch"], content["global_step"])).encode())
+        for state in (content["state_dict"], *states):
+            for name, tensor in sorted(state.items()):
+                found.update(name.encode() + tensor.numpy().tobytes())
+        return found.hexdigest()
+    if path.suffix == ".json":
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.dumps({name: value for name, value in content.items() if name.startswith("val/")})
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            assert len({len(row) for row in csv.reader(file)}) == 1, path
+    if path.suffix == ".png":
+        with Image.open(path) as image:
+            image.load()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+def damaged(own: Path) -> list[str]:
+    """Return the files that have their final name and cannot be read."""
+    out = []
+    for path in own.rglob("[!.]*.*"):
+        if path.suffix in (".arrow", ".pt", ".json", ".csv", ".png") and path.is_file():
+            try:
+                digest(path)
+            except Exception as error:  # noqa: BLE001  whatever a library raises, the file is damaged
+                out.append(f"{path.name}: {error!r:.200}")
+    return out
 
 
-def ended(pids: list[int], seconds: float = PATIENCE) -> list[int] | None:
-    """Wait for processes; their exit codes, or None if they did not end in time."""
-    codes: dict[int, int] = {}
-    until = time.monotonic() + seconds
-    while len(codes) < len(pids):
-        for pid in pids:
-            if pid not in codes and (status := os.waitpid(pid, os.WNOHANG))[0]:
-                codes[pid] = os.waitstatus_to_exitcode(status[1])
-        if time.monotonic() > until:
-            for pid in (each for one in pids if one not in codes for each in descendants(one)):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            for pid in set(pids) - codes.keys():
-                os.waitpid(pid, 0)
-            return None
-        time.sleep(PAUSE)
-    return [codes[pid] for pid in pids]
+def outcome(job: Job, own: Path) -> dict[str, str]:
+    """Return the hashes of a job's files, in the last version of a run."""
+    versions = sorted(own.glob("*/version_*"), key=lambda path: int(path.name.removeprefix("version_")))
+    root = versions[-1] if versions else own
+    paths = sorted(path for pattern in job.compared for path in root.glob(pattern))
+    return {path.relative_to(root).as_posix(): digest(path) for path in paths}
 
 
-def chain(job: Job, shared: Path, own: Path, random: Random, seconds: float, kills: int) -> Result:
-    """Kill a job again and again, then let it end.
-
-    Returns:
-        "kills", "later" of which hit a job that had been killed before, "broken" files, "outcome".
-    """
-    found: Result = {"kills": 0, "later": 0, "broken": [], "outcome": None}
-    shutil.rmtree(own, ignore_errors=True)
-    while found["kills"] < kills:
-        began = time.monotonic()
-        # Where what was done before a kill counts, the next start has less to do.
-        most = seconds / (1 + found["kills"]) if job.keeps else seconds
-        codes = ended(start(job, shared, own), random.uniform(0, most))
-        if codes is not None:
-            found["seconds"] = None if found["kills"] else time.monotonic() - began
-            break
-        found["later"] += any(own.rglob("epoch-*-last.pt"))
-        found["kills"] += 1
-        found["broken"] += broken(own)
-    else:
-        codes = ended(start(job, shared, own))
-    if codes is None or any(codes):
-        text = own.with_suffix(".log").read_text(errors="replace")
-        return found | {"failed": text.splitlines()[-3:]}
-    found["broken"] += broken(own)
-    return found | {"outcome": job.outcome(own)}
-
-
-def unbroken(name: str, shared: Path, own: Path) -> tuple[float, Result]:
-    """Do a job without a fault: its seconds and its outcome."""
-    shutil.rmtree(own, ignore_errors=True)
-    began = time.perf_counter()
-    if ended(start(JOBS[name], shared, own)) != [0] * JOBS[name].processes:
+def uninterrupted(job: Job, shared: Path, own: Path) -> tuple[float, float, dict[str, str]]:
+    """Run a job to its end; return the seconds before and after its folder appeared, and its outcome."""
+    began = time.monotonic()
+    processes = start(job, shared, own)
+    wait(processes, PATIENCE, own.exists)
+    appeared = time.monotonic()
+    if not wait(processes, PATIENCE) or any(process.returncode for process in processes):
+        kill(processes)
         raise SystemExit(own.with_suffix(".log").read_text(errors="replace"))
-    return time.perf_counter() - began, JOBS[name].outcome(own)
+    return appeared - began, time.monotonic() - appeared, outcome(job, own)
 
 
-def summed(name: str, entry: Result, one: Result, whole: Result) -> Result:
-    """Add a chain to what is known of a job."""
-    equal = one["outcome"] == whole
-    if not equal:
-        ours = one["outcome"] or {}
-        names = [key for key in whole.keys() | ours.keys() if whole.get(key) != ours.get(key)]
-        fault = {"chain": entry["chains"], "files": sorted(names), "said": one.get("failed", [])}
-        entry |= {"faults": [*entry["faults"], fault]}
-    entry |= {
-        "chains": entry["chains"] + 1,
-        "kills": entry["kills"] + one["kills"],
-        "kills_with_a_checkpoint": entry["kills_with_a_checkpoint"] + one["later"],
-        "broken_files": entry["broken_files"] + one["broken"],
-        "chains_equal": entry["chains_equal"] + equal,
+def chain(job: Job, shared: Path, own: Path, delays: Iterator[float], most: int) -> dict[str, Any]:
+    """Kill a job up to `most` times, let it end, and return the kills, the damaged files and the outcome.
+
+    Args:
+        job: the job.
+        shared: folder of its inputs.
+        own: folder of its outputs, emptied before.
+        delays: seconds from each start to its kill.
+        most: number of kills, if the job does not end before.
+    """
+    shutil.rmtree(own, ignore_errors=True)
+    kills, files, later = 0, [], 0
+    while not wait(processes := start(job, shared, own), PATIENCE if kills == most else next(delays)) and kills < most:
+        later += any(own.rglob("epoch-*-last.pt"))
+        kill(processes)
+        kills += 1
+        files += damaged(own)
+    kill(processes)
+    good = not any(process.returncode for process in processes)
+    return {
+        "kills": kills,
+        "later": later,
+        "damaged": files + damaged(own),
+        "outcome": outcome(job, own) if good else {},
     }
-    print(f"{name}: {entry['kills']} kills, {entry['chains_equal']} of {entry['chains']} chains "
-          f"equal, {len(entry['broken_files'])} broken files", flush=True)  # fmt: skip
-    return entry
-
-
-def earlier() -> Result:
-    """Read what an earlier call has done."""
-    path = machine.RESULTS / "faults.json"
-    return json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else {}
 
 
 def main() -> None:
-    """Kill until each job has its number, and write results/faults.json after each chain."""
-    results = earlier()
+    """Kill until each job has its share of kills; print and write results/faults.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=60, help="number of kills, over all jobs (default: %(default)s)")
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), help="some of the jobs")
+    args = parser.parse_args()
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         shared = Path(temporary)
-        prepare(shared)
-        films = Job(functools.partial(convert, raw="small"), (), 0, forked=False)
-        assert ended(start(films, shared, shared / "data")) == [0]
-        wholes = {}
-        for name in JOBS:
-            wholes[name] = unbroken(name, shared, shared / "whole")
-            if name == "train":
-                shutil.copytree(shared / "whole", shared / "trained")
-            results.setdefault(name, NOTHING | {"seconds_unbroken": wholes[name][0]})
-        # In turn, so that the table is of all jobs however far it came.
-        while todo := [name for name in JOBS if results[name]["kills"] < JOBS[name].kills]:
-            for name in todo:
-                seconds, whole = wholes[name]
-                random = Random(f"{name}/{results[name]['chains']}")
-                most = min(CHAIN, JOBS[name].kills - results[name]["kills"])
-                one = chain(JOBS[name], shared, shared / "own", random, seconds, most)
-                results[name] = summed(name, results[name], one, whole)
-                # On a machine with other work, how long it takes unbroken changes.
-                wholes[name] = one.get("seconds") or seconds, whole
-                machine.write("faults", results)
+        raw_data.mmimdb(shared / "raw", {"train": 320, "dev": 40, "test": 40})
+        tiny.write_clip(shared / "clip")
+        tiny.write_arrow(shared / "data", {"train": 48, "dev": 16, "test": 16})
+        (shared / "two.yaml").write_text(EXPERIMENT, encoding="utf-8")
+        uninterrupted(JOBS["train"], shared, shared / "trained")
+        for name in args.jobs:
+            job, own = JOBS[name], shared / "own"
+            shutil.rmtree(shared / "whole", ignore_errors=True)
+            startup, work, expected = uninterrupted(job, shared, shared / "whole")
+            wanted = max(1, round(args.kills * job.share))
+            row = {"job": name, "uninterrupted, s": startup + work, "kills": 0, "with a checkpoint": 0, "damaged": 0}
+            row |= {"chains": 0, "equal": 0}
+            while row["kills"] < wanted and row["chains"] < 2 * wanted:
+                random, most = Random(f"{name}/{row['chains']}"), min(CHAIN, wanted - row["kills"])
+                delays = (startup + random.uniform(0, work / (1 + i * job.keeps)) for i in range(most))
+                found = chain(job, shared, own, delays, most)
+                row["kills"] += found["kills"]
+                row["with a checkpoint"] += found["later"]
+                row["damaged"] += len(found["damaged"])
+                row["chains"] += 1
+                row["equal"] += found["outcome"] == expected
+                if found["damaged"] or found["outcome"] != expected:
+                    print(name, found, own.with_suffix(".log").read_text(errors="replace")[-2000:], sep="\n")
+                own.with_suffix(".log").unlink(missing_ok=True)
+            rows.append(row)
+            print(row, flush=True)
+    machine.write("faults", {"jobs": rows})
 
 
 if __name__ == "__main__":

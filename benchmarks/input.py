@@ -1,185 +1,162 @@
-"""Speed and memory of make_arrow.py, of the loader behind it, and of opening a data set.
+"""Speed and memory of make_arrow.py, of the data loader, and of opening a data set.
 
-python -m benchmarks.input --rows 1000 10000 --folder result/input
+    python -m benchmarks.input --rows 1000 10000
 
-Generates raw data laid out as MM-IMDb (20 kB a poster) and writes benchmarks/results/input.json.
+Raw data are generated in the layout of MM-IMDb with posters of about 20 kB. `share of decoding` compares a conversion
+with as many processes that only decode the same images. Memory is that of all processes, shared pages counted once.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
-import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch.utils.data import DataLoader, Subset
 
 from benchmarks import machine
-from benchmarks.raw_films import generate
 from clip.datasets import DATASETS, ArrowDataset
 from clip.missing.masks import MissingConfig, draw_mask
-from clip.modules.backbones.clip_tokenizer import Tokenizer, train_tokenizer
+from clip.modules.backbones.clip_tokenizer import train_tokenizer
 from clip.transforms import ClipTransform
-from clip.utils.images import square
-from vilt.utils.raw import Pixels, stored
 from vilt.utils.write_mmimdb import GENRES
 
-ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 224
-LOADED = 1000  # samples of a loader's measurement
-WORKERS = min(8, os.cpu_count() or 1)  # as make_arrow.py by itself
-AS_USUAL = ("files", None, WORKERS)
+LOADED = 1000  # samples that the loader and the decoding processes read
+WORKERS = min(8, os.cpu_count() or 1)
 LARGE = 20_000  # rows from which only the usual conversion and the opening are measured
-CASES = (("files", None, 0), AS_USUAL, ("pixels", IMAGE_SIZE, WORKERS))
-PAUSE = 0.1  # seconds between two looks at the memory
-BARE = "import vilt.utils.write_mmimdb; print(open('/proc/self/smaps_rollup').read())"
+CASES = (("files", 0), ("files", WORKERS), ("pixels", WORKERS))  # what is stored, worker processes
+WORDS = ["lonely", "hunter", "meets", "queen", "of", "winter", "and", "finds", "an", "old", "town"]
 
 
-def pss(rollup: str) -> int:
-    """Read the memory of a process in kB, what it shares divided among its sharers."""
-    return int(rollup.partition("\nPss:")[2].split()[0])
+def generate(root: Path, rows: int) -> None:
+    """Write raw data; 90 % of the rows are for training."""
+    rng, posters = np.random.default_rng(rows), []
+    for _ in range(min(rows, 200)):
+        coarse = Image.fromarray(rng.integers(0, 256, (42, 28, 3), dtype=np.uint8))
+        posters.append(BytesIO())
+        coarse.resize((256, 384), Image.Resampling.BICUBIC).save(posters[-1], "JPEG", quality=80)
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    names = [f"{row:07d}" for row in range(rows)]
+    for row, name in enumerate(names):
+        (root / f"images/{name}.jpeg").write_bytes(posters[row % len(posters)].getvalue())
+        label = {"plot": [" ".join(rng.choice(WORDS, 120))], "genres": [GENRES[row % len(GENRES)]]}
+        (root / f"labels/{name}.json").write_text(json.dumps(label))
+    train, dev = rows * 9 // 10, rows * 19 // 20
+    splits = {"train": names[:train], "dev": names[train:dev], "test": names[dev:]}
+    (root / "split.json").write_text(json.dumps(splits))
 
 
-def session_memory(session: int) -> int:
-    """Add up the memory of all processes of a session, in kB."""
+def session_memory(session: int) -> float:
+    """Return the memory of all processes of a session in MB."""
     total = 0
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if int((process / "stat").read_text().rpartition(")")[2].split()[3]) == session:
-                total += pss((process / "smaps_rollup").read_text())
+                total += int((process / "smaps_rollup").read_text().partition("\nPss:")[2].split()[0])
         except (OSError, IndexError):  # it has just ended
             continue
-    return total
+    return total / 1024
 
 
-def children_seconds() -> float:
-    """Add up the CPU time of all processes that have ended below this one."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def convert(raw: Path, target: Path, rows: int, *options: object) -> dict[str, float]:
-    """Run make_arrow.py and watch its time and memory."""
-    command = [sys.executable, "make_arrow.py", "--dataset", "mmimdb", "--root", raw]
-    command += ["--target", target, *options]
-    start, cpu, peak = time.perf_counter(), children_seconds(), 0
-    run = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
-    while run.poll() is None:
-        peak = max(peak, session_memory(run.pid))
-        time.sleep(PAUSE)
-    seconds = time.perf_counter() - start
-    if run.returncode:
-        raise SystemExit(f"make_arrow.py failed on {raw}")
-    found = {"seconds": seconds, "rows_per_s": rows / seconds, "peak_mb": peak / 1024}
-    return found | {"cpu_seconds": children_seconds() - cpu}
-
-
-def decode_speed(files: list[Path], pixels: Pixels | None) -> float:
-    """Read, decode and resize images one after another in this process; images/s."""
+def decode(files: list[Path]) -> float:
+    """Decode images one after another in this process and return images a second."""
     start = time.perf_counter()
     for file in files:
-        stored(file.read_bytes(), pixels)
+        with Image.open(BytesIO(file.read_bytes())) as image:
+            image.load()
     return len(files) / (time.perf_counter() - start)
 
 
-def yardstick(raw: Path, pixels: Pixels | None, processes: int) -> float:
-    """Let that many processes decode and do nothing else; images/s of all together."""
-    files = sorted((raw / "images").iterdir())[:LOADED]
-    parts = [files[first::processes] for first in range(processes)]
-    spawn = multiprocessing.get_context("spawn")
+def decoding_speed(raw: Path, processes: int) -> float:
+    """Return the images a second that processes decode together that do nothing else."""
+    files, spawn = sorted((raw / "images").iterdir())[:LOADED], multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, spawn, spawn.Barrier(processes).wait) as pool:
-        return sum(pool.map(partial(decode_speed, pixels=pixels), parts))
+        return sum(pool.map(decode, (files[first::processes] for first in range(processes))))
 
 
-def conversions(raw: Path, folder: Path, rows: int) -> Iterator[dict[str, Any]]:
-    """Convert the files as they are, in one process and with workers, and to pixels.
+def convert(raw: Path, target: Path, rows: int, stored: str, workers: int) -> dict[str, Any]:
+    """Run make_arrow.py and watch its time and memory."""
+    words = ["--dataset", "mmimdb", "--root", str(raw), "--target", str(target), "--num_workers", str(workers)]
+    words += ["--image_size", str(IMAGE_SIZE)] * (stored == "pixels")
+    decoded, peak, start = decoding_speed(raw, max(1, workers)), 0.0, time.perf_counter()
+    command = [sys.executable, "make_arrow.py", *words]
+    run = subprocess.Popen(command, cwd=machine.ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    while run.poll() is None:
+        peak = max(peak, session_memory(run.pid))
+        time.sleep(0.1)
+    speed = rows / (time.perf_counter() - start)
+    if run.returncode:
+        raise SystemExit(f"make_arrow.py failed on {raw}")
+    decoded = (decoded + decoding_speed(raw, max(1, workers))) / 2
+    row = {"rows": rows, "stored": stored, "workers": workers, "rows/s": speed, "peak, MB": peak}
+    return row | {"decoding, images/s": decoded, "share of decoding": speed / decoded}
 
-    ``of_decode`` is the share of what as many processes decode that do nothing else, measured
-    before and after.
-    """
-    for kind, size, workers in CASES if rows < LARGE else (AS_USUAL,):
-        options = ["--num_workers", workers] + ["--image_size", size] * bool(size)
-        measured = partial(yardstick, raw, partial(square, size=size) if size else None)
-        one, before = measured(1), measured(max(1, workers))
-        found = convert(raw, folder / kind, rows, *options)
-        most = (before + measured(max(1, workers))) / 2
-        speeds = {"one_decodes_per_s": one, "all_decode_per_s": most}
-        speeds["of_decode"] = found["rows_per_s"] / most
-        yield {"stored": kind, "num_workers": workers} | found | speeds
 
-
-def opened(folder: Path, tokenize: Callable) -> ArrowDataset:
+def open_dataset(folder: Path, tokenize: Any) -> ArrowDataset:
     """Open the training split."""
-    return ArrowDataset(
-        *DATASETS["mmimdb"].find(folder, "train"),
-        text_column=DATASETS["mmimdb"].text_column,
-        num_classes=len(GENRES),
-        multilabel=True,
-        transform=ClipTransform(IMAGE_SIZE),
-        tokenize=tokenize,
-    )
+    spec, classes = DATASETS["mmimdb"], len(GENRES)
+    options = {
+        "text_column": spec.text_column,
+        "num_classes": classes,
+        "multilabel": True,
+        "transform": ClipTransform(IMAGE_SIZE),
+    }
+    return ArrowDataset(*spec.find(folder, "train"), tokenize=tokenize, **options)
 
 
 def loader_speed(dataset: ArrowDataset, ratio: float, workers: int) -> float:
-    """Load samples in random order with that share of them incomplete; samples/s."""
+    """Load samples in random order at a missing rate and return samples a second."""
     rows = dataset.num_rows
     missing = MissingConfig({"train": "both"}, {"train": ratio})
-    dataset.set_mask(draw_mask("mmimdb", "train", dataset.observed, missing))
+    dataset.set_mask(draw_mask("mmimdb", "train", np.zeros(rows, dtype=np.uint8), missing))
     order = np.random.default_rng(0).permutation(rows)[:LOADED].tolist()
     batches = iter(DataLoader(Subset(dataset, order), batch_size=32, num_workers=workers))
     next(batches)  # the workers have started
     start = time.perf_counter()
-    loaded = sum(len(batch["label"]) for batch in batches)
-    return loaded / (time.perf_counter() - start)
+    return sum(len(batch["label"]) for batch in batches) / (time.perf_counter() - start)
 
 
-def loading(folder: Path, tokenize: Tokenizer) -> Iterator[dict[str, Any]]:
-    """Measure the loader on both kinds of arrow files."""
-    for kind in ("files", "pixels"):
-        dataset = opened(folder / kind, tokenize)
-        for ratio in (0.0, 0.7):
-            for workers in (0, 2):
-                speed = loader_speed(dataset, ratio, workers)
-                case = {"stored": kind, "missing_both": ratio, "num_workers": workers}
-                yield case | {"samples_per_s": speed}
-
-
-def measure(rows: int, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Generate one data set and take all its figures, a list of rows under each title."""
+def measure(rows: int, folder: Path) -> dict[str, machine.Rows]:
+    """Generate one data set and measure it."""
     raw = folder / "raw"
-    if not raw.exists():
-        generate(raw, rows)
-    converted = list(conversions(raw, folder, rows))
+    generate(raw, rows)
+    cases = CASES if rows < LARGE else CASES[1:2]
+    found = {"conversion": [convert(raw, folder / stored, rows, stored, workers) for stored, workers in cases]}
     start = time.perf_counter()
-    dataset = opened(folder / "files", str)
-    seconds = time.perf_counter() - start
-    found = {"conversion": converted, "opening": [{"open_seconds": seconds}]}
+    dataset = open_dataset(folder / "files", str)
+    found["opening"] = [{"rows": rows, "seconds": time.perf_counter() - start}]
     if rows >= LARGE:
         return found
-    texts = [dataset.text(row) for row in range(min(LOADED, dataset.num_rows))]
-    return found | {"loader": list(loading(folder, train_tokenizer(texts, 1000)))}
+    tokenizer = train_tokenizer([dataset.text(row) for row in range(min(LOADED, dataset.num_rows))], 1000)
+    found["loader"] = []
+    for stored in ("files", "pixels"):
+        dataset = open_dataset(folder / stored, tokenizer)
+        for ratio, workers in ((0.0, 0), (0.0, 2), (0.7, 0), (0.7, 2)):
+            row = {"rows": rows, "stored": stored, "missing both": ratio, "workers": workers}
+            found["loader"].append(row | {"samples/s": loader_speed(dataset, ratio, workers)})
+    return found
 
 
 def main() -> None:
     """Measure all sizes and write results/input.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000], help="data sets")
-    parser.add_argument("--folder", type=Path, required=True, help="where the data are generated")
-    args = parser.parse_args()
-    bare = subprocess.run([sys.executable, "-c", BARE], cwd=ROOT, capture_output=True, text=True)
-    results = {"memory before any work": [{"bare_mb": pss(bare.stdout) / 1024}]}
-    for rows in args.rows:
-        for name, found in measure(rows, args.folder / str(rows)).items():
-            results.setdefault(name, []).extend({"rows": rows} | row for row in found)
-    print(json.dumps(results, indent=1))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000], help="sizes of the data sets")
+    results: dict[str, machine.Rows] = {}
+    for rows in parser.parse_args().rows:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, found in measure(rows, Path(folder)).items():
+                results.setdefault(name, []).extend(found)
     machine.write("input", results)
 
 

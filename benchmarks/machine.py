@@ -1,4 +1,4 @@
-"""What a measurement was taken on, and where its numbers go."""
+"""The machine of a measurement, its memory, and the files of results."""
 
 import datetime
 import json
@@ -10,33 +10,42 @@ from typing import Any
 
 import torch
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+Rows = list[dict[str, Any]]
 
 
 def describe() -> dict[str, Any]:
-    """Name the date, the machine, the libraries and the command."""
-    cpu = next((line.partition(":")[2].strip() for line in _cpu_lines()), platform.processor())
-    out = {"date": datetime.date.today().isoformat(), "cpu": cpu, "cores": os.cpu_count(),
-           "threads": torch.get_num_threads(), "torch": torch.__version__,
-           "python": platform.python_version(),
-           "command": " ".join(["python", "-m", *_module(), *sys.argv[1:]])}  # fmt: skip
-    if torch.cuda.is_available():
-        out["gpu"] = torch.cuda.get_device_name()
-    return out
-
-
-def _cpu_lines() -> list[str]:
+    """Return the date, the machine, the libraries and the command."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return [line for line in lines if line.startswith("model name")]
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": names[0].partition(":")[2].strip() if names else platform.processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+    }
 
 
-def _module() -> list[str]:
-    return [f"benchmarks.{Path(sys.argv[0]).stem}"]
-
-
-def write(name: str, results: Any) -> None:
-    """Write `results/{name}.json` with the machine beside the results."""
+def write(name: str, results: dict[str, Rows]) -> None:
+    """Print results, tables as lists of rows by title, and write them to `results/{name}.json`."""
+    print(json.dumps(results, indent=1))
     RESULTS.mkdir(exist_ok=True)
     content = {"machine": describe(), "results": results}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def resident_mb(key: str) -> float:
+    """Return the memory of this process: "VmRSS" now, "VmHWM" at its peak (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+
+
+def reset_peak() -> float:
+    """Reset the peak to the present memory and return that in MB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident_mb("VmRSS")

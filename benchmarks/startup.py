@@ -1,11 +1,10 @@
-"""How long the program takes before it does anything: help, settings, one optimiser step.
+"""Seconds until the program does something: help, settings, one optimiser step; the fastest of three runs.
 
     python -m benchmarks.startup
 
-The one-step run is made on generated films and a random small CLIP, in a temporary folder.
+The step is taken on generated films and a small random CLIP.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -13,56 +12,38 @@ import time
 from pathlib import Path
 
 from benchmarks import machine
-from clip.demo import write_raw
-from clip.modules.backbones.clip import save_clip
-from clip.modules.backbones.clip_tokenizer import train_tokenizer
-from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
+from tests import raw_data, tiny
 
-ROOT = Path(__file__).resolve().parent.parent
 FILMS = {"train": 64, "dev": 16, "test": 16}
-REPEATS = 3
 
 
-def timed(program: str, *arguments: str) -> float:
-    """Give the fastest of a few runs in seconds; the first fills the file cache."""
+def fastest(*words: object) -> float:
+    """Return the seconds of the fastest of three runs; the first fills the file cache."""
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(3):
         start = time.perf_counter()
-        subprocess.run([sys.executable, program, *arguments], cwd=ROOT, check=True,
-                       capture_output=True)  # fmt: skip
+        subprocess.run([sys.executable, *map(str, words)], cwd=machine.ROOT, check=True, capture_output=True)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
-
-
-def small_clip(folder: Path) -> Path:
-    """Write a random CLIP of two layers."""
-    tokenizer = train_tokenizer(["a film about a film"], 520)
-    shape = {"width": 64, "layers": 2, "embed_dim": 64, "activation": "quick_gelu"}
-    image = VisionTransformer(patch=16, grid=2, **shape).state_dict()
-    text = TextTransformer(context=77, vocabulary=len(tokenizer.vocab), **shape).state_dict()
-    state = {f"visual.{name}": tensor for name, tensor in image.items()} | text
-    save_clip(folder, state | {"logit_scale": text["ln_final.bias"].sum()}, "quick_gelu", tokenizer)
-    return folder
 
 
 def main() -> None:
     """Measure and write results/startup.json."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_raw(folder / "raw", FILMS)
-        convert = ["--dataset", "mmimdb", "--root", str(folder / "raw"), "--target", str(folder)]
-        step = ["with", "task_finetune_mmimdb", f"data_root={folder}", "num_gpus=0", "max_steps=1",
-                f"vit={small_clip(folder / 'clip')}", "prompt_depth=2", "num_workers=0",
-                f"log_dir={folder / 'result'}"]  # fmt: skip
-        results = {
-            "import torch": timed("-c", "import torch"),
-            "make_arrow.py, 96 films": timed("make_arrow.py", *convert),
-            "run.py --help": timed("run.py", "--help"),
-            "run.py print_config": timed("run.py", "print_config"),
-            "run.py, one optimiser step of 64 samples": timed("run.py", *step),
+        raw_data.mmimdb(folder / "raw", FILMS)
+        tiny.write_clip(folder / "clip")
+        step = ["with", "task_finetune_mmimdb", f"data_root={folder}", f"vit={folder}/clip", f"log_dir={folder}/result"]
+        step += ["num_gpus=0", "num_workers=0", "max_steps=1", "prompt_depth=2"]
+        convert = ["--dataset", "mmimdb", "--root", folder / "raw", "--target", folder]
+        seconds = {
+            "import torch": fastest("-c", "import torch"),
+            "make_arrow.py, 96 films": fastest("make_arrow.py", *convert),
+            "run.py --help": fastest("run.py", "--help"),
+            "run.py print_config": fastest("run.py", "print_config"),
+            "run.py, one optimiser step of 64 samples": fastest("run.py", *step),
         }
-    print(json.dumps(results, indent=1))
-    machine.write("startup", results)
+    machine.write("startup", {"seconds": [{"command": name, "seconds": value} for name, value in seconds.items()]})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Deep Correlated Prompting on a frozen CLIP or ViLT, for pairs with a missing modality."""
+"""Deep Correlated Prompting on a frozen CLIP or ViLT, for pairs of image and text with a missing modality."""
 
 import warnings
 from os import PathLike
@@ -9,21 +9,26 @@ if TYPE_CHECKING:
 
 
 def load(path: str | PathLike, vit: str | None = None) -> "Predictor":
-    """Load a trained model, to predict with; on a GPU if there is one.
+    """Load a trained model for inference, on a GPU if there is one.
 
     Args:
-        path: a checkpoint, ``epoch-….pt``, or the folder of a run.
-        vit: where its frozen backbone is now; None for where it was in training. Its SHA-256 must
-            be the one that the checkpoint names.
+        path: checkpoint, ``epoch-….pt``, or folder of a run.
+        vit: weights of the frozen backbone; None for where they were in training. Their SHA-256 must be
+            the one recorded in the checkpoint.
 
     Returns:
-        What has ``predict(images, texts)``.
+        An object with ``predict(images, texts)``.
 
     Raises:
-        UserError: there is no such checkpoint or backbone, or they do not belong together.
+        UserError: the checkpoint or its backbone does not exist, or they do not match.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # by sacred 0.8.7
-        from clip.inference.predictor import load_predictor  # only here: torch takes seconds
+        import torch  # only here: the imports take seconds
 
-    return load_predictor(path, vit)
+        from clip.cli.schema import make_config
+        from clip.inference.predictor import Predictor
+
+    settings = {"load_path": str(path), "num_gpus": min(1, torch.cuda.device_count())}
+    settings |= {} if vit is None else {"vit": str(vit)}
+    return Predictor.from_config(make_config(settings, set(settings)))

@@ -34,5 +34,5 @@ def refuse(dataset: str, root: Path, target: Path, *options: object) -> str:
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1, done.stderr
-    assert not list(target.glob("*.part"))
+    assert not list(target.glob(".*.part"))
     return done.stderr

@@ -1,20 +1,17 @@
-"""A checkpoint for the tiny CLIP, and the tiny test split as files that a user would have."""
+"""A checkpoint for the tiny CLIP, and the tiny test split as files of a user."""
 
-import csv
-import json
-
+import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 import run
-from clip.cli import build as assembly
-from clip.cli.schema import validate
+from clip.cli.build import build, stated_task
+from clip.cli.schema import make_config
 from clip.datasets import DATASETS
+from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from tests import tiny
 
-COMPLETE, NO_TEXT, NO_IMAGE = range(3)
-STATES = [COMPLETE, NO_TEXT, NO_IMAGE] * 4  # of the 12 test films
+CASES = [COMPLETE, MISSING_TEXT, MISSING_IMAGE] * 4  # of the 12 test films
 
 
 def call(*words):
@@ -24,9 +21,8 @@ def call(*words):
 
 def write_run(clip_folder, folder, task="mmimdb"):
     """A run's folder with a checkpoint; the head is far from zero, so that classes differ."""
-    settings = {"task": task, "vit": str(clip_folder), "prompt_length": tiny.LENGTH,
-                "prompt_depth": tiny.DEPTH}  # fmt: skip
-    built = assembly.build(validate(run.ex.configurations[0]() | settings), set(settings))
+    settings = {"task": task, "vit": str(clip_folder), "prompt_length": tiny.LENGTH, "prompt_depth": tiny.DEPTH}
+    built = build(make_config(settings, set(settings)), *stated_task(task, {}))
     with torch.no_grad():
         built.model.classifier.weight *= 20
     state = {"model_config": built.model_config, "state_dict": built.model.adapter_state_dict()}
@@ -35,7 +31,7 @@ def write_run(clip_folder, folder, task="mmimdb"):
 
 
 def films(arrow_folder, folder, task="mmimdb"):
-    """Write the test split's images; gives (image file, text, label) of each."""
+    """Write the test split's images; return (image file, text, label) of each row."""
     (path,) = DATASETS[task].find(arrow_folder, "test")
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     out = []
@@ -46,26 +42,17 @@ def films(arrow_folder, folder, task="mmimdb"):
     return out
 
 
-def masked(rows, states):
-    """Take away what the states say: dicts with image and text, None where missing."""
-    return [{"image": None if state == NO_IMAGE else image,
-             "text": None if state == NO_TEXT else text}
-            for (image, text, _), state in zip(rows, states, strict=True)]  # fmt: skip
+def masked(rows):
+    """Images and texts with ``CASES`` applied, None where missing."""
+    images = [None if case == MISSING_IMAGE else image for (image, *_), case in zip(rows, CASES, strict=True)]
+    texts = [None if case == MISSING_TEXT else text for (_, text, _), case in zip(rows, CASES, strict=True)]
+    return images, texts
 
 
-def write_csv(path, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["text", "image"])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def write_parquet(path, rows):
-    pq.write_table(pa.Table.from_pylist(rows), path)
-
-
-WRITERS = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}
+def write_tables(folder, rows):
+    """The masked rows as films.csv, films.jsonl and films.parquet."""
+    images, texts = masked(rows)
+    table = pd.DataFrame({"text": texts, "image": images})
+    table.to_csv(folder / "films.csv", index=False)
+    table.to_json(folder / "films.jsonl", orient="records", lines=True)
+    table.to_parquet(folder / "films.parquet")

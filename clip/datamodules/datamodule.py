@@ -66,8 +66,8 @@ class MissingModalityDataModule(pl.LightningDataModule):
         missing: which modalities are missing in which split.
         loading: how samples are selected, ordered and batched.
 
-    Attributes (of the splits that were set up):
-        datasets: split -> dataset.
+    Attributes:
+        datasets: split -> dataset, for the splits that were set up; likewise the following.
         masks: split -> missing cases, (rows,) uint8.
         mask_hashes: split -> SHA-256 of the mask.
         fingerprints: split -> hash of the content of the arrow files.
@@ -88,7 +88,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         super().__init__()
         self.name, self.spec, self.data_root = name, DATASETS[name], Path(data_root)
         self.task, self.transform, self.tokenize, self.collate = task, transform, tokenize, collate
-        self.missing, self.loading = missing, loading
+        self.missing, self.loading, self.batch_size = missing, loading, loading.batch_size
         self.datasets: dict[str, ArrowDataset] = {}
         self.masks: dict[str, np.ndarray] = {}
         self.mask_hashes: dict[str, str] = {}
@@ -170,7 +170,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         workers = min(MAX_WORKERS, os.cpu_count() or 1) if workers is None else workers
         return DataLoader(
             dataset,
-            batch_size=self.loading.batch_size,
+            batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=self.collate,
             num_workers=workers,
@@ -188,7 +188,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return the shuffled training batches of this process."""
         dataset, size, rank = self.datasets["train"], self.trainer.world_size, self.trainer.global_rank
-        seen = self.seen_batches * self.loading.batch_size
+        seen = self.seen_batches * self.batch_size
         return self.loader(dataset, EpochSampler(dataset, self.loading.seed, size, rank, self.start_epoch, seen))
 
     def val_dataloader(self) -> DataLoader:

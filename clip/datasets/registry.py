@@ -42,16 +42,22 @@ class DatasetSpec:
             f"`python make_arrow.py --dataset {self.converter} --root RAW --target {data_root}`"
         )
 
+    def available_splits(self, data_root: Path) -> list[str]:
+        """Return the splits that have all their arrow files in ``data_root`` or its subfolder."""
+        available = []
+        for split in self.files:
+            with suppress(UserError):
+                self.find(data_root, split)
+                available.append(split)
+        return available
+
     def label_metadata(self, data_root: Path) -> dict[str, Any]:
         """Read the classes and the task type from the files of all splits, as ``read_label_metadata``.
 
         Raises:
             UserError: no split has files, as ``find``; or two of the files have different classes.
         """
-        paths: list[Path] = []
-        for split in self.files:
-            with suppress(UserError):
-                paths += self.find(data_root, split)
+        paths = [path for split in self.available_splits(data_root) for path in self.find(data_root, split)]
         first, *others = paths or self.find(data_root, "train")
         metadata = read_label_metadata(first)
         for path in others:

@@ -1,12 +1,10 @@
-"""Contrastive training of a small CLIP on the pairs of an arrow file, where no weights can be had.
+"""Contrastive training of a small CLIP on the pairs of an arrow file, for machines without a network.
 
-The result is a CLIP of the same code as any other: a folder with weights, sizes and tokenizer,
-which ``vit=`` takes and which is frozen from then on.
+The result is a folder with weights, config and tokenizer like that of any other CLIP: ``vit=`` takes it, and it is
+frozen from then on.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,119 +20,74 @@ from clip.datasets import ArrowDataset
 from clip.missing import COMPLETE
 from clip.modules.backbones.clip import save_clip
 from clip.modules.backbones.clip_tokenizer import Tokenizer, train_tokenizer
-from clip.modules.layers import HEAD_WIDTH
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
 from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
 
-CONTEXT = 77
-SMALLEST_CUT = 0.9  # of an image's side that training sees
-DROPPED_TOKENS = 0.1  # share of a text's tokens that training does not see
+PATCH = 8  # pixels
+CONTEXT, VOCABULARY = 77, 2048  # token ids of a text, and different ones at most
 ACTIVATION = "quick_gelu"
-WEIGHT_DECAY = 0.1
+BATCH_SIZE = 64
+LEARNING_RATE, WEIGHT_DECAY = 2e-3, 0.1
 WARMUP = 0.1  # share of all steps
-RANKED = 200  # held-out pairs among which an image looks for its text
-FIRST_SCALE, LAST_SCALE = math.log(1 / 0.07), math.log(100)  # of the logits, as OpenAI trained
-
-
-@dataclass(frozen=True)
-class PretrainSettings:
-    """Sizes of the small CLIP and how long it learns.
-
-    Attributes:
-        target: folder to write.
-        image_size: pixels, a multiple of the patch.
-        patch: pixels.
-        width: channels of both towers and of the feature, a multiple of 64.
-        layers: of both towers.
-        vocabulary: tokens.
-        epochs: passes over the pairs.
-        batch_size: pairs contrasted with one another.
-        learning_rate: at the end of the warm-up.
-        sources: whose training pairs are used, each a task or ``task:label`` for the samples with
-            this label only; none for those of the run's own task.
-    """
-
-    target: str
-    image_size: int
-    patch: int
-    width: int
-    layers: int
-    vocabulary: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    sources: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        units = (
-            ("width", HEAD_WIDTH, HEAD_WIDTH),
-            ("image_size", self.patch, f"pretrain.patch={self.patch}"),
-        )
-        for name, unit, said in units:
-            if (value := getattr(self, name)) % unit:
-                raise UserError(f"pretrain.{name}={value} is no multiple of {said}; give one")
+MIN_SCALE, TOKEN_DROPOUT = 0.9, 0.1  # augmentation: smallest side of a crop, share of tokens left out
+INIT_LOGIT_SCALE, MAX_LOGIT_SCALE = math.log(1 / 0.07), math.log(100)  # as OpenAI trained
+RETRIEVAL_SIZE = 200  # validation pairs among which each image looks for its text
 
 
 class ContrastiveModule(pl.LightningModule):
-    """Two towers whose features of a pair are drawn together (Radford et al., 2021, Figure 3).
+    """A CLIP that is trained to match images and texts (Radford et al., 2021, Figure 3).
 
     Args:
-        settings: sizes and learning rate.
-        vocabulary: tokens of the trained tokenizer.
+        image_size, width, layers: as in ``train_clip``.
+        vocabulary: number of token ids.
     """
 
-    def __init__(self, settings: PretrainSettings, vocabulary: int):
+    def __init__(self, image_size: int, width: int, layers: int, vocabulary: int):
         super().__init__()
-        self.settings = settings
-        shared = {"width": settings.width, "layers": settings.layers,
-                  "embed_dim": settings.width, "activation": ACTIVATION}  # fmt: skip
-        grid = settings.image_size // settings.patch
-        self.visual = VisionTransformer(patch=settings.patch, grid=grid, **shared)
+        shared = {"width": width, "layers": layers, "embed_dim": width, "activation": ACTIVATION}
+        self.visual = VisionTransformer(patch=PATCH, grid=image_size // PATCH, **shared)
         self.text = TextTransformer(context=CONTEXT, vocabulary=vocabulary, **shared)
-        self.logit_scale = nn.Parameter(torch.tensor(FIRST_SCALE))
+        self.logit_scale = nn.Parameter(torch.tensor(INIT_LOGIT_SCALE))
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """Give the similarities (B, B) of B images (uint8) and B texts, scaled."""
+        """Return the scaled similarities of images (B, 3, S, S) in 0..255 and texts (B, 77), (B, B)."""
         end = tokens.argmax(dim=1)
-        longest = int(end.max()) + 1
         image = self.visual.encode(self.visual.embed(ClipTransform.normalize(pixels)), [])
-        text = self.text.encode(self.text.embed(tokens)[:, :longest], [], end)
-        scale = self.logit_scale.clamp(max=LAST_SCALE).exp()
-        return scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+        text = self.text.encode(self.text.embed(tokens)[:, : int(end.max()) + 1], [], end)
+        return (
+            self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+        )
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """Contrast the pairs of a batch, varied so that they cannot be learned by heart."""
-        pixels, tokens = batch
-        similar = self(vary_images(pixels), vary_texts(tokens))
-        target = torch.arange(len(similar), device=similar.device)
-        loss = (F.cross_entropy(similar, target) + F.cross_entropy(similar.T, target)) / 2
+        """Return the contrastive loss on augmented pairs."""
+        logits = self(crop_and_flip(batch[0]), drop_tokens(batch[1]))
+        target = torch.arange(len(logits), device=logits.device)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def configure_optimizers(self) -> dict:
-        """AdamW with warm-up and cosine decay; norms, biases and embeddings do not decay."""
-        decay = [p for p in self.parameters() if p.ndim > 1]
-        rest = [p for p in self.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0}],
-            lr=self.settings.learning_rate,
-        )
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = get_cosine_schedule_with_warmup(optimizer, int(WARMUP * total), total)
+        """Return AdamW with warm-up and cosine decay; norms and biases have no weight decay."""
+        groups = [
+            {"params": [p for p in self.parameters() if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
+            {"params": [p for p in self.parameters() if p.ndim <= 1], "weight_decay": 0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = get_cosine_schedule_with_warmup(optimizer, int(WARMUP * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def clip_state(self) -> dict[str, Tensor]:
-        """Give the weights under OpenAI's names."""
-        state = {f"visual.{name}": tensor for name, tensor in self.visual.state_dict().items()}
-        state |= self.text.state_dict() | {"logit_scale": self.logit_scale.detach()}
-        return {name: tensor.cpu() for name, tensor in state.items()}
+    def clip_state_dict(self) -> dict[str, Tensor]:
+        """Return the weights under OpenAI's names."""
+        names = ((name.removeprefix("text."), tensor) for name, tensor in self.state_dict().items())
+        return {name: tensor.cpu() for name, tensor in names}
 
 
-def vary_images(pixels: Tensor) -> Tensor:
-    """Cut a random part out of each image, mirror half of them: (B, 3, S, S) uint8 to float."""
+def crop_and_flip(pixels: Tensor) -> Tensor:
+    """Crop each image at random and mirror half of them: (B, 3, S, S) uint8 to float."""
     count, device = len(pixels), pixels.device
-    scale = torch.empty(count, device=device).uniform_(SMALLEST_CUT, 1)
+    scale = torch.empty(count, device=device).uniform_(MIN_SCALE, 1)
     flip = torch.randint(2, (count,), device=device) * 2 - 1
     zoom = torch.stack([scale * flip, scale], 1).diag_embed()  # (B, 2, 2)
     shift = (2 * torch.rand(count, 2, 1, device=device) - 1) * (1 - scale)[:, None, None]
@@ -142,83 +95,66 @@ def vary_images(pixels: Tensor) -> Tensor:
     return F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
 
 
-def vary_texts(tokens: Tensor) -> Tensor:
-    """Leave out a random share of each text's tokens: (B, 77) to (B, 77), closed up."""
-    place = torch.arange(tokens.shape[1], device=tokens.device)
-    word = (place > 0) & (place < tokens.argmax(dim=1, keepdim=True))
-    dropped = word & (torch.rand(tokens.shape, device=tokens.device) < DROPPED_TOKENS)
+def drop_tokens(tokens: Tensor) -> Tensor:
+    """Drop a random share of the tokens between start and end of each text: (B, 77) to (B, 77), without gaps."""
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    inner = (position > 0) & (position < tokens.argmax(dim=1, keepdim=True))
+    dropped = inner & (torch.rand(tokens.shape, device=tokens.device) < TOKEN_DROPOUT)
     return tokens.masked_fill(dropped, 0).gather(1, dropped.int().argsort(dim=1, stable=True))
 
 
-def samples_of(dataset: ArrowDataset, label: str) -> list[int]:
-    """Choose the samples with a label, or all where it is "", that really are pairs."""
-    whole = dataset.observed[dataset.rows] == COMPLETE
-    chosen = np.flatnonzero(whole).tolist()
-    if label:
-        chosen = [i for i in chosen if str(dataset.labels[dataset.rows[i]].tolist()) == label]
-    if not chosen:
-        labelled = f" with the label {label}" * bool(label)
-        raise UserError(f"pretrain.sources: {dataset.place} has no whole pair{labelled}")
-    return chosen
+def complete_samples(dataset: ArrowDataset) -> list[int]:
+    """Return the samples that have both an image and a text."""
+    return np.flatnonzero(dataset.observed[dataset.rows] == COMPLETE).tolist()
 
 
-def read_pairs(parts: list[tuple[ArrowDataset, list[int]]], tokenizer: Tokenizer, size: int) -> TensorDataset:
-    """Decode all pairs once into memory: pixels (N, 3, size, size) uint8 and ids (N, 77)."""
-    pairs = [(dataset, index) for dataset, chosen in parts for index in chosen]
-    transform = ClipTransform(size)
-    pixels = torch.empty(len(pairs), 3, size, size, dtype=torch.uint8)
-    for slot, (dataset, index) in enumerate(tqdm(pairs, desc="decoding", unit="image")):
+def read_pairs(dataset: ArrowDataset, tokenizer: Tokenizer, size: int) -> TensorDataset:
+    """Decode the complete samples of a split into memory: pixels (N, 3, size, size) uint8 and ids (N, 77)."""
+    complete, transform = complete_samples(dataset), ClipTransform(size)
+    pixels = torch.empty(len(complete), 3, size, size, dtype=torch.uint8)
+    for slot, index in enumerate(tqdm(complete, desc="decoding", unit="image")):
         pixels[slot] = dataset.image(int(dataset.rows[index]), transform)
-    return TensorDataset(pixels, tokenizer(dataset.text(index) for dataset, index in pairs))
+    return TensorDataset(pixels, tokenizer(dataset.text(index) for index in complete))
 
 
 def train_clip(
-    settings: PretrainSettings,
-    open_split: Callable[[str, str], ArrowDataset],
-    make_trainer: Callable[..., pl.Trainer],
+    train: ArrowDataset,
+    val: ArrowDataset | None,
+    trainer: pl.Trainer,
+    *,
+    target: str,
+    image_size: int,
+    width: int,
+    layers: int,
 ) -> Path:
-    """Train a small CLIP on training pairs and write it to ``settings.target``.
+    """Train a small CLIP on image-text pairs and save it as a folder that ``vit=`` takes.
 
     Args:
-        settings: see ``PretrainSettings``.
-        open_split: (task, split) -> dataset with nothing missing.
-        make_trainer: (max_epochs=) -> Trainer.
+        train: training split.
+        val: split whose pairs measure the retrieval accuracy, if there is one.
+        trainer: runs the epochs.
+        target: folder to write.
+        image_size: side of an image in pixels, a multiple of 8.
+        width: channels of both towers and of the feature, a multiple of 64.
+        layers: blocks of both towers.
 
-    Returns:
-        The folder that ``vit=`` takes.
+    Raises:
+        UserError: the folder already has a CLIP, or no training sample has both an image and a text.
     """
-    folder = Path(settings.target)
-    if (folder / "model.safetensors").exists():
-        raise UserError(f"pretrain.target={folder} holds a CLIP already; give another folder")
-    folder.mkdir(parents=True, exist_ok=True)  # now, so that no training is lost
-    sources = [source.partition(":")[::2] for source in settings.sources]
-
-    def opened(split: str) -> list[tuple[ArrowDataset, list[int]]]:
-        datasets = [(open_split(task, split), label) for task, label in sources]
-        return [(dataset, samples_of(dataset, label)) for dataset, label in datasets]
-
-    train = opened("train")
-    texts = (dataset.text(i) for dataset, chosen in train for i in chosen)
-    tokenizer = train_tokenizer(texts, settings.vocabulary, CONTEXT)
-    module = ContrastiveModule(settings, len(tokenizer.vocab))
-    pairs = read_pairs(train, tokenizer, settings.image_size)
-    size = min(settings.batch_size, len(pairs))
-    loader = DataLoader(pairs, batch_size=size, shuffle=True, drop_last=True)
-    make_trainer(max_epochs=settings.epochs).fit(module, loader)
-
-    for part, (source, _) in zip(opened("val"), sources, strict=True):
-        held_out = read_pairs([part], tokenizer, settings.image_size).tensors
-        count = min(RANKED, len(held_out[0]))
-        found = matched(module, *(tensor[:count] for tensor in held_out))
-        print(f"held-out pairs of {source}: {found:.1%} of {count} images find their text "
-              f"(chance {1 / count:.1%})")  # fmt: skip
-    save_clip(folder, module.clip_state(), ACTIVATION, tokenizer)
+    if ((folder := Path(target)) / "model.safetensors").exists():
+        raise UserError(f"pretrain.target={folder} already holds a CLIP; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)  # before training, so that a wrong path does not lose it
+    if not (complete := complete_samples(train)):
+        raise UserError(f"{train.place} has no sample with image and text; pretrain needs such pairs")
+    tokenizer = train_tokenizer((train.text(index) for index in complete), VOCABULARY, CONTEXT)
+    module = ContrastiveModule(image_size, width, layers, len(tokenizer.vocab))
+    pairs = read_pairs(train, tokenizer, image_size)
+    trainer.fit(module, DataLoader(pairs, min(BATCH_SIZE, len(pairs)), shuffle=True, drop_last=True))
+    if val is not None and complete_samples(val):
+        pixels, tokens = (tensor[:RETRIEVAL_SIZE] for tensor in read_pairs(val, tokenizer, image_size).tensors)
+        with torch.inference_mode():
+            logits = module.eval()(pixels.to(module.device), tokens.to(module.device)).cpu()
+        accuracy = (logits.argmax(dim=1) == torch.arange(len(logits))).float().mean()
+        print(f"validation: {accuracy:.1%} of {len(logits)} images find their text (chance {1 / len(logits):.1%})")
+    save_clip(folder, module.clip_state_dict(), ACTIVATION, tokenizer)
     return folder
-
-
-@torch.inference_mode()
-def matched(module: ContrastiveModule, pixels: Tensor, tokens: Tensor) -> float:
-    """Measure the share of images whose own text is the most similar of all."""
-    similar = module.eval()(pixels.to(module.device), tokens.to(module.device))
-    target = torch.arange(len(similar), device=similar.device)
-    return (similar.argmax(dim=1) == target).float().mean().item()

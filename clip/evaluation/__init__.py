@@ -1,1 +1,1 @@
-"""Predictions, metrics and costs of trained models."""
+"""Predictions per missing case, their scores over test cases, bootstrap intervals, and costs."""

@@ -1,165 +1,135 @@
-"""What each method costs: what trains, and the multiplications of a step. No weights are needed.
+"""Parameters and FLOPs of every method, counted on torch's ``meta`` device without weights.
 
-Models are built on torch's ``meta`` device, which has shapes and no numbers, so that ViT-B/16 is
-counted in a second and attention in its plain form, which the counter knows.
+Attention runs in its plain form there, which the FLOP counter knows.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from clip.config import BaseConfig
+from clip.datasets import DATASETS
 from clip.modules.backbones.clip_convert import ClipSizes
+from clip.modules.backbones.registry import BACKBONES
 from clip.modules.factory import init_model
+from clip.modules.objectives import TASKS, resolve_task
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.prompts.base import Sizes
+from clip.utils.errors import UserError
 
 BASELINE = "none"
 PARTS = ("prompts", "generators", "unfrozen", "head")
-LAYER_ENDINGS = ("weight", "bias", "scale", "shift")  # what the parameters of a layer are called
+LAYER_PARAMETERS = ("weight", "bias", "scale", "shift")  # names of the parameters of a layer
+PUBLISHED_SIZES = {  # of OpenAI's CLIPs
+    "ViT-B/32": ClipSizes(768, 12, 32, 7, 512, 12, 77, 49408, 512),
+    "ViT-B/16": ClipSizes(768, 12, 16, 14, 512, 12, 77, 49408, 512),
+    "ViT-L/14": ClipSizes(1024, 24, 14, 16, 768, 12, 77, 49408, 768),
+    "ViT-L/14@336px": ClipSizes(1024, 24, 14, 24, 768, 12, 77, 49408, 768),
+}
 
 
-def part_of(name: str) -> str:
-    """Tell which of ``PARTS`` a trainable parameter belongs to, by its name in the model.
+def count_by_part(trainable: Mapping[str, int]) -> dict[str, int]:
+    """Sum the sizes of trainable parameters (name -> count) over each of ``PARTS``.
 
-    Parameters of a layer inside a method make prompts (generators); all else of it is prompts.
+    Parameters of a layer inside a method generate prompts; all other parameters of a method are prompts.
     """
-    owner = name.partition(".")[0]
-    if owner == "prompts":
-        return "generators" if name.endswith(LAYER_ENDINGS) else "prompts"
-    return "head" if owner == "classifier" else "unfrozen"
-
-
-def by_part(trainable: Mapping[str, int]) -> dict[str, int]:
-    """Sum the counts of a run's ``trainable`` (name -> parameters) over each of ``PARTS``."""
     sums = dict.fromkeys(PARTS, 0)
     for name, count in trainable.items():
-        sums[part_of(name)] += count
+        owner = name.partition(".")[0]
+        inside = "generators" if name.endswith(LAYER_PARAMETERS) else "prompts"
+        sums[{"prompts": inside, "classifier": "head"}.get(owner, "unfrozen")] += count
     return sums
 
 
-def shape_model(sizes: Sizes, prompt_type: str, num_classes: int, **settings: Any) -> PromptedModel:
-    """Build a model that has shapes and no numbers; arguments as in ``model.init_model``."""
+def shape_model(sizes: Sizes, prompt_type: str, num_classes: int, *shape: int, **settings: Any) -> PromptedModel:
+    """Build a model without weights on the meta device; arguments as in ``init_model``."""
     with torch.device("meta"):
-        return init_model(sizes, prompt_type, num_classes, **settings)
+        return init_model(sizes, prompt_type, num_classes, *shape, **settings)
 
 
 def trainable(model: PromptedModel) -> dict[str, int]:
-    """Count every parameter that trains, by name."""
+    """Return the size of every trainable parameter, by name."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     return {name: sizes[name] for name in model.trainable_names()}
 
 
 def backbone(model: PromptedModel) -> int:
-    """Count the parameters of the backbone."""
-    towers = (model.get_submodule(name) for name in model.tower_names)
-    return sum(p.numel() for tower in towers for p in tower.parameters())
+    """Return the number of parameters of the backbone."""
+    return sum(p.numel() for name in model.tower_names for p in model.get_submodule(name).parameters())
 
 
 def count_flops(call: Callable[[], Any]) -> int:
-    """Count the floating-point operations of matrix products; one multiply-add is two."""
+    """Return the floating-point operations of all matrix products; one multiply-add is two."""
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one method costs.
-
-    Attributes:
-        method: key of ``PROMPT_TYPES``.
-        prompts: parameters that are prompts.
-        generators: parameters of the layers that make or use prompts.
-        unfrozen: parameters of the backbone that train too.
-        head: parameters of the classifier.
-        total: of these four.
-        share: of the backbone, without the head, which every method has.
-        forward_flops: of one complete pair, its text at full length.
-        step_flops: forward and backward of that pair.
-    """
-
-    method: str
-    prompts: int
-    generators: int
-    unfrozen: int
-    head: int
-    total: int
-    share: float
-    forward_flops: int
-    step_flops: int
-
-
-def cost(sizes: Sizes, prompt_type: str, num_classes: int, **settings: Any) -> Cost:
-    """Count one method; arguments as in ``shape_model``."""
-    model = shape_model(sizes, prompt_type, num_classes, **settings)
-    parts, batch = by_part(trainable(model)), model.example_inputs(sizes, "meta")
-    total = sum(parts.values())
-    return Cost(
-        prompt_type,
-        **parts,
-        total=total,
-        share=(total - parts["head"]) / backbone(model),
-        forward_flops=count_flops(lambda: model(*batch)),
-        step_flops=count_flops(lambda: model(*batch).sum().backward()),
-    )
-
-
-def costs(sizes: Sizes, num_classes: int) -> list[dict[str, Any]]:
-    """Count every method, the FLOPs also relative to the baseline's."""
-    counted = [cost(sizes, name, num_classes) for name in PROMPT_TYPES]
-    base = next(row for row in counted if row.method == BASELINE)
-    return [
-        asdict(row)
-        | {
-            "forward_ratio": row.forward_flops / base.forward_flops,
-            "step_ratio": row.step_flops / base.step_flops,
-        }
-        for row in counted
-    ]
-
-
-def claims(sizes: ClipSizes, num_classes: int) -> list[dict[str, Any]]:
-    """Put the paper's claims about DCP (section 4.1, Table 5, README) beside what is counted.
+def cost(sizes: Sizes, prompt_type: str, num_classes: int, *shape: int, **settings: Any) -> dict[str, Any]:
+    """Count one method; arguments as in ``init_model``.
 
     Returns:
-        Rows of "claim", "paper" (as printed), "counted" (in the same digits) and "agrees".
+        method; the parameters of each of ``PARTS``; total, their sum; share, all but the head as a
+        share of the backbone; forward_flops of one complete pair with a text of full length;
+        step_flops, of its forward and backward pass.
     """
-
-    def added(length: int = 36, **settings: Any) -> tuple[int, int, int]:
-        model = shape_model(sizes, "dcp", num_classes, prompt_length=length, **settings)
-        parts = by_part(trainable(model))
-        own = parts["prompts"] + parts["generators"]
-        return own, own + parts["unfrozen"], backbone(model)
-
-    own, unfrozen, whole = added()
-    printed, *_ = added(formulas="paper", unfreeze=())
-    coarse = replace(sizes, patch=2 * sizes.patch, grid=sizes.grid // 2)
-    coarse_whole = backbone(shape_model(coarse, BASELINE, num_classes))
-    slope = (added(60)[0] - added(12)[0]) / 4
-    equal = (
-        ("the backbone", "151M", _millions(whole, 0)),
-        ("a backbone with patches twice as wide (ViT-B/32)", "151M", _millions(coarse_whole, 0)),
-        ("prompts and generators", "4.0M", _millions(own, 1)),
-        ("prompts and generators, with the unfrozen parts", "4.0M", _millions(unfrozen, 1)),
-        ("prompts and generators under the printed formulas", "4.0M", _millions(printed, 1)),
-        ("12 more prompt tokens (Table 5)", "1.2M", f"{slope / 1e6:.2g}M"),
-        ("4.0M as a share of 151M", "2.4 %", f"{100 * 4.0 / 151:.1f} %"),
-        ("prompts and generators, as a share", "2.4 %", f"{100 * own / whole:.1f} %"),
-    )
-    rows = [{"claim": claim, "paper": paper, "counted": counted, "agrees": paper == counted}
-            for claim, paper, counted in equal]  # fmt: skip
-    below = {
-        "claim": "all that is added or unfrozen, as a share",
-        "paper": "< 4 %",
-        "counted": f"{100 * unfrozen / whole:.1f} %",
-        "agrees": unfrozen / whole < 0.04,
+    model = shape_model(sizes, prompt_type, num_classes, *shape, **settings)
+    parts, batch = count_by_part(trainable(model)), model.example_inputs(sizes, "meta")
+    total = sum(parts.values())
+    flops = {
+        "forward_flops": count_flops(lambda: model(*batch)),
+        "step_flops": count_flops(lambda: model(*batch).sum().backward()),
     }
-    return [*rows, below]
+    share = (total - parts["head"]) / backbone(model)
+    return {"method": prompt_type, **parts, "total": total, "share": share, **flops}
 
 
-def _millions(count: float, digits: int) -> str:
-    return f"{count / 1e6:.{digits}f}M"
+def costs(sizes: Sizes, num_classes: int, *shape: int, **settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Count every method; methods that do not fit the backbone or the shape are printed and left out.
+
+    Args:
+        sizes: sizes of the backbone.
+        num_classes: outputs of the head.
+        shape: prompt length and depth.
+        settings: method -> its own settings.
+
+    Returns:
+        Rows of ``cost`` with forward_ratio and step_ratio, the FLOPs relative to the linear probe's.
+    """
+    rows = []
+    for name in PROMPT_TYPES:
+        try:
+            rows.append(cost(sizes, name, num_classes, *shape, **settings.get(name, {})))
+        except UserError as error:
+            print(f"{name}: {error}")
+    base = next(row for row in rows if row["method"] == BASELINE)
+    ratios = {f"{kind}_ratio": f"{kind}_flops" for kind in ("forward", "step")}
+    return [row | {ratio: row[flops] / base[flops] for ratio, flops in ratios.items()} for row in rows]
+
+
+def print_costs(config: BaseConfig) -> None:
+    """Print parameters and FLOPs of every method for the task and backbone of a run; the costs command.
+
+    Args:
+        config: settings; weights are only read for a backbone that is not one of ``PUBLISHED_SIZES``.
+    """
+    root = Path(config.data_root)
+    task = TASKS[config.task] or resolve_task(config.task, DATASETS[config.task].label_metadata(root))
+    sizes = PUBLISHED_SIZES.get(config.vit)
+    if sizes is None:
+        load = BACKBONES[config.backbone].load
+        sizes = load(config.vit, config.activation, config.backbone_settings, config.task).sizes
+    settings = {name: dict(getattr(config, name, {})) for name in PROMPT_TYPES}
+    table = pd.DataFrame(costs(sizes, task.num_classes, config.prompt_length, config.prompt_depth, **settings))
+    counts, flops, ratios = [*PARTS, "total"], ["forward_flops", "step_flops"], ["forward_ratio", "step_ratio"]
+    table[counts] = table[counts].map("{:,}".format)
+    table["share"] = table["share"].map("{:.2%}".format)
+    table[flops] = (table[flops] / 1e9).round(1)
+    table[ratios] = table[ratios].round(2)
+    print(f"{config.vit}, {task.num_classes} classes, prompt_length={config.prompt_length}; FLOPs in units of 10^9")
+    print(table.to_string(index=False))

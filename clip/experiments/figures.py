@@ -1,136 +1,96 @@
-"""The paper's curves, ours beside the published ones, as SVG for light and dark pages."""
+"""Figures of an experiment as SVG: bars with error bars per method, and curves over the missing rate."""
 
-import io
 import math
-import re
+from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 
-from clip.evaluation.report import PERCENT
-from clip.experiments.layout import name_of
-from clip.experiments.schema import Experiment
+from clip.evaluation.report import MARKERS, PERCENT
+from clip.experiments.spec import Experiment
+from clip.utils.files import atomic_write
 
-matplotlib.use("Agg")
+matplotlib.use("Agg")  # no screen is needed
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 
-INK = "#010203"  # stands for the page's own colour of text
-# Okabe and Ito's palette, which colour-blind readers can tell apart; the page has them as
-# --c0 to --c6, a little lighter on a dark ground.
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-MARKERS = "osD^vPX*"
-STYLE = {
-    "svg.fonttype": "none", "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
-    "xtick.color": INK, "ytick.color": INK, "grid.color": INK, "font.size": 9,
-}  # fmt: skip
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "dcp", "font.size": 9, "axes.titlesize": 9.5}
+STYLE |= {"axes.grid": True, "grid.alpha": 0.15, "axes.spines.top": False, "axes.spines.right": False}
 
 
-def axes_of(experiment: Experiment) -> tuple[list[str], str, str]:
-    """Give the axes of the panels, of the curves and along x."""
-    *panels, curve = experiment.rows
-    *more, along = experiment.columns
-    return [*panels, *more], curve, along
+def average(scores: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
+    """Average scores over the seeds: one row per point with the axes, mean, std, n and published, in percent."""
+    groups = scores.groupby(axes, sort=False)
+    table = PERCENT * groups["score"].agg(["mean", "std"])
+    return table.assign(n=groups["seed"].nunique(), published=groups["published"].first()).reset_index()
 
 
-def points(experiment: Experiment, cells: pd.DataFrame) -> pd.DataFrame:
-    """Average the cells over the seeds: one row a point, scores in percent.
-
-    Returns:
-        Columns: the axes, "split", "mean", "std", "n", "published".
-    """
-    panels, curve, along = axes_of(experiment)
-    keys = list(dict.fromkeys((*panels, "split", curve, along)))
-    grouped = cells.groupby(keys, sort=False)
-    out = (PERCENT * grouped["score"].agg(["mean", "std"])).assign(
-        n=grouped["seed"].nunique(), published=grouped["published"].first()
-    )
-    return out.reset_index()
+def arrange(experiment: Experiment, scores: pd.DataFrame, axis: str) -> tuple[str, str, list[str], str]:
+    """Choose the axes of a figure: that of its series, that along x, those of its panels; and its kind."""
+    if experiment.figure == "curves":
+        axis, along = experiment.rows[-1], experiment.columns[-1]
+    else:
+        rest = [name for name in experiment.axes if name not in (axis, "split") and scores[name].nunique() > 1]
+        along = rest[-1] if rest else "split"
+    names = dict.fromkeys(["split", *experiment.axes])
+    panels = [name for name in names if name not in (axis, along) and scores[name].nunique() > 1]
+    return axis, along, panels, experiment.figure
 
 
-def _places(values: pd.Series) -> list[float]:
-    """Give places along x: numbers as they are, names in their order."""
-    try:
-        return [float(value) for value in values]
-    except (TypeError, ValueError):
-        order = list(dict.fromkeys(values))
-        return [float(order.index(value)) for value in values]
-
-
-def _draw_curve(axis: Any, rows: pd.DataFrame, along: str, number: int, label: str) -> None:
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    places = _places(rows[along])
-    spread = rows["std"].fillna(0)
-    axis.errorbar(places, rows["mean"], yerr=spread, color=colour, marker=marker, label=label,
-                  markersize=4.5, linewidth=1.6, capsize=2, elinewidth=0.9)  # fmt: skip
-    if rows["published"].notna().any():
-        axis.plot(places, rows["published"], color=colour, marker=marker, markersize=3.5,
-                  markerfacecolor="none", linewidth=1.1, linestyle=(0, (4, 2.5)))  # fmt: skip
-
-
-def draw(experiment: Experiment, data: pd.DataFrame, metric: str, number: int) -> str:
-    """Draw one panel for each value of the panels' axes, one curve for each of the curves' axis.
+def draw(data: pd.DataFrame, metric: str, axis: str, along: str, panels: list[str], kind: str, path: Path) -> None:
+    """Draw one panel for each combination of the panels' axes.
 
     Args:
-        experiment: says which axis is which.
-        data: of ``points``.
-        metric: along y.
-        number: of the figure on the page, which keeps its ids apart from others'.
-
-    Returns:
-        An ``<svg>`` element: its text takes the colour of the page, its curves --c0, --c1 ...
+        data: rows of ``average``.
+        metric: label of y.
+        axis: axis of the series, which get one colour each.
+        along: axis along x.
+        panels: axes of the panels.
+        kind: "curves", or "none" for bars.
+        path: SVG file to write.
     """
-    panels, curve, along = axes_of(experiment)
-    keys = [*panels, *(["split"] if "split" not in panels and data["split"].nunique() > 1 else [])]
-    groups = list(data.groupby(keys, sort=False)) if keys else [((), data)]
-    order = list(dict.fromkeys(data[curve]))
-    wide = min(3, len(groups))
-    deep = math.ceil(len(groups) / wide)
+    groups = list(data.groupby(panels, sort=False)) if panels else [((), data)]
+    names = list(dict.fromkeys(data[axis]))
+    width, columns = 0.8 / len(names), min(3, len(groups))
+    rows = math.ceil(len(groups) / columns)
+    size = (max(7, 1 + 3 * columns), 0.9 + 2.8 * rows)
     with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(deep, wide, squeeze=False, sharey=True, layout="constrained",
-                                    figsize=(1 + 3 * wide, 0.7 + 2.9 * deep))  # fmt: skip
-        for axis, (place, panel) in zip(grid.flat, groups, strict=False):
-            for name, rows in panel.groupby(curve, sort=False):
-                _draw_curve(axis, rows, along, order.index(name), name_of(name))
-            shown = ", ".join(f"{key} {name_of(value)}"
-                              for key, value in zip(keys, place, strict=True))  # fmt: skip
-            _dress(axis, panel, along, shown)
-        for axis in list(grid.flat)[len(groups) :]:
-            axis.set_axis_off()
-        for row in grid:
-            row[0].set_ylabel(f"{metric} (%)")
-        handles, names = grid[0, 0].get_legend_handles_labels()
-        dashed = plt.Line2D([], [], color=INK, linestyle=(0, (4, 2.5)), linewidth=1.1)
-        paper = ([dashed], ["published"]) if data["published"].notna().any() else ([], [])
-        figure.legend(handles + paper[0], names + paper[1], loc="outside lower center",
-                      ncols=min(5, len(names) + len(paper[1])), frameon=False)  # fmt: skip
-        return themed(figure, number)
-
-
-def _dress(axis: Any, panel: pd.DataFrame, along: str, title: str) -> None:
-    places = dict(zip(_places(panel[along]), map(name_of, panel[along]), strict=True))
-    axis.set_xticks(list(places), list(places.values()))
-    axis.set_xlabel(along)
-    axis.set_title(title, fontsize=9.5)
-    axis.grid(alpha=0.15)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def themed(figure: Any, number: int) -> str:
-    """Write a figure as SVG whose colours are the page's, and close it."""
-    figure.patch.set_visible(False)
-    for axis in figure.axes:
-        axis.patch.set_visible(False)
-    out = io.StringIO()
-    with plt.rc_context({"svg.hashsalt": f"figure {number}", "svg.fonttype": "none"}):
-        figure.savefig(out, format="svg")
+        figure, grid = plt.subplots(rows, columns, squeeze=False, sharey=True, layout="constrained", figsize=size)
+        for plot, (place, panel) in zip(grid.flat, groups, strict=False):
+            values = list(dict.fromkeys(panel[along]))
+            numeric = kind == "curves" and all(isinstance(value, int | float) for value in values)
+            places = np.array(values if numeric else range(len(values)))
+            for i, name in enumerate(names):
+                rows = panel[panel[axis] == name].set_index(along).reindex(values)
+                style = {"color": COLOURS[i % len(COLOURS)], "label": _text(name)}
+                published = {"color": style["color"], "markerfacecolor": "white", "markersize": 4}
+                if kind == "curves":
+                    style["marker"] = published["marker"] = MARKERS[i % len(MARKERS)]
+                    plot.plot(places, rows["published"], linestyle="--", linewidth=1, **published)
+                    plot.errorbar(places, rows["mean"], rows["std"].fillna(0), capsize=2, markersize=4.5, **style)
+                else:
+                    x = places + (i - (len(names) - 1) / 2) * width
+                    plot.bar(x, rows["mean"], 0.9 * width, yerr=rows["std"].fillna(0), capsize=2, **style)
+                    plot.plot(x, rows["published"], "D", **published | {"color": "black"})
+            plot.set_xticks(places, map(_text, values))
+            plot.set_xlabel(along)
+            plot.set_title(", ".join(f"{key} {_text(value)}" for key, value in zip(panels, place, strict=True)))
+        if kind == "none":  # from 0 on, the differences could not be seen
+            lowest = pd.concat([data["mean"] - data["std"].fillna(0), data["published"]]).min()
+            grid[0, 0].set_ylim(bottom=max(0, math.floor(lowest) - 2))
+        for plot in grid.flat[len(groups) :]:
+            plot.set_axis_off()
+        for plot in grid[:, 0]:
+            plot.set_ylabel(f"{metric} (%)")
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
+        with atomic_write(path) as partial:
+            figure.savefig(partial, format="svg", metadata={"Date": None})
     plt.close(figure)
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>f{number}-", svg)  # ids are the page's
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    for place, colour in enumerate(COLOURS):
-        svg = svg.replace(colour, f"var(--c{place})")
-    return svg.replace(INK, "currentColor")
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,10 +1,11 @@
-"""Starts runs: several at once on this machine, or as SLURM jobs. Each is a command of its own.
+"""Start runs as processes on this machine or as SLURM jobs; each is a command of its own.
 
-On this machine they are plain child processes. submitit's LocalExecutor would end a job after a
-time limit, start it up to six times, and replace CUDA_VISIBLE_DEVICES, which the user may have set.
+On this machine they are plain child processes: submitit's LocalExecutor would end a job after a
+time limit, start it up to six times, and replace the user's CUDA_VISIBLE_DEVICES.
 """
 
 import ast
+import os
 import shlex
 import subprocess
 import sys
@@ -15,80 +16,78 @@ from typing import Any, Protocol
 import submitit
 from submitit.core.utils import UncompletedJobError
 
-from clip.cli.arguments import typed
-from clip.experiments.plan import Planned, changes
 from clip.utils.errors import UserError
 
-RUN = Path(__file__).resolve().parents[2] / "run.py"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Job(Protocol):
-    """A run that has been started."""
+    """A started run."""
 
     def poll(self) -> int | None:
-        """Give its exit code, None while it is not over."""
+        """Return its exit code, or None while it runs."""
 
     def terminate(self) -> None:
         """End it."""
 
 
-Start = Callable[[Planned], Job]
+Start = Callable[[Path], Job]
 
 
-def logged(run: Planned) -> list[str]:
-    """Give the words that do a run and write down all it says."""
-    command = [sys.executable, str(RUN), "once", "with", *typed(changes(run.config))]
-    log = run.folder / "log.txt"
-    return ["sh", "-c", f"exec {shlex.join(command)} > {shlex.quote(str(log))} 2>&1 < /dev/null"]
+def run_command(folder: Path) -> list[str]:
+    """Return the command that does the run of a folder, with all its output in log.txt."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    command = ["env", f"PYTHONPATH={path}", sys.executable, "-m", "clip.experiments.run_once", str(folder)]
+    return ["sh", "-c", f"exec {shlex.join(command)} > {shlex.quote(str(folder / 'log.txt'))} 2>&1 < /dev/null"]
 
 
-def local(log_dir: Path, words: Sequence[str]) -> Start:
-    """Start runs as processes of this machine, which end with this one's process group."""
-    return lambda run: subprocess.Popen(logged(run))
+def local(log_dir: Path, options: Sequence[str]) -> Start:
+    """Return a function that starts runs as child processes, which get this process group's signals."""
+    return lambda folder: subprocess.Popen(run_command(folder))
 
 
 class SlurmJob:
-    """A run that sbatch has taken."""
+    """A run submitted with sbatch."""
 
     def __init__(self, job: submitit.Job):
         self.job = job
 
     def poll(self) -> int | None:
-        """Give its exit code; 1 if SLURM ended it, None while it waits or runs."""
+        """Return its exit code; 1 if SLURM ended it, None while it waits or runs."""
         if not self.job.done():
             return None
         try:
             return self.job.result()
-        except UncompletedJobError:  # its sub-class says that the job's own code failed
+        except UncompletedJobError:  # the base class of submitit's error for a failed job
             return 1
 
     def terminate(self) -> None:
-        """Take it out of the queue, or end it."""
+        """Cancel it."""
         self.job.cancel()
 
 
-def slurm(log_dir: Path, words: Sequence[str]) -> Start:
-    """Start runs as jobs of their own.
+def slurm(log_dir: Path, options: Sequence[str]) -> Start:
+    """Return a function that submits runs as jobs.
 
     Args:
-        log_dir: submitit's files lie below it; all machines must see it.
-        words: "name=value", parameters of ``submitit.SlurmExecutor.update_parameters``.
+        log_dir: folder of submitit's files; visible to all machines.
+        options: "name=value", parameters of ``submitit.SlurmExecutor.update_parameters``.
 
     Raises:
-        UserError: there is no SLURM here, or no such parameter.
+        UserError: there is no SLURM on this machine, or a parameter is wrong.
     """
     try:
         executor = submitit.SlurmExecutor(log_dir / "slurm")
     except RuntimeError:
-        raise UserError("launcher=slurm, but this machine has no srun; give launcher=local") from None
-    parameters = {name: _value(text) for name, _, text in (word.partition("=") for word in words)}
+        raise UserError("launcher=slurm, but this machine has no srun; set launcher=local") from None
+    parameters = {name: _value(text) for name, _, text in (option.partition("=") for option in options)}
     if "time" not in parameters:
-        raise UserError("launcher=slurm needs the minutes that a run may take: slurm=['time=120']")
+        raise UserError("launcher=slurm needs the time limit of a run in minutes; set slurm=['time=120']")
     try:
         executor.update_parameters(**{"job_name": "dcp"} | parameters)
     except (ValueError, NameError) as error:
-        raise UserError(f"slurm={list(words)}: {' '.join(str(error).split())}") from None
-    return lambda run: SlurmJob(executor.submit(subprocess.call, logged(run)))
+        raise UserError(f"slurm={list(options)} is not valid: {' '.join(str(error).split())}") from None
+    return lambda folder: SlurmJob(executor.submit(subprocess.call, run_command(folder)))
 
 
 def _value(text: str) -> Any:

@@ -1,206 +1,198 @@
-"""From an experiment and the user's settings to runs that can be done."""
+"""From an experiment and the user's settings to runs: their settings, keys and folders."""
 
-import copy
-from collections.abc import Iterable, Sequence
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip.cli.arguments import check_key, command_of, flat
-from clip.cli.schema import PER_SPLIT, SPLITS, validate
-from clip.config import ex
-from clip.experiments.keys import key_of
-from clip.experiments.schema import Experiment, Run
-from clip.utils.errors import UserError
+import numpy as np
+from pydantic import ValidationError
 
-OWN = ("experiment", "seeds", "only", "launcher", "jobs", "slurm")  # of reproduce, not of a run
-# A run starts anew and is read in all its states, whatever the user says.
-REFUSED = ("load_path", "resume_from", "test_only", "fast_dev_run", "test_type", "test_ratio",
-           "predictions")  # fmt: skip
-Config = dict[str, Any]
+from clip.cli import build
+from clip.cli.schema import Config
+from clip.config import GROUPS
+from clip.datasets import DATASETS
+from clip.datasets.arrow_dataset import fingerprint
+from clip.experiments.spec import Coordinate, Experiment, Run
+from clip.missing import SPLITS
+from clip.missing.masks import mask_hash
+from clip.modules.backbones.registry import BACKBONES
+from clip.modules.backbones.tensor_files import sha256_of
+from clip.modules.factory import MODELS
+from clip.modules.prompts import PROMPT_TYPES
+from clip.utils.command_line import flatten, format_command
+from clip.utils.errors import UserError
+from clip.utils.settings import user_error
+
+KEY_LENGTH = 16
+# A run of an experiment trains from scratch and is evaluated in every missing case.
+NOT_ALLOWED = {"load_path", "resume_from", "test_only", "fast_dev_run", "test_type", "test_ratio"}
+MASK_SETTINGS = {"missing_type", "missing_ratio", "both_ratio", "missing_draw", "missing_seed", "missing_table"}
+# Settings that do not decide a run's numbers. Masks, weights and data enter the key by their content.
+PATHS_AND_DEVICES = {"exp_name", "log_dir", "data_root", "vit", "num_workers", "num_gpus", "num_nodes"}
+NOT_IN_KEY = {"per_gpu_batchsize", *PATHS_AND_DEVICES, *MASK_SETTINGS, *NOT_ALLOWED, *GROUPS}
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """A run with its seed and all its settings.
 
     Attributes:
-        at: its coordinates.
-        label: in words.
-        seed: of the run.
-        config: checked settings.
-        key: of ``keys.key_of``.
-        folder: where it lies, or will.
+        at: coordinates.
+        label: experiment, coordinates and seed as text.
+        config: settings.
+        key: hash of everything that decides the run's numbers.
+        hashed: what ``key`` is a hash of.
+        folder: folder of the run.
     """
 
-    at: Config
+    at: dict[str, Coordinate]
     label: str
-    seed: int
     config: Config
     key: str
+    hashed: dict[str, Any]
     folder: Path
 
     @property
     def command(self) -> str:
-        """The training alone, as one would type it."""
-        return command_of(changes(self.config))
+        """The command that trains the same model."""
+        defaults = flatten(Config().model_dump())
+        settings = flatten(self.config.model_dump(exclude=set(GROUPS)))
+        return format_command({key: value for key, value in settings.items() if value != defaults.get(key)})
 
     @property
-    def done(self) -> bool:
-        """Whether it has been finished."""
-        return is_done(self.folder)
+    def finished(self) -> bool:
+        """Whether the run is finished: its result is written last."""
+        return (self.folder / "result.json").is_file()
 
 
-def is_done(folder: Path) -> bool:
-    """Tell a finished run by the file that is written last."""
-    return (folder / "result.json").is_file()
-
-
-def folder_of(config: Config, key: str) -> Path:
-    """Give the folder of a run."""
-    return Path(config["log_dir"]) / "runs" / key
-
-
-def defaults() -> Config:
-    """Give all settings as they are if nobody says anything."""
-    config = ex.configurations[0]()
-    return {key: value for key, value in config.items() if key != "__doc__"}
-
-
-def changes(config: Config) -> Config:
-    """Give the settings that differ from the defaults, in the keys that a user types."""
-    plain = flat(validate(defaults()))
-    return {key: value for key, value in flat(config).items()
-            if key not in plain or value != plain[key]}  # fmt: skip
-
-
-def overrides(config: Config, given: set[str]) -> Config:
-    """Give the user's settings that runs take over, in the keys that a user types.
-
-    Args:
-        config: checked settings of the command.
-        given: names of the settings that the user gave, with and without what is after the dot.
+def key_of(config: Config) -> tuple[str, dict[str, Any]]:
+    """Return the key of a run and what it is a hash of: settings, masks, weights and data.
 
     Raises:
-        UserError: one of them has no place in an experiment.
+        UserError: the weights or the data do not exist.
     """
-    if "seed" in given:
-        raise UserError(f"seed={config['seed']} is of a single run; give seeds=[{config['seed']}]")
-    if refused := [key for key in REFUSED if config[key] != defaults()[key]]:
-        key = refused[0]
-        raise UserError(f"{key}={config[key]!r} has no place in a run of an experiment; leave it")
-    plain = flat(validate(defaults()))
-    whole = {key for key in given if not any(other.startswith(f"{key}.") for other in given)}
-    return {
-        key: value
-        for key, value in flat(config).items()
-        if key.split(".")[0] not in (*OWN, "seed", "exp_name")
-        and (key in given or key.split(".")[0] in whole or value != plain.get(key))
+    unused = (PROMPT_TYPES.keys() | MODELS.keys()) - {config.prompt_type, config.backbone}
+    # With simulate_missing, the seed decides more than the masks.
+    ignored = NOT_IN_KEY - ({"missing_seed"} if config.simulate_missing else set())
+    hashed = {
+        "settings": config.model_dump(exclude=ignored | unused),
+        "missing_tables": {split: mask_hash(mask) for split, mask in masks_of(config).items()},
+        "backbone": _weights_hash(config.backbone, config.vit),
+        "data": _data_hash(config.task, config.data_root),
     }
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH], hashed
 
 
-def put(config: Config, key: str, value: Any) -> None:
-    """Set one setting in the key that a user types."""
-    check_key(key, defaults())
-    outer, _, inner = key.partition(".")
-    if not inner:
-        both = isinstance(config[key], dict) and isinstance(value, dict)
-        config[key] = config[key] | value if both else value  # the rest keeps its values
-        return
-    if outer in PER_SPLIT and not isinstance(config[outer], dict):
-        config[outer] = dict.fromkeys(SPLITS, config[outer])
-    config[outer][inner] = value
+@functools.cache
+def _weights_hash(backbone: str, vit: str) -> str:
+    return sha256_of(BACKBONES[backbone].find(vit))
 
 
-def resolve(experiment: Experiment, run: Run, users: Config) -> Config:
-    """Join settings: the defaults, the experiment's, the user's, and those of the coordinates.
+@functools.cache
+def _data_hash(task: str, data_root: str) -> dict[str, str]:
+    return {split: fingerprint(*DATASETS[task].find(Path(data_root), split)) for split in SPLITS}
+
+
+def masks_of(config: Config) -> dict[str, np.ndarray]:
+    """Return the mask of every split of a run, (rows,) each."""
+    return _masks(config.model_dump_json(include=MASK_SETTINGS | {"task", "data_root", "plots"}))
+
+
+@functools.cache
+def _masks(settings: str) -> dict[str, np.ndarray]:
+    config = Config.model_validate_json(settings)
+    data = build.build_data(config, build.task_from_data(config)[0], 1, tokenize=list)
+    return {split: data.mask(split, data.dataset(split)) for split in SPLITS}
+
+
+def user_settings(config: Config) -> dict[str, Any]:
+    """Return the user's settings that apply to all runs of an experiment.
+
+    Raises:
+        UserError: a setting that a run of an experiment cannot have.
+    """
+    if "seed" in config.overrides:
+        raise UserError(f"seed={config.seed} is for a single run; set reproduce.seeds=[{config.seed}]")
+    if wrong := sorted(NOT_ALLOWED & config.overrides):
+        raise UserError(f"{wrong[0]}={getattr(config, wrong[0])!r} cannot be set for an experiment; leave it out")
+    values = config.model_dump(exclude={"exp_name", *GROUPS})
+    values |= flatten(values)
+    return {key: values[key] for key in sorted(config.overrides) if key in values}
+
+
+def resolve(experiment: Experiment, run: Run | None, users: dict[str, Any], seed: int = 0) -> Config:
+    """Merge the settings of the experiment, the user and the run's coordinates; later ones override earlier ones.
 
     Raises:
         UserError: a setting does not exist or has a wrong value; names the experiment and the run.
     """
-    config = copy.deepcopy(defaults())
+    values: dict[str, Any] = {}
+    for settings in (experiment.base, users, run.settings if run else {}, {"seed": seed}):
+        for key, value in settings.items():
+            outer, _, inner = key.partition(".")
+            new, old = {inner: value} if inner else value, values.get(outer, {})
+            if isinstance(new, dict):  # settings of a group that are not named keep their values
+                new = (old if isinstance(old, dict) else dict.fromkeys(SPLITS, old)) | new
+            values[outer] = new
     try:
-        for settings in (experiment.base, users, run.settings):
-            for key, value in settings.items():
-                put(config, key, value)
-        return validate(config)
-    except UserError as error:
-        where = " at ".join(filter(None, (experiment.name, _place(run.at))))
-        raise UserError(f"{where}: {error}") from None
+        return Config(**values)
+    except ValidationError as error:
+        raise user_error(error, f"{experiment.name} at {_place(run)}: ") from None
 
 
-def plan(
-    experiment: Experiment,
-    users: Config,
-    seeds: Sequence[int],
-    only: Sequence[str] = (),
-) -> list[Planned]:
+def _place(run: Run | None) -> str:
+    return ", ".join(f"{name} {value}" for name, value in run.at.items()) if run else "base"
+
+
+def plan(experiment: Experiment, users: dict[str, Any], seeds: Sequence[int], only: Sequence[str]) -> list[PlannedRun]:
     """Plan the runs of an experiment.
 
     Args:
-        experiment: of ``load_experiment``.
-        users: settings of ``overrides``.
-        seeds: every run is done with each.
-        only: words "coordinate=value" to which the runs are restricted; several values of one
-            coordinate are alternatives.
+        experiment: the experiment.
+        users: settings of ``user_settings``.
+        seeds: seeds of every run.
+        only: "coordinate=value" restrictions; several values of one coordinate are alternatives.
 
     Raises:
-        UserError: a setting is wrong, or there is no such backbone or data.
+        UserError: a setting or the metric is wrong, or the weights or the data do not exist.
     """
-    planned, wanted = [], _restriction(only)
+    planned, restricted = [], {word.partition("=")[0] for word in only}
     for run in experiment.runs:
-        if any(name in run.at and str(run.at[name]) not in wanted[name] for name in wanted):
+        if any(name in restricted and f"{name}={value}" not in only for name, value in run.at.items()):
             continue
-        config = resolve(experiment, run, users)
         for seed in seeds:
-            own = copy.deepcopy(config) | {"seed": seed}
-            key, _ = key_of(own)
-            label = f"{experiment.name}: {_place(run.at)}, seed {seed}"
-            planned.append(Planned(run.at, label, seed, own, key, folder_of(own, key)))
+            config, label = resolve(experiment, run, users, seed), f"{experiment.name}: {_place(run)}, seed {seed}"
+            task, _ = build.task_from_data(config)
+            if (metric := experiment.read.metric_of(task)) not in task.metrics(task.num_classes):
+                raise UserError(f"{label}: read.metric={metric} is not a metric of task={config.task}; correct it")
+            key, hashed = key_of(config)
+            planned.append(PlannedRun(run.at, label, config, key, hashed, Path(config.log_dir) / "runs" / key))
     return planned
 
 
-def overruled(experiment: Experiment, users: Config) -> list[str]:
-    """Name the user's settings that a coordinate sets otherwise."""
-    return sorted(
-        {key for run in experiment.runs for key, value in run.settings.items()
-         for name, mine in users.items()
-         if name.split(".")[0] == key.split(".")[0] and name.startswith(key) and mine != value}
-    )  # fmt: skip
-
-
-def departures(experiment: Experiment, users: Config) -> list[str]:
-    """Name the experiment's own settings that the user's go over, in the keys that a user types."""
-    own = flat(resolve(experiment, Run({}, {}), {}))
-    outer = {key.split(".")[0] for key in experiment.base}
-    return sorted(f"{key}={own[key]}" for key, value in users.items()
-                  if key.split(".")[0] in outer and own[key] != value)  # fmt: skip
-
-
 def check_only(experiments: Sequence[Experiment], only: Sequence[str]) -> None:
-    """Refuse a restriction to coordinates or values that no experiment has.
+    """Check that every word "coordinate=value" of a restriction is in some experiment.
 
     Raises:
-        UserError: names what there is.
+        UserError: names the existing ones.
     """
-    places = [item for each in experiments for run in each.runs for item in run.at.items()]
-    known = _restriction(f"{name}={value}" for name, value in places)
-    for name, values in _restriction(only).items():
-        if name not in known:
-            raise UserError(f"only={name}=… is no coordinate; there are {', '.join(known)}")
-        for value in values:
-            if value not in known[name]:
-                raise UserError(f"only={name}={value}: {name} is one of {', '.join(known[name])}")
+    runs = [run for experiment in experiments for run in experiment.runs]
+    known = dict.fromkeys(f"{name}={value}" for run in runs for name, value in run.at.items())
+    if wrong := [word for word in only if word not in known]:
+        raise UserError(f"only={wrong[0]!r} is not in any run; choose from {', '.join(known)}")
 
 
-def _restriction(only: Iterable[str]) -> dict[str, list[str]]:
-    """Group words "coordinate=value" by the coordinate, each value once."""
-    grouped: dict[str, dict[str, None]] = {}
-    for word in only:
-        name, _, value = word.partition("=")
-        grouped.setdefault(name, {})[value] = None
-    return {name: list(values) for name, values in grouped.items()}
-
-
-def _place(at: Config) -> str:
-    return ", ".join(f"{name} {value}" for name, value in at.items())
+def print_conflicts(experiment: Experiment, users: dict[str, Any]) -> None:
+    """Print which of the user's settings have no effect, or differ from those of the published values."""
+    by_coordinate = {key for run in experiment.runs for key in run.settings}
+    for name in users.keys() & (by_coordinate | {key.partition(".")[0] for key in by_coordinate}):
+        print(f"{experiment.name}: {name}={users[name]} has no effect where a coordinate sets it")
+    base = flatten(resolve(experiment, None, {}).model_dump())
+    ours = {key.partition(".")[0] for key in experiment.base}
+    changed = [f"{k}={base[k]}" for k, v in users.items() if k.partition(".")[0] in ours and base.get(k, v) != v]
+    if experiment.published and changed:
+        print(f"{experiment.name}: the published values are for {', '.join(changed)}")

@@ -1,8 +1,1 @@
-"""A trained model at work: from Python, over files, and on a page of its own."""
-
-from clip.inference.export import export
-from clip.inference.predict import predict
-from clip.inference.predictor import Predictor, load_predictor
-from clip.inference.web import serve
-
-__all__ = ["Predictor", "export", "load_predictor", "predict", "serve"]
+"""Inference with a trained model: from Python, on files, and on a local web page."""

@@ -1,155 +1,149 @@
-"""The command predict: one image and text, or all of a table or a folder."""
+"""The command predict: classify one pair, or every row of a table or image folder."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
+from PIL import Image
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from clip.inference.predictor import Predictor
-from clip.inference.readers import Row, base_of, read_rows
-from clip.inference.samples import MISSING, Sample
-from clip.inference.writers import Write, check_output, written
-from clip.utils.errors import UserError
+from clip.cli.schema import Config
+from clip.inference.predictor import MISSING, Predictor
+from clip.inference.samples import Sample, read_sample
+from clip.transforms import Transform
+from clip.utils.errors import UserError, escape
+from clip.utils.files import atomic_write
+from clip.utils.images import FORMATS
+from clip.utils.tables import read_table
 
-MOST_THREADS = 8
-SHOWN = 10  # classes of a printed table, and rows in a message
+SYNONYMS = (  # names of the image column and of the text column, in any case; the first that exists is read
+    ("image", "img", "image_path", "img_path", "file_name", "filename"),
+    ("text", "caption", "sentence", "plot"),
+)
+WRITERS = {".csv": pd.DataFrame.to_csv, ".parquet": pd.DataFrame.to_parquet}
 HEADS = {"complete": "image and text", "text": "image alone", "image": "text alone"}
-Read = tuple[Row, Sample | UserError]
+MAX_WORKERS = 8
 
 
-def predict(config: dict[str, Any], given: set[str]) -> None:
-    """Print what ``load_path`` says of ``image`` and ``text``, or write it for all of ``input``.
+def predict(config: Config) -> None:
+    """Print the classes of ``predict.image`` and ``predict.text``, or write those of ``predict.input`` to a file.
 
-    Raises:
-        UserError: a setting or file is wrong, or rows of the input were skipped; the others are
-            written even so.
+    Rows that cannot be read are skipped, and a ``UserError`` is raised after the others have been written.
     """
-    one, many = bool(config["image"] or config["text"].strip()), bool(config["input"])
-    if not config["load_path"]:
-        raise UserError("predict needs load_path=, a checkpoint or the folder of a run")
-    if one == many:
-        raise UserError("predict needs image=, text= or both, or input= and neither of them")
-    if one:
-        predictor = Predictor.from_config(config, given)
-        print(as_text(predictor, predictor.read(config["image"], config["text"], "")))
+    single = bool(config.predict.image or config.predict.text.strip())
+    if single == bool(config.predict.input):
+        raise UserError("predict needs predict.image, predict.text or both, or predict.input alone; set one of the two")
+    if single:
+        predictor = Predictor.from_config(config)
+        print(format_cases(predictor, read_sample(config.predict.image, config.predict.text, predictor.transform)))
         return
-    source, target = Path(config["input"]), Path(config["output"])
-    check_output(target)
-    rows = read_rows(source)
-    first = list(islice(rows, 1))  # an input that cannot be read is told before the model loads
-    predictor = Predictor.from_config(config, given)
-    wanted = config["num_workers"]
-    threads = min(MOST_THREADS, os.cpu_count() or 1) if wanted is None else max(1, wanted)
-    samples = read_ahead(predictor, chain(first, rows), base_of(source), threads)
-    with written(target) as write:
-        counts, skipped = write_answers(predictor, samples, write)
-    tell(counts, skipped, source, target)
+    source, output = Path(config.predict.input), Path(config.predict.output)
+    with reserve(output):
+        table = read_inputs(source)  # before the model, which takes seconds to load
+        predictor = Predictor.from_config(config)
+        workers = min(MAX_WORKERS, os.cpu_count() or 1) if config.num_workers is None else config.num_workers
+        frame = classify_table(predictor, table, workers)
+        if len(frame):
+            with atomic_write(output) as temporary:
+                WRITERS[output.suffix.lower()](frame, temporary, index=False)
+            counts = frame["missing"].value_counts().reindex(MISSING, fill_value=0).tolist()
+            print("{} complete, {} without text, {} without image".format(*counts), f"written: {output}", sep="; ")
+    if skipped := len(table) - len(frame):
+        rest = f"the other {len(frame)} are in {output}" if len(frame) else "nothing was written"
+        raise UserError(f"{skipped} of {len(table)} rows were skipped for the reasons above; {rest}")
 
 
-def states_table(predictor: Predictor, sample: Sample) -> pd.DataFrame:
-    """Answer for the states that can be made of a sample, as ``Predictor.predict`` does."""
-    return predictor.answer(sample.states())
+@contextlib.contextmanager
+def reserve(output: Path) -> Iterator[None]:
+    """Check that an output file can be written and keep other processes from writing it."""
+    if output.suffix.lower() not in WRITERS:
+        raise UserError(f"predict.output={output} is not valid; give a name that ends in {' or '.join(WRITERS)}")
+    lock = output.with_name(f".{output.name}.lock")
+    try:
+        with FileLock(lock, timeout=0):
+            try:
+                if output.exists():
+                    raise UserError(f"predict.output={output} already exists; give another name or remove it")
+                yield
+            finally:
+                lock.unlink()
+    except Timeout:
+        raise UserError(f"another process is writing predict.output={output}; give another name") from None
 
 
-def as_text(predictor: Predictor, sample: Sample) -> str:
-    """Lay out the likeliest classes of a sample in all states that can be made of it."""
-    answers = states_table(predictor, sample)
-    table = answers[predictor.class_names].T
-    table.columns = [HEADS[state] for state in answers["missing"]]
-    table = table.sort_values(table.columns[0], ascending=False, kind="stable").head(SHOWN)
-    table = table.map("{:.1%}".format)
-    table.loc["predicted"] = [names or "no class" for names in answers["predicted"]]
-    return table.to_string()
-
-
-def read_ahead(predictor: Predictor, rows: Iterable[Row], base: Path, threads: int) -> Iterator[list[Read]]:
-    """Read batches of rows, the next one while the model is at work on the last.
-
-    Args:
-        predictor: its transform and batch size.
-        rows: of ``read_rows``.
-        base: folder that relative paths start from.
-        threads: that decode images.
-
-    Yields:
-        Pairs of a row and its sample, or why it has none.
-    """
-
-    def read(row: Row) -> Read:
-        place = f"row {row.number}"
-        if row.fault:
-            return row, UserError(f"{place}: {row.fault}")
-        is_path = isinstance(row.image, str) and row.image
-        try:
-            return row, predictor.read(base / row.image if is_path else row.image, row.text, place)
-        except UserError as error:
-            return row, error
-
-    rows = iter(rows)
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = None
-        while batch := [pool.submit(read, row) for row in islice(rows, predictor.batch_size)]:
-            if waiting:
-                yield [future.result() for future in waiting]
-            waiting = batch
-        if waiting:
-            yield [future.result() for future in waiting]
-
-
-def write_answers(
-    predictor: Predictor, batches: Iterable[list[Read]], write: Write
-) -> tuple[dict[str, int], list[int]]:
-    """Answer batch by batch, and name the rows that cannot be answered on stderr.
+def read_inputs(path: Path) -> pd.DataFrame:
+    """Read the rows of a table, or list the images in a folder and its subfolders.
 
     Returns:
-        Answers by what is missing, and the numbers of the rows that were skipped.
+        Rows numbered from 1 with the columns "name" (image as given), "image" (path or bytes) and "text".
     """
-    counts, skipped = dict.fromkeys(MISSING, 0), []
-    with tqdm(desc="predicting", unit="row", disable=None) as bar:
-        for batch in batches:
-            for row, fault in batch:
-                if isinstance(fault, UserError):
-                    skipped.append(row.number)
-                    tqdm.write(f"skipped {fault}", file=sys.stderr)
-            good = [pair for pair in batch if isinstance(pair[1], Sample)]
-            if good:
-                frame = predictor.answer([sample for _, sample in good])
-                frame.insert(0, "row", [row.number for row, _ in good])
-                frame.insert(1, "image", [_as_given(row.image) for row, _ in good])
-                write(frame)
-                for state, count in frame["missing"].value_counts().items():
-                    counts[state] += count
-            bar.update(len(batch))
-    return counts, skipped
+    if path.is_dir():
+        known = Image.registered_extensions()
+        files = (file for file in path.rglob("*") if known.get(file.suffix.lower()) in FORMATS)
+        files = sorted(file for file in files if file.is_file() and not file.name.startswith("._"))  # macOS metadata
+        images, texts = [str(file.relative_to(path)) for file in files], [None] * len(files)
+    else:
+        table = read_table(path)
+        names = {name.lower(): name for name in reversed(table.columns)}
+        used = [next((names[name] for name in synonyms if name in names), None) for synonyms in SYNONYMS]
+        if not any(used):
+            raise UserError(
+                f"{path} has the columns {', '.join(table.columns) or 'none'}; name one of them image or text"
+            )
+        print("image column: {}; text column: {}".format(*(escape(name or "none") for name in used)))
+        images, texts = (table[name].tolist() if name else [None] * len(table) for name in used)
+    if not images:
+        raise UserError(f"predict.input={path} has no rows or images; give another file or folder")
+    folder = path if path.is_dir() else path.parent
+    paths = [folder / image.strip() if isinstance(image, str) and image.strip() else image for image in images]
+    # A file name may be any bytes, but an output is UTF-8.
+    given = [image.encode(errors="backslashreplace").decode() if isinstance(image, str) else "" for image in images]
+    columns = {"name": given, "image": paths, "text": texts}
+    return pd.DataFrame(columns, index=range(1, len(images) + 1), dtype=object)
 
 
-def _as_given(image: Any) -> str:
-    """Give a path in letters that UTF-8 has: a file's name may hold any bytes."""
-    path = image if isinstance(image, str) else ""
-    return path.encode("utf-8", "backslashreplace").decode()
+def read_batch(rows: list[tuple], transform: Transform) -> tuple[dict[int, Sample], dict[int, UserError]]:
+    """Read rows of ``read_inputs``; return the samples, and the errors of those that cannot be read, by row."""
+    samples, errors = {}, {}
+    for row, _, image, text in rows:
+        try:
+            samples[row] = read_sample(image, text, transform)
+        except UserError as error:
+            errors[row] = error
+    return samples, errors
 
 
-def tell(counts: dict[str, int], skipped: list[int], source: Path, target: Path) -> None:
-    """Say what was written.
+def classify_table(predictor: Predictor, table: pd.DataFrame, workers: int) -> pd.DataFrame:
+    """Classify the rows of ``read_inputs`` that can be read and report the others on stderr.
 
-    Raises:
-        UserError: rows were skipped; it numbers the first of them.
+    Returns:
+        Row number, image and the columns of ``Predictor.predict``.
     """
-    good = sum(counts.values())
-    if good:
-        print(f"{good} rows: {counts['complete']} complete, {counts['text']} without text, "
-              f"{counts['image']} without image; written: {target}")  # fmt: skip
-    if not good + len(skipped):
-        raise UserError(f"input={source} holds no rows; nothing was written")
-    if skipped:
-        numbers = ", ".join(map(str, skipped[:SHOWN])) + ", …" * (len(skipped) > SHOWN)
-        rest = f"the other {good} are in {target}" if good else "nothing was written"
-        raise UserError(
-            f"{len(skipped)} of {good + len(skipped)} rows were skipped (row {numbers}), as said above; {rest}"
-        )
+    size, collate = predictor.batch_size, partial(read_batch, transform=predictor.transform)
+    workers = min(workers, len(table) // size)  # none for a few rows
+    loader = DataLoader([*table.itertuples(name=None)], size, num_workers=workers, collate_fn=collate)
+    frames = [pd.DataFrame()]
+    for samples, errors in tqdm(loader, desc="predicting", unit="batch", disable=None):
+        for row, error in errors.items():
+            tqdm.write(f"skipped row {row}: {error}", file=sys.stderr)
+        if samples:
+            frames.append(predictor.classify([*samples.values()]))
+            frames[-1].insert(0, "row", [*samples])
+            frames[-1].insert(1, "image", table.loc[[*samples], "name"].tolist())
+    return pd.concat(frames, ignore_index=True)
+
+
+def format_cases(predictor: Predictor, sample: Sample) -> str:
+    """Format the ten likeliest classes of a sample in every missing case that can be made of it."""
+    answers = predictor.classify(sample.cases())
+    table = answers[predictor.class_names].T
+    table.columns = [HEADS[missing] for missing in answers["missing"]]
+    table = table.sort_values(table.columns[0], ascending=False, kind="stable").head(10).map("{:.1%}".format)
+    table.loc["predicted"] = [names or "no class" for names in answers["predicted"]]
+    return table.rename(index=escape).map(escape).to_string()

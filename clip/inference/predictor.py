@@ -1,4 +1,4 @@
-"""A trained model that answers for images and texts."""
+"""A trained model that classifies images and texts."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -8,38 +8,33 @@ import pandas as pd
 import torch
 from lightning_fabric.utilities import move_data_to_device
 from PIL import Image
-from torch import Tensor
 
-from clip.cli import build as assembly
-from clip.cli.schema import PRECISIONS, validate
-from clip.config import ex
-from clip.engine import trainer as runs
-from clip.inference.samples import MISSING, Sample, read_sample
+from clip.cli.build import build, load_checkpoint, task_from_checkpoint
+from clip.cli.schema import Config
+from clip.engine.trainer import DTYPES, choose_device, choose_micro_batch, world_size
+from clip.inference.samples import Sample, read_sample
 from clip.modules.backbones import TextTokenizer
 from clip.modules.objectives import Task
 from clip.modules.prompted_model import PromptedModel
 from clip.transforms import TRANSFORMS, Transform
 from clip.utils.errors import UserError
 
-ABOUT = ("row", "image", "missing", "predicted")  # columns that no class may be named as
-JOIN = ", "  # between the names of several predicted classes
+MISSING = ("complete", "text", "image")  # values of the column "missing", by missing case
+RESERVED = ("row", "image", "missing", "predicted")  # columns of an output that are not classes
 
 
 class Predictor:
-    """Classifies images and texts of which one may be missing.
+    """Classifies pairs of image and text of which one may be missing.
 
     Args:
-        model: moved to the device.
-        tokenizer: of its backbone.
-        transform: of its backbone.
-        task: what is predicted.
-        class_names: a name a class.
-        device: of ``runs.devices``.
-        batch_size: samples of one forward pass, unless ``predict`` is told otherwise.
-        model_config: what the checkpoint says of its model.
-
-    Attributes:
-        class_names: as given; "class …" is put before one that is named as another column.
+        model: the model; moved to the device.
+        tokenizer: tokenizer of its backbone.
+        transform: image transform of its backbone.
+        task: classification task.
+        class_names: one name per class; "class" is prepended to a name that another column has.
+        device: result of ``choose_device``.
+        batch_size: samples of one forward pass.
+        source: where the model comes from, to be shown to users: "run", "task", "backbone", "method".
     """
 
     def __init__(
@@ -49,148 +44,112 @@ class Predictor:
         transform: Transform,
         task: Task,
         class_names: Sequence[str],
-        device: dict[str, Any],
+        device: Mapping[str, Any],
         batch_size: int,
-        model_config: Mapping[str, Any],
+        source: Mapping[str, str],
     ):
         self.device = "cuda" if device["accelerator"] == "gpu" else "cpu"
-        self.dtype = runs.DTYPES[device["precision"]]
+        self.dtype = DTYPES[device["precision"]]
         self.model = model.to(self.device).eval()
         self.tokenizer, self.transform, self.task = tokenizer, transform, task
-        self.class_names = columns(class_names)
-        self.batch_size, self.model_config = batch_size, model_config
+        self.class_names, self.batch_size, self.source = class_columns(class_names), batch_size, source
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], given: set[str]) -> "Predictor":
-        """Load the checkpoint ``load_path``; all that the user did not give is taken from it.
-
-        Args:
-            config: checked settings; those of the model are set here.
-            given: names of the settings that the user gave.
+    def from_config(cls, config: Config) -> "Predictor":
+        """Load the checkpoint ``load_path``; model settings that the user did not set come from it.
 
         Raises:
-            UserError: there is no such checkpoint or backbone, or they do not belong together.
+            UserError: the checkpoint or its backbone does not exist, or they do not match.
         """
-        device = runs.devices(config["num_gpus"], PRECISIONS[str(config["precision"])])
-        if runs.world(config, device) > 1:
-            raise UserError("predictions are made in one process: give num_gpus=1 num_nodes=1")
-        built = assembly.build(config, given, adopt={"task"})
-        return cls(
-            built.model,
-            built.frozen.tokenizer,
-            TRANSFORMS[config["backbone"]](built.frozen.sizes.image_size),
-            built.task,
-            _class_names(built),
-            device,
-            assembly.micro_batch_of(config, built, device),
-            built.model_config,
-        )
+        if not config.load_path:
+            raise UserError("load_path is not set; give a checkpoint or the folder of a run")
+        device = choose_device(config.num_gpus, config.num_nodes, config.precision)
+        if world_size(device) > 1:
+            raise UserError("predictions run in one process; set num_gpus=1 num_nodes=1")
+        config, checkpoint = load_checkpoint(config, "task")
+        task, label_metadata = task_from_checkpoint(config, checkpoint)
+        model, backbone, *_ = build(config, task, label_metadata, checkpoint)
+        names = label_metadata.get("class_names") or [f"class {i}" for i in range(task.num_classes)]
+        if not len(names) == len(set(names)) == task.num_classes:
+            raise UserError(f"{checkpoint.path} has {task.num_classes} classes, but {len(set(names))} class_names")
+        size, on_gpu = config.per_gpu_batchsize, device["accelerator"] == "gpu"
+        if size == "auto":
+            size = choose_micro_batch(model, backbone.sizes, config.batch_size, 1, on_gpu)
+        source = {
+            "run": "/".join(checkpoint.path.parts[-4:]),  # name, version, "checkpoints", file
+            "task": config.task,
+            "backbone": f"{config.backbone} ({config.vit})",
+            "method": config.prompt_type,
+        }
+        transform = TRANSFORMS[config.backbone](backbone.sizes.image_size)
+        return cls(model, backbone.tokenizer, transform, task, [*map(str, names)], device, size, source)
 
-    def predict(
-        self,
-        images: Sequence[Any] | None = None,
-        texts: Sequence[str | None] | None = None,
-        batch_size: int | None = None,
-    ) -> pd.DataFrame:
+    def predict(self, images: Sequence[Any] | None = None, texts: Sequence[str | None] | None = None) -> pd.DataFrame:
         """Classify pairs of image and text.
 
         Args:
-            images: a path, a Pillow image or None a row; None if all are missing.
-            texts: a string or None a row, a blank one being missing; None if all are missing.
-            batch_size: rows of one forward pass; None for what suits the machine.
+            images: one path, Pillow image or None per pair; None if all are missing.
+            texts: one string or None per pair, where blank means missing; None if all are missing.
 
         Returns:
-            One row a pair: a probability a class under the class's name; "missing", which is
-            "complete", "text" or "image"; "predicted", the names of the classes that the model
-            chooses, joined by a comma: the likeliest, or where a sample may have several classes
-            those above one half, if any.
+            One row per pair: the probability of each class in the column of its name; "missing", which is
+            "complete", "text" or "image"; "predicted", the names of the predicted classes joined by a comma
+            (the likeliest class, or for a multi-label task those above 0.5, the likeliest first).
 
         Raises:
-            UserError: names the row that lacks both or whose image cannot be read; rows are
-                counted from 0, as in the result.
+            UserError: names the row, counted from 0, that has neither modality or cannot be read.
         """
+        for name, values in (("images", images), ("texts", texts)):
+            if isinstance(values, str | bytes | PathLike | Image.Image):  # a string is a sequence of characters
+                raise UserError(f"{name} is one {type(values).__name__}; give a list, {name}=[...]")
         if images is None and texts is None:
-            raise UserError("predict needs images, texts or both")
-        images, texts = _listed("images", images), _listed("texts", texts)
-        images = [None] * len(texts) if images is None else images
-        texts = [None] * len(images) if texts is None else texts
+            raise UserError("neither images nor texts are given; give at least one of them")
+        images = [None] * len(texts) if images is None else list(images)
+        texts = [None] * len(images) if texts is None else list(texts)
         if len(images) != len(texts):
-            raise UserError(f"{len(images)} images and {len(texts)} texts; give None for a gap")
-        size = self.batch_size if batch_size is None else batch_size
-        if size < 1:
-            raise UserError(f"batch_size={size} is not valid; give at least 1")
-        frames = [
-            self.answer([self.read(images[row], texts[row], f"row {row}")
-                         for row in range(start, min(start + size, len(images)))])
-            for start in range(0, len(images), size)
-        ]  # fmt: skip
-        return pd.concat(frames or [self.answer([])], ignore_index=True)
-
-    def read(self, image: Any, text: Any, place: str) -> Sample:
-        """Read one row as ``samples.read_sample`` does."""
-        return read_sample(image, text, place, self.transform)
-
-    def answer(self, samples: Sequence[Sample]) -> pd.DataFrame:
-        """Classify samples in one forward pass; the result is that of ``predict``."""
-        probabilities = self.task.probabilities(self.logits(samples))
-        chosen = self.task.decide(probabilities).tolist()
-        likeliest = probabilities.argsort(dim=1, descending=True, stable=True).tolist()
-        names = self.class_names
-        frame = pd.DataFrame(probabilities.numpy(), columns=names)
-        frame["missing"] = [MISSING[sample.state] for sample in samples]
-        frame["predicted"] = [JOIN.join(names[i] for i in order if row[i])
-                              for order, row in zip(likeliest, chosen, strict=True)]  # fmt: skip
-        return frame
+            raise UserError(f"{len(images)} images and {len(texts)} texts are given; give None for a missing one")
+        frames, samples = [], []
+        for row, (image, text) in enumerate(zip(images, texts, strict=True)):
+            try:
+                samples.append(read_sample(image, text, self.transform))
+            except UserError as error:
+                raise UserError(f"row {row}: {error}") from None
+            if len(samples) == self.batch_size:
+                frames.append(self.classify(samples))
+                samples = []
+        if samples:
+            frames.append(self.classify(samples))
+        empty = pd.DataFrame(columns=[*self.class_names, "missing", "predicted"])
+        return pd.concat(frames, ignore_index=True) if frames else empty
 
     @torch.inference_mode()
-    def logits(self, samples: Sequence[Sample]) -> Tensor:
-        """Run samples through the model, (N, C) float32 on the CPU."""
-        if not samples:
-            return torch.zeros(0, len(self.class_names))
-        empty = self.transform.placeholder()
+    def classify(self, samples: Sequence[Sample]) -> pd.DataFrame:
+        """Classify at least one sample in one forward pass; return the table of ``predict``."""
+        items, placeholder = [], self.transform.placeholder()
         tokens = self.tokenizer([sample.text or "" for sample in samples])
-        batch = self.model.collate(
-            [{"image": empty if sample.image is None else sample.image, "tokens": ids,
-              "missing_type": torch.tensor(sample.state)}
-             for sample, ids in zip(samples, tokens, strict=True)]
-        )  # fmt: skip
-        batch = move_data_to_device(batch, self.device)
-        image = self.transform.normalize(batch.pop("image"))
+        for sample, ids in zip(samples, tokens, strict=True):
+            image = placeholder if sample.image is None else torch.from_numpy(sample.image)
+            items.append({"image": image, "tokens": ids, "missing_type": torch.tensor(sample.case)})
+        batch = move_data_to_device(self.model.collate(items), self.device)
+        image = self.transform.normalize(batch["image"])
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
-            return self.model(image, **batch).float().cpu()
+            logits = self.model(image, batch["tokens"], batch["missing_type"], batch["present"]).float().cpu()
+        probabilities = self.task.probabilities(logits)
+        frame = pd.DataFrame(probabilities.numpy(), columns=self.class_names)
+        frame["missing"] = [MISSING[sample.case] for sample in samples]
+        chosen = self.task.decide(probabilities).tolist()
+        order = probabilities.argsort(dim=1, descending=True, stable=True).tolist()
+        frame["predicted"] = [
+            ", ".join(self.class_names[i] for i in likeliest if is_chosen[i])
+            for likeliest, is_chosen in zip(order, chosen, strict=True)
+        ]
+        return frame
 
 
-def load_predictor(path: str | PathLike, vit: str | None = None) -> Predictor:
-    """Load a checkpoint with the default settings, on a GPU if there is one; see ``clip.load``."""
-    config = ex.configurations[0]() | {"load_path": str(path)}
-    config |= {"num_gpus": min(1, torch.cuda.device_count())}
-    config |= {} if vit is None else {"vit": str(vit)}
-    return Predictor.from_config(validate(config), set() if vit is None else {"vit"})
-
-
-def _listed(name: str, given: Any) -> list[Any] | None:
-    if isinstance(given, str | bytes | PathLike | Image.Image):  # a string is a list of letters
-        raise UserError(f"{name} is one {type(given).__name__}; give a list, {name}=[...]")
-    return None if given is None else list(given)
-
-
-def columns(class_names: Sequence[str]) -> list[str]:
-    """Name a column for each class, put apart from the other columns and from one another."""
-    out = []
-    for name in class_names:
-        column = name
-        while column in ABOUT or (column != name and column in class_names):
-            column = f"class {column}"
-        out.append(column)
-    return out
-
-
-def _class_names(built: assembly.Built) -> list[str]:
-    num_classes = built.task.num_classes
-    names = built.written.get("class_names") or [f"class {i}" for i in range(num_classes)]
-    if len(names) != num_classes or len(set(names)) != num_classes:
-        raise UserError(
-            f"{built.path} names {len(names)} classes, {len(set(names))} of them different, and "
-            f"has {num_classes}; write class_names into its model_config again"
-        )
-    return [str(name) for name in names]
+def class_columns(class_names: Sequence[str]) -> list[str]:
+    """Return a distinct column name for each class, none of them in ``RESERVED``."""
+    columns = list(class_names)
+    for i in range(len(columns)):
+        while columns[i] in RESERVED or columns.count(columns[i]) > 1:
+            columns[i] = f"class {columns[i]}"
+    return columns

@@ -1,248 +1,91 @@
-"""The command serve: a page on this machine that shows what a model says of an image and a text.
+"""The command serve: a local web page that classifies an image, a text, or both."""
 
-Python's own HTTP server does: there is one page, one user and one question at a time, and nothing
-more to install or to keep up to date.
-"""
-
-import base64
-import binascii
+import contextlib
 import ipaddress
-import json
 import socket
-import sys
-import threading
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from clip.inference.predict import states_table
+from clip.cli.schema import Config
 from clip.inference.predictor import Predictor
+from clip.inference.samples import read_sample
 from clip.utils.errors import UserError
 
+try:
+    import python_multipart  # noqa: F401  FastAPI reads uploads with it
+    import uvicorn
+    from anyio import CapacityLimiter, to_thread
+    from fastapi import FastAPI, Form, HTTPException, Request, Response, UploadFile
+    from fastapi.staticfiles import StaticFiles
+    from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+except ImportError:  # optional: requirements-serve.txt
+    FastAPI = None
+
 PAGE = Path(__file__).parent / "page"
-FILES = {  # path -> file and its type
-    "/": ("page.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-}
-MEGABYTE = 2**20
-MOST_BYTES = 10 * MEGABYTE  # of an image file; page.js has the same number
-LONGEST_NUMBER = 18  # digits of a length
-MOST_BODY = MOST_BYTES * 4 // 3 + MEGABYTE  # in base64, with a text
-MOST_DRAINED = 64 * MEGABYTE  # of a refused body, so that the browser reads the answer
-SECONDS = 30  # that a connection may stand still
+MAX_BYTES = 11 * 2**20  # of a request: an image of 10 MB, as page.js allows, and a text
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src data: blob:; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
 
-class RefusedError(Exception):
-    """An answer in words with a status that is not OK."""
+def create_app(predictor: Predictor, hosts: list[str]) -> "FastAPI":
+    """Create the web application, which classifies one request at a time and answers under some host names only.
 
-    def __init__(self, status: HTTPStatus, words: str):
-        super().__init__(words)
-        self.status = status
-
-
-class Server(ThreadingHTTPServer):
-    """Serves the page and its one question; the model answers one at a time.
-
-    Args:
-        address: host and port to listen at, port 0 for a free one.
-        predictor: answers.
-
-    Raises:
-        UserError: it cannot listen there.
+    Any name can be given the address of this machine, so that a page of another site could read the answers.
     """
+    app, limiter = FastAPI(openapi_url=None), CapacityLimiter(1)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BYTES)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
 
-    daemon_threads = True
+    @app.middleware("http")
+    async def protect(request: Request, call_next: Any) -> Response:
+        origin = request.headers.get("origin")  # browsers send it with every post
+        foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+        response = Response("request of another site", 403) if foreign else await call_next(request)
+        response.headers.update(HEADERS)
+        return response
 
-    def __init__(self, address: tuple[str, int], predictor: Predictor):
-        host, port = address
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    @app.get("/model")
+    async def describe() -> dict[str, str]:
+        return predictor.source
+
+    @app.post("/predict")
+    async def predict(image: UploadFile | None = None, text: Annotated[str, Form()] = "") -> dict[str, Any]:
+        data = await image.read() if image else None
+        return await to_thread.run_sync(classify, data, text, limiter=limiter)
+
+    def classify(image: bytes | None, text: str) -> dict[str, Any]:
         try:
-            super().__init__(address, Handler)
-        except (OSError, UnicodeError) as error:
-            raise UserError(f"cannot listen at host={host} port={port} ({error}); give another") from None
-        self.predictor, self.lock = predictor, threading.Lock()
-        self.open_to_others = not is_loopback(self.server_address[0])
-        self.names = {host, socket.gethostname(), socket.getfqdn(), "localhost"}
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print a fault of ours; a browser that went away is none."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
-
-    @property
-    def url(self) -> str:
-        """Where a browser finds the page."""
-        host, port = self.server_address[:2]
-        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-    def is_named(self, host: str) -> bool:
-        """Tell whether a browser was sent here by its user: by an address, or a name of ours.
-
-        A page of another site can have its own name lead here, but no number.
-        """
-        if not self.open_to_others:
-            return is_loopback(host)
-        return is_address(host) or host.lower() in {name.lower() for name in self.names}
-
-    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Answer {"image": base64 or null, "text": a string or null}.
-
-        Returns:
-            "classes", their names; "states", "complete", "text" or "image" (what is missing) ->
-            "probabilities" and the "predicted" classes in words.
-
-        Raises:
-            RefusedError: there is nothing to answer, or too much.
-            UserError: the image cannot be read.
-        """
-        image, text = question.get("image"), question.get("text")
-        with self.lock:  # one decoded image and one forward pass at a time
-            sample = self.predictor.read(None if image is None else _image(image), text, "")
-            table = states_table(self.predictor, sample)
-        names = self.predictor.class_names
-        values = table[names].to_numpy().tolist()
-        rows = zip(table["missing"], values, table["predicted"], strict=True)
-        states = {state: {"probabilities": row, "predicted": said} for state, row, said in rows}
-        return {"classes": names, "states": states}
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One connection."""
-
-    server: Server
-    protocol_version = "HTTP/1.1"
-    timeout = SECONDS
-    server_version, sys_version = "DCP", ""
-
-    def do_GET(self) -> None:  # noqa: N802  the name that http.server calls
-        """Send a file of the page."""
-        if not self._is_addressed() or self.path not in FILES:
-            return self._send_json(HTTPStatus.NOT_FOUND, {"error": "there is no such page"})
-        name, kind = FILES[self.path]
-        return self._send(HTTPStatus.OK, kind, (PAGE / name).read_bytes())
-
-    def do_POST(self) -> None:  # noqa: N802  the name that http.server calls
-        """Answer the page's question."""
-        try:
-            self._send_json(HTTPStatus.OK, self.server.answer(self._question()))
-        except RefusedError as refused:
-            self._send_json(refused.status, {"error": str(refused)})
+            frame = predictor.classify(read_sample(image, text, predictor.transform).cases())
         except UserError as error:
-            self._send_json(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": str(error)})
+            raise HTTPException(422, str(error)) from None
+        rows = zip(frame["missing"], frame[predictor.class_names].to_numpy().tolist(), frame["predicted"], strict=True)
+        cases = {missing: {"probabilities": row, "predicted": names} for missing, row, names in rows}
+        return {"classes": predictor.class_names, "cases": cases}
 
-    def _is_addressed(self) -> bool:
-        """Tell whether the request names this server."""
-        try:
-            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
-        except ValueError:
-            host = ""
-        return self.server.is_named(host)
-
-    def _question(self) -> dict[str, Any]:
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or len(length) > LONGEST_NUMBER:
-            self.close_connection = True
-            raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "the request does not say how long it is")
-        # Another site's page may post here unasked, but not as JSON.
-        kind = self.headers.get_content_type()
-        if self.path != "/predict" or not self._is_addressed() or kind != "application/json":
-            self._drain(int(length))
-            raise RefusedError(HTTPStatus.NOT_FOUND, "post JSON to /predict at this address")
-        if int(length) > MOST_BODY:
-            self._drain(int(length))
-            raise _too_long()
-        try:
-            question = json.loads(self.rfile.read(int(length)))
-        except (ValueError, RecursionError):
-            question = None
-        if not isinstance(question, dict):
-            raise RefusedError(HTTPStatus.BAD_REQUEST, "the request is no JSON object")
-        return question
-
-    def _drain(self, length: int) -> None:
-        """Read a body away; a browser that is cut off while it sends shows no answer."""
-        self.close_connection = True
-        left = min(length, MOST_DRAINED)
-        while left > 0 and (block := self.rfile.read(min(left, MEGABYTE))):
-            left -= len(block)
-
-    def _send_json(self, status: HTTPStatus, content: dict[str, Any]) -> None:
-        self._send(status, "application/json", json.dumps(content).encode())
-
-    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def end_headers(self) -> None:
-        """Add what every answer has, those of http.server too."""
-        for name, value in HEADERS.items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def log_message(self, form: str, *values: Any) -> None:
-        """Write no line a request; what goes wrong is said on the page."""
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    return app
 
 
-def _image(encoded: Any) -> bytes:
+def serve(config: Config) -> None:
+    """Serve the page until Ctrl-C."""
+    if FastAPI is None:
+        raise UserError("serve needs optional packages; run pip install -r requirements-serve.txt")
+    predictor, host, port = Predictor.from_config(config), config.serve.host, config.serve.port
     try:
-        image = base64.b64decode(encoded, validate=True)
-    except (TypeError, ValueError, binascii.Error):
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "the image is not in base64") from None
-    if len(image) > MOST_BYTES:
-        raise _too_long()
-    return image
-
-
-def _too_long() -> RefusedError:
-    words = f"this is over {MOST_BYTES // MEGABYTE} MB; give a smaller image"
-    return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
-
-
-def is_address(host: str) -> bool:
-    """Tell a number from a name."""
-    try:
-        return bool(ipaddress.ip_address(host))
-    except ValueError:
-        return False
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a name or address means this machine alone."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def serve(config: dict[str, Any], given: set[str]) -> None:
-    """Serve the page until Ctrl-C.
-
-    Raises:
-        UserError: there is no such checkpoint or backbone, or the address is taken.
-    """
-    if not config["load_path"]:
-        raise UserError("serve needs load_path=, a checkpoint or the folder of a run")
-    predictor = Predictor.from_config(config, given)
-    with Server((config["host"], config["port"]), predictor) as server:
-        if server.open_to_others:
-            print(f"anybody who reaches host={config['host']} can use this page")
-        print(f"open {server.url} in a browser; Ctrl-C ends it", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print()
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"cannot listen at serve.host={host} serve.port={port} ({error}); change them") from None
+    address, port = listener.getsockname()[:2]
+    name, ip = f"[{address}]" if ":" in address else address, ipaddress.ip_address(address)
+    # An unspecified address, such as 0.0.0.0, is every address of this machine, under names that it does not know.
+    hosts = ["*"] if ip.is_unspecified else [name, host, "localhost", socket.gethostname(), socket.getfqdn()]
+    if not ip.is_loopback:
+        print(f"serve.host={host}: anyone who can reach this address can use the page")
+    print(f"open http://{name}:{port}/ in a browser; press Ctrl-C to stop", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn finishes open requests, then raises it again
+        uvicorn.Server(uvicorn.Config(create_app(predictor, hosts), log_level="warning")).run(sockets=[listener])

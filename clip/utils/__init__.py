@@ -1,1 +1,1 @@
-"""Files, errors and images: helpers without knowledge of models or data sets."""
+"""Files, tables, images and errors: helpers without knowledge of models or data sets."""

@@ -1,16 +1,22 @@
-"""The one exception for mistakes that the user of the program can mend."""
+"""Error caused by user input, and escaping of untrusted text."""
+
+import sys
 
 
 def escape(text: str) -> str:
-    """Escape line ends and what a terminal would obey: names in files come from anybody."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    r"""Escape control characters, line breaks and characters that stdout cannot encode, as in ``\x1b``.
+
+    Names in data files and checkpoints are untrusted: an ANSI escape or U+202E must not reach a terminal.
+    """
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 class UserError(ValueError):
-    """A wrong setting or file; its one-line message names the value and the fix.
+    """Error caused by user input; its one-line message names the value and the fix.
 
-    `run.py` prints the message alone. Every other exception is a fault of ours and keeps its
-    traceback.
+    The programs print the message without a traceback. Every other exception is a bug and keeps its traceback.
     """
 
     def __init__(self, message: str):

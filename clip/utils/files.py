@@ -1,41 +1,64 @@
-"""Files that are there whole or not at all, and why one could not be written. A leaf."""
+"""Atomic file writes, JSON objects, and readable OS errors."""
 
 import contextlib
 import errno
+import fcntl
+import glob
+import json
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from clip.utils.errors import UserError
+
+ADVICE = {
+    errno.ENOSPC: "free some space on that disk",
+    errno.EDQUOT: "free some space or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "choose a folder on a disk that can be written to",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "check the permissions of the file and its folders"),
+    errno.ENOENT: "check the path",
+}
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
+UMASK = os.umask(0o077)  # can only be read by setting it, which is not thread-safe later
+os.umask(UMASK)
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a name to write to; when the block ends well, the file takes the place of ``path``.
+    """Yield a temporary path; when the block succeeds, the file written there replaces ``path``.
 
-    It lies in the same folder, since only within one file system is a rename one step. Several
-    processes may write one file at once: the last wins. What a failure leaves is removed.
+    The temporary file is in the same folder, because a rename is atomic only within one file system. When
+    several processes write the same file, the last one wins. A failed block leaves nothing behind.
 
     Raises:
         OSError: with ``path`` as its filename, whatever part of the writing failed.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with named(path, partial):
             yield partial
-            _to_disk(partial)
+            _flush(partial)
             os.replace(partial, path)
     finally:
-        with contextlib.suppress(OSError):  # what failed before is the news
+        with contextlib.suppress(OSError):  # do not hide the first error
             partial.unlink(missing_ok=True)
+
+
+def _flush(partial: Path) -> None:
+    """Write a file to disk, so that a power cut cannot leave the name without the content."""
+    os.chmod(partial, 0o666 & ~UMASK)  # some libraries create their files with mode 0600
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
 def named(path: Path, partial: Path) -> Iterator[None]:
-    """Let errors of writing say which file it was: a full disk does not name it by itself."""
+    """Set ``path`` as the filename of OS errors that name no file, as of a full disk, or the temporary one."""
     try:
         yield
     except OSError as error:
@@ -44,26 +67,91 @@ def named(path: Path, partial: Path) -> Iterator[None]:
         raise
 
 
-def _to_disk(path: Path) -> None:
-    """Make a power cut unable to leave the name without the content."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+@contextlib.contextmanager
+def atomic_write_all(*paths: Path) -> Iterator[dict[Path, Path]]:
+    """Yield a temporary path for each file of a folder; when the block succeeds, all get their names together.
+
+    When several processes write the same files, the last one wins and the files are never mixed. A process that
+    is killed leaves its temporary files, which the next call for the same paths removes.
+    """
+    folder = paths[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with directory_lock(folder):
+            partials = {}
+            for path in paths:
+                _remove_stale(path)
+                partials[path] = stack.enter_context(atomic_write(path))
+                _lock(stack.enter_context(partials[path].open("xb")).fileno())
+        yield partials
+        for path, partial in partials.items():
+            with named(path, partial):
+                _flush(partial)
+        with directory_lock(folder):
+            # Remove all old files first: a process that is killed between two renames leaves too few files, which
+            # readers notice, and not a mixture of new and old ones.
+            for path in paths:
+                path.unlink(missing_ok=True)
+            stack.close()
+
+
+@contextlib.contextmanager
+def directory_lock(folder: Path) -> Iterator[None]:
+    """Exclude other processes that lock the same folder, where its file system has locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, operation: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> bool:
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError:  # another process holds it, or the file system has no locks
+        return False
+    return True
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the temporary files of killed processes, whose locks the system has released."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with contextlib.suppress(OSError), partial.open("rb") as file:
+            if _lock(file.fileno()):
+                partial.unlink()
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all, and give its path."""
+    """Write a UTF-8 text file atomically and return its path."""
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
 
 
+def parse_object(data: bytes, place: str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Args:
+        data: UTF-8, with or without a byte order mark.
+        place: file, or file and line, for the message.
+
+    Raises:
+        UserError: it is not a JSON object, or has text that UTF-8 cannot encode.
+    """
+    try:
+        content = json.loads(data.decode("utf-8-sig"))
+        if b"\\u" in data:  # JSON can escape one half of a surrogate pair, which no file can store
+            json.dumps(content, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place} is not valid JSON ({error}); correct it, or download the file again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{place} is not a JSON object; write one in braces")
+    return content
+
+
 def describe_os_error(error: OSError) -> str:
-    """Say in one line what the system refused, of which file, and what helps."""
-    if error.errno in DISK_FULL:
-        helps = "make room there and call it again; every file that was whole is still there"
-    elif error.errno in NO_PERMISSION:
-        helps = "give a place that can be written, or the right to write there"
-    else:
-        helps = "check the paths among the settings"
+    """Return the file, the reason and, where one is known, the remedy of an OS error in one line."""
     place = f"{error.filename}: " if error.filename is not None else ""
-    return f"{place}{os.strerror(error.errno) if error.errno else error}; {helps}"
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"{place}{reason}" + (f"; {ADVICE[error.errno]}" if error.errno in ADVICE else "")

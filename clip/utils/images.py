@@ -1,59 +1,82 @@
-"""LEAF, without torch. CLIP's resize and crop, so that a converter's many processes stay small."""
+"""Decoding of untrusted images, and CLIP's resize and crop. Does not import torch, so that converters start fast."""
+
+import warnings
+from collections.abc import Callable
+from io import BytesIO
+from operator import methodcaller
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
-# What Pillow decodes by itself; others, such as EPS, would start programs of this machine.
+from clip.utils.errors import UserError
+
+T = TypeVar("T")
+
+# Formats that Pillow decodes by itself; for others, such as EPS, it starts programs of this machine.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-MOST_PIXELS = Image.MAX_IMAGE_PIXELS
-SCAN, MOST_SCANS = b"\xff\xda", 100  # a marker, never among a JPEG's numbers; encoders write ten
-LONGEST_SIDE = 64  # times the short side; beyond it the resized image would fill the memory
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS
+MAX_ASPECT_RATIO = 64  # beyond it the resized image would fill the memory
+
+# Pillow only warns up to twice this number of pixels; `check_pixels` raises.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-class TooManyScansError(Exception):
-    """A JPEG that would be decoded for hours."""
+def check_pixels(image: Image.Image) -> None:
+    """Check the size of an image before it is decoded.
+
+    Raises:
+        Image.DecompressionBombError: it has over ``MAX_PIXELS``.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"over {MAX_PIXELS:,} pixels")
 
 
-def _check_scans(image: Image.Image) -> None:
-    """Refuse a progressive JPEG that passes over the whole image again and again."""
-    file = getattr(image, "fp", None)  # none once it is decoded
-    if image.format != "JPEG" or file is None:
-        return
-    place = file.tell()
-    file.seek(0)
-    scans = file.read().count(SCAN)
-    file.seek(place)
-    if scans > MOST_SCANS:
-        raise TooManyScansError
+def validate_image(source: bytes | Path, decode: Callable[[Image.Image], T] = methodcaller("load")) -> T:
+    """Decode an image file completely and return what ``decode`` makes of it.
+
+    Args:
+        source: path of the file, or its bytes.
+        decode: function of the opened Pillow image.
+
+    Raises:
+        UserError: the reason why it cannot be used, without the name of the file.
+    """
+    if source == b"":
+        raise UserError("image is empty")
+    try:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            check_pixels(image)
+            return decode(image)
+    except Image.DecompressionBombError:
+        raise UserError(f"image has over {MAX_PIXELS:,} pixels") from None
+    except Exception:  # noqa: BLE001  Pillow's decoders raise many kinds
+        raise UserError("image cannot be decoded") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow mode to RGB; 16-bit and float grey values are brought down to 8 bits.
+    """Convert any Pillow mode to RGB; 16-bit and float grayscale values are scaled to 8 bits.
 
-    What a file says of turning the image (EXIF) is not followed: CLIP never did, nor the released
-    code.
+    The orientation in the EXIF data is ignored, as in CLIP and in the released code.
 
     Raises:
-        Image.DecompressionBombError: over ``MOST_PIXELS``, which Pillow by itself only warns of;
-            nothing has been decoded.
-        TooManyScansError: likewise.
+        Image.DecompressionBombError: it has over ``MAX_PIXELS``; nothing has been decoded.
     """
-    if image.width * image.height > MOST_PIXELS:
-        raise Image.DecompressionBombError(f"over {MOST_PIXELS:,} pixels")
-    _check_scans(image)
+    check_pixels(image)
     if image.mode.startswith(("I", "F")):
-        grey = np.array(image, dtype=np.float32)
-        top = 65535 if grey.max(initial=0) > 255 else 255
-        grey.clip(0, top, out=grey)  # in place: the largest image takes a third of a gigabyte
-        grey *= 255 / top
-        image = Image.fromarray(grey.astype(np.uint8))
+        gray = np.array(image, dtype=np.float32)
+        top = 65535 if gray.max(initial=0) > 255 else 255
+        gray.clip(0, top, out=gray)  # in place: the largest image takes a third of a gigabyte
+        gray *= 255 / top
+        image = Image.fromarray(gray.astype(np.uint8))
     return image.convert("RGB")
 
 
 def crop_extreme(image: Image.Image) -> Image.Image:
-    """Cut the ends of an image over 64 times as long as wide, of which no backbone reads much."""
+    """Crop the ends of an image that is over 64 times as long as wide; no backbone reads much of them."""
     width, height = image.size
-    longest = LONGEST_SIDE * min(width, height)
+    longest = MAX_ASPECT_RATIO * min(width, height)
     if max(width, height) <= longest:
         return image
     left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
@@ -61,10 +84,10 @@ def crop_extreme(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
-    """Resize the short side of a Pillow image of any mode and crop its centre.
+    """Resize the short side of a Pillow image of any mode to ``size`` and crop its center.
 
     Returns:
-        (size, size, 3) uint8; an image that comes as such returns as it is.
+        (size, size, 3) uint8; an RGB image of that size is returned unchanged.
     """
     image = crop_extreme(to_rgb(image))
     width, height = image.size

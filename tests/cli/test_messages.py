@@ -40,7 +40,7 @@ def words_of(row, places, settings):
         return ["--target", str(places["out"]), "--num_workers", "0", *given]
     defaults = [*settings, f"log_dir={places['out']}"]
     if row.command in ("predict", "serve"):
-        defaults = ["num_gpus=0", f"output={places['out']}/out.csv"]
+        defaults = ["num_gpus=0", f"predict.output={places['out']}/out.csv"]
     elif not any(word.startswith(("task_", "task=")) for word in given):
         given.insert(0, "task_finetune_mmimdb")
     if row.command == "reproduce":

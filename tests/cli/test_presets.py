@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from clip.missing.masks import MissingConfig, count_cases, draw_released_masks, mask_hash
-from clip.modules.optim import OptimSettings
 from tests.conftest import SIZES, shell
 
 QUERIES = {"prompts.dynamic.image.queries", "prompts.dynamic.text.queries"}
@@ -25,7 +24,7 @@ def test_released(settings, tmp_path):
     out, record = start("released", settings, tmp_path, "batch_size=24", "seed=5", seed)
     config = record["config"]
     assert config["optim_type"] == "adamw"
-    assert OptimSettings.from_config(config).schedule_length == "floor"
+    assert config["schedule_length"] == "floor"
     assert QUERIES.isdisjoint(record["trainable"])
     assert {"image_encoder.proj", "text_encoder.ln_final.bias"} <= record["trainable"].keys()
     observed = {"train": np.zeros(SIZES["train"]), "val": np.zeros(SIZES["dev"])}

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from clip.datasets import DATASETS
-from clip.inference.samples import MOST_PIXELS
+from clip.utils.images import MAX_PIXELS
 from tests import experiment_files, raw_data, tiny
 from tests.own_data import write_manifest
 from tests.raw_data import write_json, write_lines
@@ -108,7 +108,6 @@ def _raw(raw: Path) -> None:
     def films(name: str) -> Path:
         return raw_data.mmimdb(raw / name)
 
-    write_json(films("no_plot") / "labels/0000004.json", {"genres": ["Drama"]})
     (films("cut_label") / "labels/0000004.json").write_text('{"plot": ')
     (films("cut_split") / "split.json").write_text("[")
     write_json(films("no_dev") / "split.json", {"train": [], "test": []})
@@ -140,8 +139,8 @@ def inputs(folder: Path) -> None:
     data = (folder / "good.png").read_bytes()
     (folder / "cut.png").write_bytes(data[: len(data) // 2])
     (folder / "notes.png").write_text("no image")
-    png(folder / "warned.png", int(MOST_PIXELS**0.5) + 2)  # Pillow only warns of this one
-    png(folder / "bomb.png", int((3 * MOST_PIXELS) ** 0.5))
+    png(folder / "warned.png", int(MAX_PIXELS**0.5) + 2)  # Pillow only warns of this one
+    png(folder / "bomb.png", int((3 * MAX_PIXELS) ** 0.5))
     (folder / "there.csv").write_text("")
     (folder / "bare.csv").write_text("image,text\n")
     (folder / "other.csv").write_text("picture,words\na,b\n")

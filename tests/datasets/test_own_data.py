@@ -4,15 +4,12 @@ import json
 import shutil
 
 import pandas as pd
-import pyarrow as pa
 import pytest
-from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 import run
 from tests.conftest import shell
 from tests.own_data import SHAPES, shapes, write_manifest
-from vilt.utils.arrow import with_classes
 
 COUNTS = {"train": 21, "dev": 14, "test": 14}
 EXPERIMENT = """\
@@ -180,45 +177,3 @@ def test_a_report_names_the_classes(common, tmp_path):
          f"log_dir={tmp_path}")  # fmt: skip
     page = (tmp_path / "shapes/report.html").read_text()
     assert all(f">{name}<" in page for name in SHAPES)
-
-
-def test_check_says_what_a_data_set_holds(common, tmp_path, capsys):
-    rows = shapes(tmp_path, COUNTS)
-    rows[1] |= {"image": rows[0]["image"]}  # within train
-    rows[21] |= {"image": rows[2]["image"], "text": rows[2]["text"]}  # of train in val
-    rows[22] |= {"image": rows[2]["image"]}
-    rows[3] |= {"text": "word " * 200}
-    root = convert(tmp_path, rows)
-    call("check", "with", *common, f"data_root={root}", f"log_dir={tmp_path}/log")
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["manifest:", "multiclass,", "3", "classes"] in lines
-    assert ["train", "21", "14", "4", "3", "0"] in lines  # rows, complete, no text, no image
-    assert ["circle", "7", "5", "5"] in lines
-    cut = next(line for line in lines if line[0:1] == ["train"] and line[-1] == "%")
-    assert cut[-2] == "5.9"  # one of 17 texts
-    assert int(cut[3]) >= 202
-    assert ["train", "12", "12", "12", "9", "9", "9"] in lines
-    assert ["train", "1", "0"] in lines
-    assert ["val", "in", "train", "2", "1"] in lines
-    assert ["test", "in", "train", "0", "0"] in lines
-    with Image.open(tmp_path / "log/manifest_samples.png") as picture:
-        assert picture.size == (1440, 960)
-        colours = picture.convert("RGB").resize((60, 40)).getcolors(60 * 40)
-        assert len(colours) > 20
-
-
-def test_check_counts_words_where_there_is_no_tokenizer(common, tmp_path, capsys):
-    call("check", "with", *common, f"vit={tmp_path}/nowhere", f"log_dir={tmp_path}")
-    out = capsys.readouterr().out
-    assert "lengths of texts in words" in out
-    assert "nowhere" in out
-
-
-def test_check_refuses_more_classes_than_a_published_task_has(arrow_folder, settings, tmp_path):
-    for path in arrow_folder.glob("hatememes_*.arrow"):
-        table = pa.ipc.open_file(path).read_all()
-        schema = with_classes(table.schema, ["a", "b", "c"], "multiclass")
-        with pa.ipc.new_file(tmp_path / path.name, schema) as writer:
-            writer.write_table(table.cast(schema))
-    with pytest.raises(SystemExit, match="names 3 classes, but task=hatememes has 2"):
-        call("check", "with", "task_finetune_hatememes", *settings, f"data_root={tmp_path}")

@@ -44,7 +44,7 @@ def smaller(words: list[str]) -> list[str]:
         given |= {"batch_size"}
     added = [f"{key}={value}" for key, value in SMALL.items() if value and key not in given]
     if "pretrain" in words[:start]:
-        added += ["pretrain.layers=1", "pretrain.epochs=1", "pretrain.vocabulary=600"]
+        added += ["pretrain.layers=1", "pretrain.epochs=1"]
     if "reproduce" in words[:start] and "only" not in given:
         added += [ONE_RUN]
     return [*words[:start], *added, *words[start:]]

@@ -1,16 +1,13 @@
 """Micro-batches: chosen for the machine, and without influence on what a step does."""
 
-import copy
-
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clip.cli.commands import train, validation_share
-from clip.cli.schema import validate
-from clip.config import ex
-from clip.engine import micro_batch
+from clip.cli.schema import make_config
+from clip.engine import trainer
 from clip.modules import build_model
 from clip.utils.errors import UserError
 from tests import tiny
@@ -24,11 +21,11 @@ def films(tmp_path_factory):
 
 
 def trained(films, clip_folder, folder, **settings):
-    config = copy.deepcopy(ex.configurations[0]()) | {
+    config = {
         "data_root": str(films), "vit": str(clip_folder), "log_dir": str(folder), "num_gpus": 0,
         "num_workers": 0, "prompt_length": tiny.LENGTH, "prompt_depth": tiny.DEPTH,
         "batch_size": STEP, "max_epoch": 2, "val_check_interval": 1.0, **settings}  # fmt: skip
-    result = train(validate(config), set(settings))
+    result = train(make_config(config, set(config)))
     return torch.load(result["last"], weights_only=True)
 
 
@@ -49,24 +46,24 @@ def baseline():
 @given(batch_size=st.integers(1, 4096), world=st.integers(1, 16))
 def test_the_chosen_micro_batch_fills_the_step(baseline, batch_size, world):
     if batch_size % world:
-        with pytest.raises(UserError, match=f"batch_size={batch_size} is no multiple"):
-            micro_batch.accumulation(batch_size, 1, world)
+        with pytest.raises(UserError, match=f"batch_size={batch_size} "):
+            trainer.accumulation(batch_size, 1, world)
         return
-    size = micro_batch.choose(baseline, tiny.SIZES, batch_size, world, on_gpu=False)
-    assert size <= micro_batch.CPU_SAMPLES
-    assert micro_batch.accumulation(batch_size, size, world) * size * world == batch_size
-    twice = batch_size % (2 * size * world) == 0 and 2 * size <= micro_batch.CPU_SAMPLES
+    size = trainer.choose_micro_batch(baseline, tiny.SIZES, batch_size, world, on_gpu=False)
+    assert size <= trainer.CPU_MICRO_BATCH
+    assert trainer.accumulation(batch_size, size, world) * size * world == batch_size
+    twice = batch_size % (2 * size * world) == 0 and 2 * size <= trainer.CPU_MICRO_BATCH
     assert not twice, "a larger one would have fitted"
 
 
 def test_what_the_backward_pass_keeps_is_counted(baseline):
     """Nothing but the classifier's input (1, 2 E) where no prompt sends a gradient through."""
-    assert micro_batch.saved_bytes(baseline, tiny.SIZES) == 4 * 2 * tiny.SIZES.embed_dim
+    assert trainer.activation_bytes(baseline, tiny.SIZES) == 4 * 2 * tiny.SIZES.embed_dim
     thin = build_model(tiny.clip_state(), "dcp", 5, 3, 1)
     thick = build_model(tiny.clip_state(), "dcp", 5, 6, 1)
     tokens = 3 * (tiny.SIZES.image_width * tiny.SIZES.image_layers
                   + tiny.SIZES.text_width * tiny.SIZES.text_layers)  # fmt: skip
-    more, less = (micro_batch.saved_bytes(model, tiny.SIZES) for model in (thick, thin))
+    more, less = (trainer.activation_bytes(model, tiny.SIZES) for model in (thick, thin))
     assert more - less > 4 * 4 * tokens  # each keeps its hidden 4 D at least
     # And at most 12 D with q, k, v and what norms and attention need; no frozen weight counts.
     sizes = ((tiny.SIZES.grid**2 + 1 + 6, tiny.SIZES.image_width, tiny.SIZES.image_layers),

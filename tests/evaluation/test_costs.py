@@ -3,14 +3,15 @@
 import pytest
 import torch
 
+from clip.cli.schema import make_config
 from clip.evaluation.costs import (
     PARTS,
+    PUBLISHED_SIZES,
     backbone,
-    by_part,
-    claims,
     cost,
-    costs,
+    count_by_part,
     count_flops,
+    print_costs,
     shape_model,
     trainable,
 )
@@ -35,7 +36,7 @@ def mlp(width_in: int, width_out: int) -> int:
 def test_parameters_of_the_tiny_model_by_hand():
     third, image, text = LENGTH // 3, 128, 64
     joint = image + text
-    parts = by_part(trainable(shape_model(SIZES, "dcp", CLASSES, **SHAPE)))
+    parts = count_by_part(trainable(shape_model(SIZES, "dcp", CLASSES, **SHAPE)))
     initial = 2 * third * joint  # present and missing
     queries, common = 3 * third * joint, 3 * third * text
     assert parts["prompts"] == initial + queries + common
@@ -49,12 +50,12 @@ def test_parameters_of_the_tiny_model_by_hand():
 def test_dcp_at_published_size():
     """5.42M in prompts and generators, 5.82M with what is unfrozen, in the released code."""
     fixed = cost(VIT_B_16, "dcp", 23, dynamic_queries="fixed")
-    assert fixed.prompts + fixed.generators == 5_419_776
-    assert fixed.prompts + fixed.generators + fixed.unfrozen == 5_815_552
-    assert fixed.share == 5_815_552 / 149_620_736  # the head, which all methods have, left out
+    assert fixed["prompts"] + fixed["generators"] == 5_419_776
+    assert fixed["prompts"] + fixed["generators"] + fixed["unfrozen"] == 5_815_552
+    assert fixed["share"] == 5_815_552 / 149_620_736  # the head, which all methods have, left out
     trained = cost(VIT_B_16, "dcp", 23)
-    assert trained.prompts - fixed.prompts == 3 * 12 * (768 + 512)  # trained queries
-    assert trained.head == 1024 * 23 + 23
+    assert trained["prompts"] - fixed["prompts"] == 3 * 12 * (768 + 512)  # trained queries
+    assert trained["head"] == 1024 * 23 + 23
     assert backbone(shape_model(VIT_B_16, "none", 23)) == 149_620_736
 
 
@@ -73,8 +74,8 @@ def test_flops_of_the_baseline_by_formula(sizes):
     text = tower_flops(sizes.context, sizes.text_width, sizes.text_layers, sizes.embed_dim)
     head = 2 * 2 * sizes.embed_dim * CLASSES
     counted = cost(sizes, "none", CLASSES)
-    assert counted.forward_flops == image + text + head
-    assert counted.step_flops == image + text + 2 * head  # only the head's weight has a gradient
+    assert counted["forward_flops"] == image + text + head
+    assert counted["step_flops"] == image + text + 2 * head  # only the head's weight has a gradient
 
 
 def test_prompts_cost_what_a_longer_sequence_costs():
@@ -86,29 +87,27 @@ def test_prompts_cost_what_a_longer_sequence_costs():
     )
     # What five layers would make of twelve prompts that the next ones replace: out_proj and MLP.
     drop_first = sum(5 * 12 * (2 + 8 + 8) * width**2 for width in (768, 512))
-    own = dcp.forward_flops - plain.forward_flops - longer + drop_first
-    assert 0 < own < 0.02 * plain.forward_flops  # prompts are made once, not once a token
-    assert 2 < dcp.step_flops / dcp.forward_flops < 2.1  # no gradients of frozen weights
+    own = dcp["forward_flops"] - plain["forward_flops"] - longer + drop_first
+    assert 0 < own < 0.02 * plain["forward_flops"]  # prompts are made once, not once a token
+    assert 2 < dcp["step_flops"] / dcp["forward_flops"] < 2.1  # no gradients of frozen weights
 
 
 @pytest.mark.parametrize("method", PROMPT_TYPES)
 def test_every_method_counts_what_a_real_model_trains(method):
     observed = build_model(clip_state(), method, CLASSES, LENGTH, DEPTH)
     counted = cost(SIZES, method, CLASSES, **SHAPE)
-    assert counted.total == sum(p.numel() for p in observed.parameters() if p.requires_grad)
-    assert counted.total == sum(getattr(counted, part) for part in PARTS)
-    assert counted.step_flops > counted.forward_flops > 0
+    assert counted["total"] == sum(p.numel() for p in observed.parameters() if p.requires_grad)
+    assert counted["total"] == sum(counted[part] for part in PARTS)
+    assert counted["step_flops"] > counted["forward_flops"] > 0
 
 
-def test_the_baseline_is_the_measure():
-    rows = {row["method"]: row for row in costs(VIT_B_16, 23)}
+def test_the_costs_command_prints_every_method_without_weights(capsys):
+    print_costs(make_config({"vit": "ViT-B/16", "prompt_length": 12}))
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()[2:]}
     assert rows.keys() == PROMPT_TYPES.keys()
-    assert rows["none"]["step_ratio"] == rows["none"]["forward_ratio"] == 1
-
-
-def test_which_claims_agree():
-    verdicts = [(row["paper"], row["agrees"]) for row in claims(VIT_B_16, 23)]
-    assert [paper for paper, agrees in verdicts if agrees] == ["151M", "< 4 %"]
+    total = cost(VIT_B_16, "dcp", 23, prompt_length=12)["total"]
+    assert f"{total:,}" in rows["dcp"]
+    assert PUBLISHED_SIZES["ViT-B/16"] == VIT_B_16
 
 
 def test_flops_of_one_product():

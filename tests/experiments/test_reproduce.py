@@ -1,4 +1,4 @@
-"""`reproduce` and `once` as a user types them: killed and called again, and what they leave."""
+"""`reproduce` as a user calls it: killed and called again, shared by two commands, failing, and through SLURM."""
 
 import json
 import os
@@ -12,26 +12,59 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
 from clip.evaluation.predictions import CasePredictions
-from clip.experiments.once import claim, locked
+from clip.experiments.run_once import run_once
+from clip.experiments.runner import claim
 from tests.conftest import ROOT
 from tests.experiment_files import call, write
 
+FAILING = """\
+title: Runs that fail
+source: nowhere
+base: {task: mmimdb}
+runs:
+  - {at: {case: too deep}, settings: {prompt_depth: 9}}
+  - {at: {case: works}, settings: {prompt_type: none, max_steps: 1}}
+read: {splits: [val]}
+rows: [case]
+columns: []
+published: []
+"""
+SBATCH = """#!/bin/sh
+for script; do :; done
+export SLURM_JOB_ID=7 SLURM_JOB_NUM_NODES=1 SLURM_NTASKS=1 SLURM_NODEID=0 SLURM_PROCID=0
+export SLURM_LOCALID=0 SLURM_JOB_NODELIST=here SLURM_JOB_NAME=dcp
+cp "$script" WORDS
+nohup sh "$script" > /dev/null 2>&1 &
+echo Submitted batch job 7
+"""
+SRUN = """#!/bin/sh
+while [ "$1" != --error ]; do shift; done
+shift 2
+exec "$@"
+"""
+SACCT = """#!/bin/sh
+echo 'JobID|State|NodeList'
+echo '7|RUNNING|here'
+"""
+
 
 def contents(folder):
-    """All files of a folder with their times."""
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    """All files of a folder but locks, with their times."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def folder_of(prompt_type, log_dir):
     """The folder of the one run of a method."""
-    records = {path.parent: json.loads(path.read_text()) for path in log_dir.glob("runs/*/run.json")}
-    (found,) = (p for p, each in records.items() if each["settings"]["prompt_type"] == prompt_type)
+    records = {path.parent: json.loads(path.read_text()) for path in log_dir.glob("runs/*/plan.json")}
+    (found,) = (folder for folder, each in records.items() if each["config"]["prompt_type"] == prompt_type)
     return found
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=600):
     until = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < until
@@ -45,82 +78,72 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def unbroken(settings, tmp_path_factory):
-    """Both runs done one by one, without reproduce."""
+def words(files, settings):
+    """Reproduce both methods in the missing case that they were trained with."""
+    return ["reproduce", "with", f"reproduce.experiment={files}/small.yaml", *settings]
+
+
+@pytest.fixture(scope="module")
+def unbroken(words, tmp_path_factory):
+    """Both runs, never interrupted."""
     log_dir = tmp_path_factory.mktemp("unbroken")
-    for method in ("none", "dcp"):
-        call("once", "with", *settings, f"log_dir={log_dir}", f"prompt_type={method}",
-             "max_epoch=8", "val_check_interval=1.0", "learning_rate=0.02")  # fmt: skip
+    call(*words, f"log_dir={log_dir}")
     return log_dir
 
 
-def test_killed_and_called_again_nothing_is_repeated_and_the_table_is_the_same(
-    files, settings, unbroken, tmp_path, capsys
-):
-    words = ["reproduce", "with", f"experiment={files}/small.yaml", *settings]
+def test_a_killed_command_resumes_without_repeating_and_the_table_is_the_same(words, unbroken, tmp_path):
     program = [sys.executable, str(ROOT / "run.py"), *words, f"log_dir={tmp_path}"]
     first = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
-    (done,) = wait_for(lambda: [p.parent for p in tmp_path.glob("runs/*/result.json")])
-    (half,) = wait_for(lambda: _in_training(tmp_path) - {done})
+    (done,) = wait_for(lambda: [path.parent for path in tmp_path.glob("runs/*/result.json")])
+    (half,) = wait_for(lambda: {path.parents[4] for path in tmp_path.glob("runs/*/training/*/*/*/*-last.pt")} - {done})
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     before = contents(done)
     assert not (half / "result.json").exists()
-    second = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    second = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert second.returncode == 0, second.stderr
-    assert "2 runs: 1 done before, 1 to do" in second.stdout
     assert "python run.py with" in second.stdout
     assert contents(done) == before
-    assert sorted(p.name for p in half.glob("training/*/version_*")) == ["version_0", "version_1"]
+    assert sorted(path.name for path in half.glob("training/*/version_*")) == ["version_0", "version_1"]
     (again,) = half.glob("training/*/version_1/metrics.csv")
-    assert pd.read_csv(again)["epoch"].min() > 0  # it went on, and did not begin again
-    capsys.readouterr()
-    call(*words, f"log_dir={unbroken}")
-    assert "2 runs: 2 done before, 0 to do" in capsys.readouterr().out
-    for name in ("cells.csv", "table.csv", "table.md"):
+    assert pd.read_csv(again)["epoch"].min() > 0  # it continued, and did not start again
+    for name in ("scores.csv", "table.csv", "table.md"):
         assert (tmp_path / "small" / name).read_text() == (unbroken / "small" / name).read_text()
-    assert "| DCP |" in second.stdout
-    assert "2 of 2 runs are there" in second.stdout
+    assert (tmp_path / "small" / "report.html").is_file()
 
 
-def test_a_finished_run_folder_says_everything(unbroken, clip_folder):
-    folders = {name: folder_of(name, unbroken) for name in ("none", "dcp")}
+def test_a_finished_run_is_fully_recorded(unbroken, clip_folder):
     records = {}
-    for name, folder in folders.items():
+    for name in ("none", "dcp"):
+        folder = folder_of(name, unbroken)
         record = records[name] = json.loads((folder / "run.json").read_text())
         assert record["key"] == folder.name
-        assert record["command"].startswith("python run.py with log_dir=")
         assert f"vit={clip_folder}" in record["command"]
         assert record["seed"] == 0
+        assert record["git_commit"]
         assert record["missing_tables"].keys() == {"train", "val", "test"}
         assert sum(record["trainable"].values()) < record["total_parameters"]
         result = json.loads((folder / "result.json").read_text())
         assert result["headline"] == "F1_Macro"
         assert result["steps"] == 8 * 3
         assert result["seconds_per_step"] * result["steps"] == pytest.approx(result["seconds_train"])
-        assert {"val.arrow", "test.arrow", "lock"} <= {path.name for path in folder.iterdir()}
+        assert {"val.arrow", "test.arrow", "log.txt"} <= {path.name for path in folder.iterdir()}
         best = torch.load(result["checkpoint"], weights_only=True)
         assert set(best["state_dict"]) == set(record["trainable"])
     assert set(records["none"]["trainable"]) < set(records["dcp"]["trainable"])
 
 
 @pytest.mark.parametrize("lost", ["result.json", "metrics.json"])
-def test_a_run_killed_after_its_last_epoch_only_predicts(lost, unbroken, settings, tmp_path):
+def test_a_run_killed_after_its_last_epoch_only_predicts(lost, unbroken, tmp_path):
     name = folder_of("dcp", unbroken).name
     folder = shutil.copytree(unbroken / "runs" / name, tmp_path / "runs" / name)
     earlier = json.loads((folder / "result.json").read_text())
-    for path in (
-        folder / "result.json",
-        folder / "val.arrow",
-        *folder.glob(f"training/*/*/{lost}"),
-    ):
+    for path in (folder / "result.json", folder / "val.arrow", *folder.glob(f"training/*/*/{lost}")):
         path.unlink()
     trained = contents(folder / "training")
-    call("once", "with", *settings, f"log_dir={tmp_path}", "max_epoch=8",
-         "val_check_interval=1.0", "learning_rate=0.02")  # fmt: skip
+    run_once(folder)
     now = contents(folder / "training")
     assert {path: now[path] for path in trained} == trained
-    assert (len(now) > len(trained)) == (lost == "metrics.json")
     again = json.loads((folder / "result.json").read_text())
     assert again["steps"] == earlier["steps"]
     assert again["best_val"] == earlier["best_val"]
@@ -131,27 +154,31 @@ def test_a_run_killed_after_its_last_epoch_only_predicts(lost, unbroken, setting
     assert torch.equal(before, after)
 
 
-def test_cells_agree_with_tests_of_the_same_checkpoint(files, settings, unbroken, tmp_path):
-    """The run's own case, and others that are read from its predictions."""
-    for name in ("small", "cases"):
-        call("reproduce", "with", f"experiment={files}/{name}.yaml", *settings,
-             f"log_dir={unbroken}")  # fmt: skip
-    own = pd.read_csv(unbroken / "small" / "cells.csv")
-    cases = pd.read_csv(unbroken / "cases" / "cells.csv")
+def test_scores_agree_with_tests_of_the_same_checkpoint(files, settings, unbroken, tmp_path):
+    """The missing case that a run was trained with, and others that are scored from its predictions."""
+    call("reproduce", "with", f"reproduce.experiment={files}/cases.yaml", *settings, f"log_dir={unbroken}")
+    own, cases = (pd.read_csv(unbroken / name / "scores.csv") for name in ("small", "cases"))
     assert (len(own), len(cases)) == (2 * 2, 2 * 2 * 4)
-    cells = pd.concat([own, cases]).query("split == 'test' and method == 'DCP'")
-    for _, cell in cells[cells["test_type"] != "text"].iterrows():
-        name = f"{cell['test_type']}{cell['test_ratio']}"
-        call("with", *settings, f"log_dir={tmp_path}", "test_only=True", f"exp_name={name}",
-             f"test_type={cell['test_type']}", f"test_ratio={cell['test_ratio']}",
-             f"load_path={unbroken}/runs/{cell['run']}")  # fmt: skip
+    scores = pd.concat([own, cases]).query("split == 'test' and method == 'DCP'")
+    for _, row in scores[scores["test_type"] != "text"].iterrows():
+        name = f"{row['test_type']}{row['test_ratio']}"
+        call(
+            "with",
+            *settings,
+            f"log_dir={tmp_path}",
+            "test_only=True",
+            f"exp_name={name}",
+            f"test_type={row['test_type']}",
+            f"test_ratio={row['test_ratio']}",
+            f"load_path={unbroken}/runs/{row['run']}",
+        )
         (path,) = tmp_path.glob(f"{name}_*/version_0/metrics.json")
         found = json.loads(path.read_text())
         for metric in ("F1_Macro", "F1_Micro", "mAP"):
-            assert found[f"test/{metric}"] == pytest.approx(cell[metric], abs=1e-6)
-        assert found["constant_baseline"]["F1_Macro"] == pytest.approx(cell["constant_baseline"])
-        assert found["missing_tables"]["test"] == cell["missing_table"]
-        assert cell["score"] == cell["F1_Macro"]
+            assert found[f"test/{metric}"] == pytest.approx(row[metric], abs=1e-6)
+        assert found["constant_baseline"]["F1_Macro"] == pytest.approx(row["constant_baseline"])
+        assert found["missing_tables"]["test"] == row["missing_table"]
+        assert row["score"] == row["F1_Macro"]
     published = cases.query("split == 'test' and test_type == 'image' and test_ratio == 0.3")
     assert published.query("method == 'DCP'")["published"].tolist() == [40]
     assert cases["published"].notna().sum() == 1
@@ -159,59 +186,110 @@ def test_cells_agree_with_tests_of_the_same_checkpoint(files, settings, unbroken
     assert own.query("split == 'val'")["score"].tolist()[0] == pytest.approx(best, abs=1e-6)
 
 
-def test_only_restricts_the_runs_and_shared_runs_are_done_once(files, settings, unbroken, capsys, tmp_path):
-    both = f"experiment={[str(files / 'small.yaml'), str(files / 'cases.yaml')]}"
-    call("reproduce", "with", both, *settings, f"log_dir={unbroken}", "only=['method=DCP']")
-    said = capsys.readouterr().out
-    assert "1 runs for 2 places: 1 done before, 0 to do" in said
-    assert set(pd.read_csv(unbroken / "small" / "cells.csv")["method"]) == {"DCP"}
+def test_another_metric_is_carried_through(settings, unbroken, files):
+    """Scores, published column, constant baseline and table are of mAP, from the same finished runs."""
+    text = (files / "small.yaml").read_text().replace("splits: [val, test]", "splits: [val, test], metric: mAP")
+    (files / "ranked.yaml").write_text(text)
+    before = contents(unbroken / "runs")
+    call("reproduce", "with", f"reproduce.experiment={files}/ranked.yaml", *settings, f"log_dir={unbroken}")
+    assert contents(unbroken / "runs") == before
+    small, ranked = (pd.read_csv(unbroken / name / "scores.csv") for name in ("small", "ranked"))
+    assert (ranked["score"] == ranked["mAP"]).all()
+    assert (ranked["score"] != small["score"]).any()
+    share = {
+        split: CasePredictions.load(path, "mmimdb", split).labels.mean(0)
+        for split in ("val", "test")
+        for path in unbroken.glob(f"runs/*/{split}.arrow")
+    }
+    for _, row in ranked.iterrows():  # a constant ranking has a class's frequency as its precision
+        present = share[row["split"]][share[row["split"]] > 0]
+        assert row["constant_baseline"] == pytest.approx(present.mean().item(), abs=1e-6)
+    table = pd.read_csv(unbroken / "ranked" / "table.csv").set_index("method")
+    wanted = 100 * ranked.query("method == 'DCP' and split == 'test'")["mAP"].item()
+    assert float(table["test ours"]["DCP"]) == pytest.approx(wanted, abs=0.005)
 
 
-def test_a_run_is_not_done_by_two_processes(unbroken, settings, tmp_path):
-    """While another process is in it, once waits; then it finds the run done."""
+def test_only_restricts_the_runs_and_shared_runs_are_done_once(files, settings, unbroken, capsys):
+    both = f"reproduce.experiment={[str(files / 'small.yaml'), str(files / 'cases.yaml')]}"
+    call("reproduce", "with", both, *settings, f"log_dir={unbroken}", "reproduce.only=['method=DCP']")
+    assert "1 runs for 2 places: 1 finished, 0 to do" in capsys.readouterr().out
+    assert set(pd.read_csv(unbroken / "small" / "scores.csv")["method"]) == {"DCP"}
+
+
+def test_a_run_is_not_done_by_two_processes(unbroken, tmp_path):
+    """While another process has the lock, a run waits; then it finds itself finished."""
     folder = folder_of("none", unbroken)
     before = contents(folder)
-    words = ["once", "with", *settings, f"log_dir={unbroken}", "prompt_type=none", "max_epoch=8",
-             "val_check_interval=1.0", "learning_rate=0.02"]  # fmt: skip
-    program = [sys.executable, str(ROOT / "run.py"), *words]
-    with locked(folder):
+    program = [sys.executable, "-m", "clip.experiments.run_once", str(folder)]
+    with FileLock(folder / "run.lock"):
         (folder / "result.json").rename(tmp_path / "result.json")
         other = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        wait_for(lambda: _waits_for_a_lock(other.pid))
-        assert other.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(20)
         (tmp_path / "result.json").rename(folder / "result.json")
-    said, _ = other.communicate(timeout=60)
+    other.communicate(timeout=300)
     assert other.returncode == 0
-    assert f"done before: {folder}" in said
     assert contents(folder) == before
 
 
-def test_two_commands_share_the_runs(files, settings, unbroken, tmp_path):
-    """What another command has started is left to it, long before the run takes its lock."""
+def test_two_commands_share_the_runs(words, unbroken, tmp_path):
+    """A run that another command has started is left to it, long before the run takes its lock."""
     others, own = (folder_of(method, unbroken) for method in ("none", "dcp"))
     for folder in (others, own):
-        (folder / "log.txt").unlink(missing_ok=True)
+        (folder / "log.txt").unlink()
     (others / "result.json").rename(tmp_path / "result.json")
     (own / "result.json").unlink()
-    words = ["reproduce", "with", f"experiment={files}/small.yaml", *settings]
-    program = [sys.executable, str(ROOT / "run.py"), *words, f"log_dir={unbroken}"]
-    claimed = claim(others)
+    lock = claim(others)
     assert claim(others) is None
-    command = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    wait_for(lambda: (own / "result.json").exists())  # the other one stands first in the file
-    assert not (others / "log.txt").exists()
+    program = [sys.executable, str(ROOT / "run.py"), *words, f"log_dir={unbroken}"]
+    command = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.DEVNULL)
+    wait_for(lambda: (own / "result.json").exists())  # the other run is the first in the file
     (tmp_path / "result.json").rename(others / "result.json")
-    claimed.close()
-    said, _ = command.communicate(timeout=60)
-    assert command.returncode == 0
-    assert "[2/2] done by another process: small: method none" in said
+    lock.release()
+    assert command.wait(300) == 0
     assert not (others / "log.txt").exists()
 
 
-def _in_training(log_dir):
-    """Folders of runs that have a last checkpoint."""
-    return {path.parents[4] for path in log_dir.glob("runs/*/training/*/*/*/*-last.pt")}
+def test_a_run_that_fails_leaves_its_log_and_does_not_stop_the_others(settings, tmp_path, capsys):
+    path = tmp_path / "failing.yaml"
+    path.write_text(FAILING)
+    words = ["reproduce", "with", f"reproduce.experiment={path}", *settings, f"log_dir={tmp_path}"]
+    with pytest.raises(SystemExit, match="1 of 2 runs"):
+        call(*words, "reproduce.jobs=2")
+    assert "prompt_depth=9" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "failing" / "table.csv").set_index("case")["ours"]
+    assert table.notna().tolist() == [False, True]
+    (log,) = (p for p in tmp_path.glob("runs/*/log.txt") if "prompt_depth=9" in p.read_text())
+    before = log.stat().st_mtime_ns
+    with pytest.raises(SystemExit, match="1 of 1 runs"):
+        call(*words)
+    assert log.stat().st_mtime_ns > before
 
 
-def _waits_for_a_lock(pid):
-    return any(f" {pid} " in line and "->" in line for line in Path("/proc/locks").read_text().splitlines())
+def test_slurm_gets_a_job_for_each_run(settings, files, tmp_path, monkeypatch):
+    """A stand-in for SLURM's programs runs what submitit hands in."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", SACCT)):
+        (programs / name).write_text(text.replace("WORDS", str(tmp_path / "sbatch.txt")))
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    words = [
+        "reproduce",
+        "with",
+        f"reproduce.experiment={files}/small.yaml",
+        *settings,
+        f"log_dir={tmp_path}",
+        "reproduce.launcher=slurm",
+        "reproduce.only=['method=none']",
+        "max_steps=1",
+    ]
+    for options, wanted in (("[]", "time="), ("['tim=1', 'time=1']", "tim")):
+        with pytest.raises(SystemExit, match=wanted):
+            call(*words, f"reproduce.slurm={options}")
+    call(*words, "reproduce.slurm=['time=9', 'partition=fast', 'gpus_per_node=1']")
+    asked = (tmp_path / "sbatch.txt").read_text()
+    assert {"#SBATCH --time=9", "#SBATCH --partition=fast", "#SBATCH --gpus-per-node=1"} <= set(asked.splitlines())
+    assert len(list(tmp_path.glob("runs/*/log.txt"))) == 1
+    (result,) = tmp_path.glob("runs/*/result.json")
+    assert Path(json.loads(result.read_text())["checkpoint"]).is_file()  # its last: none is best

@@ -1,4 +1,4 @@
-"""Predictions without labels: the same numbers as a test, whatever way they are asked for."""
+"""Predictions equal the scores of a test, whichever way they are requested; bad input is reported."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pandas as pd
@@ -15,16 +16,19 @@ from PIL import Image
 
 import clip
 from clip.evaluation.predictions import CasePredictions
-from clip.inference import readers as sources
-from clip.inference.predictor import columns
+from clip.inference.predict import reserve
+from clip.inference.predictor import class_columns
+from clip.missing.masks import MISSING_TEXT
 from clip.modules.objectives import TASKS
 from clip.utils.errors import UserError
 from tests import predicting as p
+from tests.cli.messages import IMAGES
+from tests.cli.wrong_files import inputs
 from tests.conftest import ROOT, shell
 from tests.predicting import call
 
 CLASSES = [f"class {i}" for i in range(23)]
-HEAD = ["row", "image", *CLASSES, "missing", "predicted"]
+pytestmark = pytest.mark.filterwarnings("ignore:.*decompression bomb")
 
 
 @pytest.fixture(scope="module")
@@ -33,53 +37,69 @@ def run_folder(clip_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def posters(arrow_folder, tmp_path_factory):
-    """The test films in a folder, with a table of each kind that lacks some cells."""
-    folder = tmp_path_factory.mktemp("posters")
-    rows = p.films(arrow_folder, folder)
-    for kind, write in p.WRITERS.items():
-        write(folder / f"films.{kind}", p.masked(rows, p.STATES))
-    return folder, rows
-
-
-@pytest.fixture(scope="module")
 def model(run_folder):
     return clip.load(run_folder)
 
 
 @pytest.fixture(scope="module")
+def posters(arrow_folder, tmp_path_factory):
+    """The test films in a folder, with a table of each kind in which some cells are empty."""
+    folder = tmp_path_factory.mktemp("posters")
+    rows = p.films(arrow_folder, folder)
+    p.write_tables(folder, rows)
+    return folder, rows
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Good and bad files."""
+    folder = tmp_path_factory.mktemp("files")
+    inputs(folder)
+    return folder
+
+
+@pytest.fixture
+def predict(run_folder):
+    return lambda *words: call("predict", "with", f"load_path={run_folder}", "num_gpus=0", *words)
+
+
+@pytest.fixture(scope="module")
 def scored(run_folder, settings, tmp_path_factory):
-    """The metrics of `test_only=True` under a table that takes the same cells away."""
+    """The metrics of `test_only=True` under a mask that removes the same cells."""
     log_dir = tmp_path_factory.mktemp("test")
-    table = log_dir / "states.csv"
-    table.write_text("missing_type\n" + "".join(f"{state}\n" for state in p.STATES))
+    mask = log_dir / "cases.csv"
+    mask.write_text("missing_type\n" + "".join(f"{case}\n" for case in p.CASES))
     call("with", "task_finetune_mmimdb", *settings, f"load_path={run_folder}", "test_only=True",
-         f"log_dir={log_dir}", f"missing_table.test={table}", "exp_name=t")  # fmt: skip
+         f"log_dir={log_dir}", f"missing_table.test={mask}", "exp_name=t")  # fmt: skip
     (path,) = log_dir.glob("t_*/version_0/metrics.json")
     return json.loads(path.read_text())
 
 
-def in_a_shell(*words):
-    done = shell(*words)
-    assert done.returncode == 0, done.stderr
-    print(done.stdout)
+@pytest.fixture(scope="module")
+def by_case(run_folder, settings, tmp_path_factory):
+    """Probabilities (3, 12, 23) by way of arrow files, loaders and `sweep`."""
+    log_dir = tmp_path_factory.mktemp("sweep")
+    call("sweep", "with", "task_finetune_mmimdb", *settings, f"load_path={run_folder}", f"log_dir={log_dir}")
+    (path,) = log_dir.glob("**/predictions.arrow")
+    return CasePredictions.load(path, "mmimdb", "test").logits.sigmoid().numpy()
 
 
-@pytest.mark.parametrize(("kind", "command"), [("csv", in_a_shell), ("jsonl", call), ("parquet", call)])
-def test_a_table_with_gaps_scores_as_a_test_under_the_same_mask(
-    kind, command, run_folder, scored, posters, tmp_path, capsys
-):
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_table_with_empty_cells_scores_as_a_test_under_the_same_mask(kind, run_folder, scored, posters, tmp_path):
     folder, rows = posters
     out = tmp_path / "out.csv"
-    command("predict", "with", f"load_path={run_folder}", f"input={folder}/films.{kind}",
-            f"output={out}", "num_gpus=0", "per_gpu_batchsize=5")  # fmt: skip
-    said = capsys.readouterr().out
-    assert f"12 rows: 4 complete, 4 without text, 4 without image; written: {out}" in said
+    words = [f"load_path={run_folder}", f"predict.input={folder}/films.{kind}", f"predict.output={out}"]
+    words = ["predict", "with", *words, "num_gpus=0", "per_gpu_batchsize=5", "num_workers=2"]
+    if kind == "csv":  # once as a user does
+        done = shell(*words)
+        assert done.returncode == 0, done.stderr
+    else:
+        call(*words)
     found = pd.read_csv(out, keep_default_na=False)
-    assert list(found.columns) == HEAD
+    assert list(found.columns) == ["row", "image", *CLASSES, "missing", "predicted"]
     assert found["missing"].tolist() == ["complete", "text", "image"] * 4
     assert found["row"].tolist() == list(range(1, 13))
-    assert found["image"][0] == rows[0][0]
+    assert found["image"].tolist() == [image or "" for image in p.masked(rows)[0]]
     assert list(tmp_path.iterdir()) == [out]
     metrics = TASKS["mmimdb"].collection()
     probabilities = torch.tensor(found[CLASSES].to_numpy(), dtype=torch.float32)
@@ -88,147 +108,199 @@ def test_a_table_with_gaps_scores_as_a_test_under_the_same_mask(
         assert float(value) == pytest.approx(scored[f"test/{name}"], abs=1e-6), name
 
 
-@pytest.fixture(scope="module")
-def in_three_states(run_folder, settings, tmp_path_factory):
-    """Probabilities (3, 12, 23) by way of arrow files, loaders and `sweep`."""
-    log_dir = tmp_path_factory.mktemp("sweep")
-    call("sweep", "with", "task_finetune_mmimdb", *settings, f"load_path={run_folder}",
-         f"log_dir={log_dir}")  # fmt: skip
-    (path,) = log_dir.glob("**/predictions.arrow")
-    return CasePredictions.load(path, "mmimdb", "test").logits.sigmoid().numpy()
-
-
-def test_python_and_command_give_the_logits_of_a_sweep(in_three_states, model, run_folder, posters, tmp_path):
+def test_python_and_command_return_the_probabilities_of_a_sweep(by_case, model, predict, posters, tmp_path, capsys):
     folder, rows = posters
-    given = p.masked(rows, p.STATES)
-    images = [row["image"] and folder / row["image"] for row in given]
-    frame = model.predict(images, [row["text"] for row in given], batch_size=7)
-    wanted = in_three_states[p.STATES, range(12)]
-    np.testing.assert_allclose(frame[CLASSES].to_numpy(), wanted, atol=1e-6)
-    out = tmp_path / "out.parquet"
-    call("predict", "with", f"load_path={run_folder}", f"input={folder}/films.csv",
-         f"output={out}", "num_gpus=0", "per_gpu_batchsize=7")  # fmt: skip
-    pd.testing.assert_frame_equal(pd.read_parquet(out)[frame.columns], frame, atol=1e-6)
-
-
-def test_a_folder_of_images_is_all_without_text(in_three_states, run_folder, posters, tmp_path):
-    folder, rows = posters
-    out = tmp_path / "out.csv"
-    call("predict", "with", f"load_path={run_folder}", f"input={folder}", f"output={out}",
-         "num_gpus=0", "num_workers=0")  # fmt: skip
-    found = pd.read_csv(out)
+    images, texts = p.masked(rows)
+    frame = model.predict([image and folder / image for image in images], texts)
+    np.testing.assert_allclose(frame[CLASSES], by_case[p.CASES, range(12)], atol=1e-6)
+    predict(f"predict.input={folder}/films.csv", f"predict.output={tmp_path}/out.parquet", "per_gpu_batchsize=7")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out.parquet")[frame.columns], frame, atol=1e-6)
+    predict(f"predict.input={folder}", f"predict.output={tmp_path}/folder.csv")
+    found = pd.read_csv(tmp_path / "folder.csv")
     assert found["image"].tolist() == [name for name, *_ in rows]
-    np.testing.assert_allclose(found[CLASSES], in_three_states[p.NO_TEXT], atol=1e-6)
+    np.testing.assert_allclose(found[CLASSES], by_case[MISSING_TEXT], atol=1e-6)
+    capsys.readouterr()
+    predict(f"predict.image={folder / rows[4][0]}", f"predict.text={rows[4][1]}")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("class")]
+    for line, i in zip(lines, (-by_case[0, 4]).argsort(kind="stable")[:10], strict=True):
+        assert line.split() == ["class", str(i), *(f"{value:.1%}" for value in by_case[:, 4, i])]
+    predict(f"predict.text={rows[4][1]}")
+    assert capsys.readouterr().out.count("%") == 10  # one missing case
 
 
-def test_one_image_and_one_text_in_all_states(in_three_states, model, run_folder, posters, capsys):
+def test_synonyms_of_columns_are_accepted_and_named(predict, posters, tmp_path, capsys):
     folder, rows = posters
-    name, text, _ = rows[4]
-    where = ["predict", "with", f"load_path={run_folder}", "num_gpus=0"]
-    call(*where, f"image={folder / name}", f"text={text}")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["image", "and", "text", "image", "alone", "text", "alone"]
-    ours = in_three_states[:, 4]
-    for line, i in zip(lines[1:], (-ours[0]).argsort(kind="stable")[:10], strict=False):
-        assert line.split() == ["class", str(i), *(f"{value:.1%}" for value in ours[:, i])]
-    assert lines[11].startswith("predicted")
-    call(*where, f"text={text}")
-    assert capsys.readouterr().out.splitlines()[0].strip() == "text alone"
-
-
-def test_the_answer_names_the_likeliest_first_and_keeps_them_apart(model, posters):
-    folder, rows = posters
-    frame = model.predict([folder / rows[0][0]], [rows[0][1]])
-    row = frame.iloc[0]
-    above = row[CLASSES].astype(float).sort_values(ascending=False)
-    wanted = [name for name, value in above.items() if value > 0.5]
-    assert row["predicted"] == ", ".join(wanted)
-    probabilities = torch.tensor([[0.2, 0.7, 0.6], [0.1, 0.4, 0.5]])
-    assert TASKS["mmimdb"].decide(probabilities).tolist() == [[False, True, True], [False] * 3]
-    assert TASKS["food101"].decide(probabilities).tolist() == [
-        [False, True, False],
-        [False, False, True],
-    ]
+    for name in ("img", "file_name", "image_path", "Image"):
+        table = tmp_path / f"{name}.csv"
+        table.write_text(f"id,{name}, text\n1,{folder}/{rows[0][0]},\n2,,NULL\n3,{folder}/{rows[1][0]},a\n")
+        with pytest.raises(SystemExit, match="1 of 3 rows"):
+            predict(f"predict.input={table}", f"predict.output={tmp_path}/{name}.parquet")
+        assert name in capsys.readouterr().out
+        assert pd.read_parquet(tmp_path / f"{name}.parquet")["missing"].tolist() == ["text", "complete"]
 
 
 @pytest.mark.parametrize("task", ["food101", "hatememes"])
-def test_the_checkpoint_says_which_task_it_is(task, clip_folder, arrow_folder, tmp_path, capsys):
+def test_the_checkpoint_determines_the_task(task, clip_folder, arrow_folder, tmp_path):
     folder = p.write_run(clip_folder, tmp_path, task)
-    rows = p.films(arrow_folder, tmp_path, task)
-    frame = clip.load(folder).predict(texts=[text for _, text, _ in rows])
+    frame = clip.load(folder).predict(texts=[text for _, text, _ in p.films(arrow_folder, tmp_path, task)])
     names = frame.columns[:-2]
     assert len(names) == TASKS[task].num_classes
     np.testing.assert_allclose(frame[names].sum(axis=1), 1, atol=1e-6)
     assert frame["predicted"].tolist() == frame[names].idxmax(axis=1).tolist()
-    call("predict", "with", f"load_path={folder}", f"text={rows[0][1]}", "num_gpus=0")
-    assert frame["predicted"][0] in capsys.readouterr().out
 
 
-def test_class_names_come_from_the_checkpoint(run_folder, clip_folder, tmp_path):
+def test_several_predicted_classes_are_ordered_by_probability(model, posters):
+    folder, rows = posters
+    row = model.predict([folder / rows[0][0]], [rows[0][1]]).iloc[0]
+    above = row[CLASSES].astype(float).sort_values(ascending=False)
+    assert row["predicted"] == ", ".join(name for name, value in above.items() if value > 0.5)
+
+
+def test_class_names_come_from_the_checkpoint(run_folder, clip_folder, tmp_path, capsys):
     (best,) = run_folder.glob("*best.pt")
     checkpoint = torch.load(best, weights_only=True)
-    names = ["image", "Comedy", *(f"genre {i}" for i in range(21))]
+    names = ["image", "\x1b[31mred\u202e", *(f"genre {i}" for i in range(21))]
     checkpoint["model_config"] |= {"class_names": names, "vit": "/gone"}
     torch.save(checkpoint, tmp_path / "epoch-named.pt")
-    with pytest.raises(UserError, match="vit='/gone'"):
+    with pytest.raises(UserError, match="/gone"):
         clip.load(tmp_path / "epoch-named.pt")
-    model = clip.load(tmp_path / "epoch-named.pt", vit=clip_folder)
-    frame = model.predict(texts=["a hero"])
+    frame = clip.load(tmp_path / "epoch-named.pt", vit=clip_folder).predict(texts=["a hero"])
     assert list(frame.columns) == ["class image", *names[1:], "missing", "predicted"]
+    for text in ("a hero", "a heroine runs", "horror"):
+        where = f"load_path={tmp_path}/epoch-named.pt", f"vit={clip_folder}", "num_gpus=0"
+        call("predict", "with", *where, f"predict.text={text}")
+    said = capsys.readouterr().out
+    assert "red" in said
+    assert not {"\x1b", "\u202e"} & set(said)
     checkpoint["model_config"]["class_names"] = names[1:]
     torch.save(checkpoint, tmp_path / "epoch-few.pt")
-    with pytest.raises(UserError, match="names 22 classes.* has 23"):
+    with pytest.raises(UserError, match="23 classes"):
         clip.load(tmp_path / "epoch-few.pt", vit=clip_folder)
+    assert class_columns(["row", "a", "image", "class image"]) == ["class row", "a", "class class image", "class image"]
 
 
-def test_what_counts_as_missing(model, posters):
+@pytest.mark.parametrize(("key", "value"), [
+    ("prompt_length", 10**9), ("prompt_depth", "2"), ("vit", 5), ("task", []), ("unfreeze", [{}]),
+    ("class_names", 3), ("activation", {}),
+])  # fmt: skip
+def test_a_model_config_with_wrong_values_is_an_error(key, value, run_folder, tmp_path):
+    (best,) = run_folder.glob("*best.pt")
+    checkpoint = torch.load(best, weights_only=True)
+    checkpoint["model_config"] |= {key: value}
+    torch.save(checkpoint, tmp_path / "epoch-odd.pt")
+    with pytest.raises(UserError, match="epoch-odd.pt"):
+        clip.load(tmp_path / "epoch-odd.pt")
+
+
+def test_missing_values_and_kinds_of_images(model, posters):
     folder, rows = posters
-    with Image.open(folder / rows[0][0]) as image:
+    path = folder / rows[0][0]
+    with Image.open(path) as image:
         frame = model.predict([image, None, float("nan"), ""], [" \n", "a", "b", "c"])
     assert frame["missing"].tolist() == ["text", "image", "image", "image"]
-    again = model.predict(images=[str(folder / rows[0][0])])
-    np.testing.assert_allclose(again[CLASSES], frame[CLASSES][:1], atol=1e-6)
+    again = model.predict(images=[str(path), path.read_bytes(), {"bytes": path.read_bytes(), "path": "x"}])
+    np.testing.assert_allclose(again[CLASSES], frame[CLASSES].iloc[[0, 0, 0]], atol=1e-6)
     assert len(model.predict([], [])) == 0
 
 
-def test_the_examples_of_the_page(run_folder, posters, tmp_path, monkeypatch, capsys):
-    """docs/predict.md as it is written, the tiny run and films in the places it names."""
+@pytest.mark.parametrize(("arguments", "words"), [
+    (([None, None], ["a", None]), "row 1"),
+    (([None], ["a", "b"]), "1 images and 2 texts"),
+    ((), "images"),
+    ((None, [5]), "row 0: .* 5"),
+    (([5], None), "row 0: .* int"),
+    ((None, ["half \ud83d"]), "row 0: .*surrogate"),
+    ((None, "a film"), "texts is one str"),
+    ((Image.new("RGB", (2, 2)), ["a"]), "images is one Image"),
+])  # fmt: skip
+def test_wrong_arguments_are_named(arguments, words, model):
+    with pytest.raises(UserError, match=words):
+        model.predict(*arguments)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in IMAGES])
+def test_an_image_that_cannot_be_read_is_named_with_its_row(name, model, files):
+    with pytest.raises(UserError, match=f"row 1: {re.escape(str(files / name))}"):
+        model.predict([files / "good.png", files / name])
+
+
+def test_bad_rows_are_reported_and_the_others_written(predict, files, tmp_path, capsys):
+    rows = [("good.png", "a"), ("cut.png", "b"), ("", "c"), ("", ""), ("bomb.png", "")]
+    lines = [f"{files / image if image else ''},{text},1999" for image, text in rows]
+    (tmp_path / "some.csv").write_text("\n".join(["image,text,year", *lines]))
+    with pytest.raises(SystemExit, match="3 of 5 rows") as ended:
+        predict(
+            f"predict.input={tmp_path}/some.csv",
+            f"predict.output={tmp_path}/out.csv",
+            "num_workers=2",
+            "per_gpu_batchsize=2",
+        )
+    assert str(ended.value).startswith("error: ")  # a message in place of a code: exit code 1
+    said = capsys.readouterr().err
+    for words in (f"row 2: {files}/cut.png", "row 4: ", f"row 5: {files}/bomb.png"):
+        assert words in said
+    found = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
+    wanted = [[1, str(files / "good.png"), "complete"], [3, "", "image"]]
+    assert found[["row", "image", "missing"]].to_numpy().tolist() == wanted
+
+
+def test_an_input_that_cannot_be_read_leaves_no_output(predict, tmp_path):
+    (tmp_path / "in.csv").write_bytes(b"text,rest\n" + 300 * (b"a," + 99 * b"b" + b"\n") + b"\xff\n")
+    with pytest.raises(SystemExit, match=r"in\.csv"):
+        predict(f"predict.input={tmp_path}/in.csv", f"predict.output={tmp_path}/out.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_file_names_in_a_folder_may_be_any_bytes(predict, files, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in (b"caf\xe9.png", b"._good.png"):  # the second as macOS writes them, not an image
+        shutil.copy(files / "good.png", tmp_path / "in" / name.decode(errors="surrogateescape"))
+    for kind, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
+        predict(f"predict.input={tmp_path}/in", f"predict.output={tmp_path}/out.{kind}")
+        assert read(tmp_path / f"out.{kind}")["image"].tolist() == ["caf\\udce9.png"]
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    path, errors = tmp_path / "out.csv", []
+
+    def second():
+        try:
+            with reserve(path):
+                pass
+        except UserError as error:
+            errors.append(error)
+
+    with reserve(path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert len(errors) == 1
+    assert not list(tmp_path.iterdir())
+    path.touch()
+    with pytest.raises(UserError, match=re.escape(str(path))), reserve(path):
+        pass
+
+
+def test_the_examples_of_the_documentation(run_folder, posters, tmp_path, monkeypatch):
+    """docs/predict.md as it is written, with the tiny run and films in the places it names."""
     page = (ROOT / "docs" / "predict.md").read_text()
     code = re.search(r"```python\n(.*?)```", page, re.S)[1]
     commands = [shlex.split(found.replace("\\\n", ""))[2:] for found in
                 re.findall(r"^    python run.py (?:\\\n|.)+", page, re.M)]  # fmt: skip
-    (named,) = {word.partition("=")[2] for words in commands for word in words
-                if word.startswith("load_path=")}  # fmt: skip
+    (named,) = {word.partition("=")[2] for words in commands for word in words if word.startswith("load_path=")}
     shutil.copytree(run_folder, tmp_path / named)
     shutil.copytree(posters[0], tmp_path / "result/demo_0/raw/images")
     shutil.copy(posters[0] / posters[1][0][0], tmp_path / "poster.jpg")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "docs/predict.md", "exec"), {})
-    assert len(commands) == 4
+    assert len(commands) == 3
     for words in commands:
-        if words[0] == "predict":  # the page for a browser and the export have tests of their own
+        if words[0] == "predict":  # the web page has tests of its own
             call(*words, "num_gpus=0")
-    assert "12 rows: 0 complete, 12 without text, 0 without image" in capsys.readouterr().out
-    assert len(pd.read_csv("predictions.csv")) == 12
+    assert pd.read_csv("predictions.csv")["missing"].tolist() == ["text"] * 12
 
 
 def test_importing_the_package_imports_no_torch():
     code = "import clip, sys; assert clip.load; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
-
-
-def test_a_table_is_read_as_it_comes(tmp_path):
-    """Not a row further than asked: no file is too large."""
-    path = tmp_path / "many.jsonl"
-    path.write_text('{"text": "a"}\n' * 100_000)
-    rows = sources.read_rows(path)
-    assert next(rows) == (1, None, "a", "")
-    with path.open("r+b") as file:
-        file.truncate(50_000 * 14)
-    assert sum(1 for _ in rows) == 49_999
-
-
-def test_no_class_shares_a_column():
-    assert columns(["row", "a", "image", "class image"]) == [
-        "class row", "a", "class class image", "class image"]  # fmt: skip

@@ -8,7 +8,7 @@ from torch import nn
 from clip.config import OptimizerSettings
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
-from clip.modules.backbones.vilt_convert import from_layout
+from clip.modules.backbones.vilt import convert_vilt
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.layers import Prepended
 from clip.modules.objectives import TASKS
@@ -30,7 +30,7 @@ def build(monkeypatch):
         monkeypatch.setitem(PROMPT_TYPES, "toy", method)
         torch.manual_seed(0)
         vilt = backbone == "vilt"
-        state = from_layout(tiny_vilt.random_vilt().state_dict()) if vilt else tiny.clip_state()
+        state = convert_vilt(tiny_vilt.random_vilt().state_dict()) if vilt else tiny.clip_state()
         return build_model(state, "toy", 5, 4, 2, backbone=backbone).eval()
 
     return build

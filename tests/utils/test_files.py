@@ -1,10 +1,15 @@
-"""Files are whole or not there, whoever else writes them and whatever goes wrong."""
+"""Files are complete or do not exist, whoever else writes them and whatever goes wrong."""
 
+import errno
+import os
+import shutil
+import stat
 import tempfile
 
 import pytest
 
-from clip.utils.files import atomic_write, write_text
+from clip.utils.errors import UserError
+from clip.utils.files import atomic_write, atomic_write_all, describe_os_error, parse_object, write_text
 from tests.experiment_files import call
 
 
@@ -20,8 +25,61 @@ def test_a_file_is_the_old_or_the_new_one(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_the_mode_follows_the_umask_whatever_the_library_sets(tmp_path):
+    umask = os.umask(0)
+    os.umask(umask)
+    with atomic_write(tmp_path / "a") as partial:
+        partial.touch(mode=0o600)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~umask
+
+
+def test_files_written_together_are_all_old_or_all_new(tmp_path):
+    paths = [tmp_path / "train", tmp_path / "test"]
+    for path in paths:
+        path.write_text("old")
+    with pytest.raises(UnicodeEncodeError), atomic_write_all(*paths) as partials:
+        partials[paths[0]].write_text("new" * 10_000 + "\ud800")
+    assert [path.read_text() for path in paths] == ["old", "old"]
+    with atomic_write_all(*paths) as partials:
+        for partial in partials.values():
+            partial.write_text("new")
+    assert [path.read_text() for path in paths] == ["new", "new"]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+def test_what_a_killed_process_left_is_removed_but_not_what_another_is_writing(tmp_path):
+    path = tmp_path / "a[1].arrow"
+    with atomic_write_all(path) as partials:
+        shutil.copy(partials[path], tmp_path / ".a[1].arrow.0123.part")  # without a lock: left by a killed process
+        with atomic_write_all(path):
+            pass
+        assert [file for file in tmp_path.iterdir() if file.suffix == ".part"] == [partials[path]]
+        partials[path].write_text("first")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO, None])
+def test_an_os_error_has_its_file_and_its_own_reason(tmp_path, code):
+    error = OSError(code, os.strerror(code)) if code else OSError("the reason")
+    with (
+        pytest.raises(OSError, match=os.strerror(code) if code else "the reason") as caught,
+        atomic_write(tmp_path / "a"),
+    ):
+        raise error
+    message = describe_os_error(caught.value)
+    assert (os.strerror(code) if code else "the reason") in message
+    assert not code or message.startswith(f"{tmp_path / 'a'}: ")
+
+
+@pytest.mark.parametrize("data", [b"{", b"[1]", b'{"a": "\\ud83d"}', b"\xff", b"[" * 100_000])
+def test_what_is_not_a_json_object_is_refused_with_its_place(data):
+    with pytest.raises(UserError, match="m.jsonl line 3"):
+        parse_object(data, "m.jsonl line 3")
+
+
 def test_a_checkpoint_is_written_beside_its_place(settings, tmp_path, monkeypatch):
-    """Not in the system's temporary folder: from another disk it would arrive piece by piece."""
+    """Not in the system's temporary folder: a move from another disk is not atomic."""
 
     def refuse(*arguments, **named):
         raise AssertionError("a temporary file")

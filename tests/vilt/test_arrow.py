@@ -1,4 +1,4 @@
-"""What goes into an arrow file: safe paths, images as they are, bounded batches."""
+"""What goes into an arrow file: safe paths, images byte for byte, bounded batches, all splits or none."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -9,20 +9,30 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from clip.utils.errors import UserError
 from tests.raw_data import draw
 from vilt.utils import arrow
-from vilt.utils.raw import RawDataError, Row, Skipped, with_image
+from vilt.utils.image_pool import ImagePool
+from vilt.utils.raw import PendingRow, Row, Skip, read_row, resolve_inside
 
 SCHEMA = arrow.schema(text=arrow.TEXTS, label=arrow.CLASS)
 MEGABYTE = 1 << 20
 ROWS = 100
 
 
-@pytest.mark.parametrize("img", ["../secret.png", "/secret.png", "img\\..\\..\\secret.png"])
-def test_a_path_out_of_the_data_is_never_read(tmp_path: Path, img: str) -> None:
+@pytest.mark.parametrize("name", ["../secret.png", "/secret.png", "link/secret.png", "a/../../secret.png", "a\0b"])
+def test_a_path_out_of_the_data_folder_is_never_read(tmp_path: Path, name: str) -> None:
     draw(tmp_path / "secret.png", 1)
-    row = with_image(tmp_path / "raw", img, {})
-    assert row == Skipped("path leads out of the data folder", img)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/link").symlink_to(tmp_path)
+    assert resolve_inside(tmp_path / "raw", name) is None
+    assert isinstance(read_row(PendingRow(tmp_path / "raw", name, {}))[0], Skip)
+
+
+def test_an_absolute_path_inside_the_folder_is_read(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", 1)
+    name = str(tmp_path / "a.png")
+    assert read_row(PendingRow(tmp_path, name, {}))[0]["image"] == (tmp_path / "a.png").read_bytes()
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "P", "I;16", "L", "RGBA", "1"])
@@ -30,8 +40,8 @@ def test_unusual_images_are_kept_byte_for_byte(tmp_path: Path, mode: str) -> Non
     draw(tmp_path / "a.tiff", 7, "L" if mode == "I;16" else mode, size=(1, 1))
     if mode == "I;16":
         Image.fromarray(np.array([[40000]], np.uint16)).save(tmp_path / "a.tiff")
-    row = with_image(tmp_path, "a.tiff", {"label": 1})
-    assert row == {"image": (tmp_path / "a.tiff").read_bytes(), "label": 1}
+    rows = read_row(PendingRow(tmp_path, "a.tiff", {"label": 1}))
+    assert rows == [{"image": (tmp_path / "a.tiff").read_bytes(), "label": 1}]
 
 
 def rows(image_bytes: int) -> Iterator[Row]:
@@ -49,43 +59,41 @@ def test_memory_and_record_batches_are_bounded(tmp_path: Path) -> None:
             yield row
 
     tracemalloc.start()
-    counts = arrow.write_arrow(path, SCHEMA, watched())
+    written = arrow.write_arrow(path, SCHEMA, watched())
     tracemalloc.stop()
 
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     sizes = [reader.get_batch(i).nbytes for i in range(reader.num_record_batches)]
-    assert counts.written == ROWS
+    assert written == ROWS
     assert max(sizes) <= arrow.BATCH_BYTES + MEGABYTE
     assert max(held) <= 4 * arrow.BATCH_BYTES < ROWS * MEGABYTE
     assert reader.read_all()["label"].to_pylist() == list(range(ROWS))
 
 
-def test_an_image_larger_than_a_batch_still_fits(tmp_path: Path) -> None:
+def test_an_image_larger_than_a_batch_fits(tmp_path: Path) -> None:
     row = next(rows(arrow.BATCH_BYTES + 1))
-    assert arrow.write_arrow(tmp_path / "a.arrow", SCHEMA, [row, row]).written == 2
-    assert arrow.check_arrow(tmp_path / "a.arrow", SCHEMA.names) == 2
+    assert arrow.write_arrow(tmp_path / "a.arrow", SCHEMA, [row, row]) == 2
+    assert pa.ipc.open_file(tmp_path / "a.arrow").read_all().num_rows == 2
 
 
-def test_an_exception_in_the_middle_keeps_the_earlier_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.arrow"
-    arrow.write_arrow(path, SCHEMA, rows(1))
-    earlier = path.read_bytes()
+@pytest.mark.parametrize("failure", [OSError("the disk is gone"), Skip("no label", "b")])
+def test_a_failure_in_any_split_keeps_all_earlier_files(tmp_path: Path, failure: OSError | Skip) -> None:
+    """Otherwise a row that moved from test to train would be in both."""
 
-    def failing() -> Iterator[Row]:
-        yield from rows(MEGABYTE)
-        raise OSError("the disk went away")
+    def convert(second: object) -> None:
+        def pending(item: object) -> Iterator[PendingRow | Skip]:
+            if isinstance(item, OSError):
+                raise item
+            yield item
 
-    with pytest.raises(OSError, match="went away"):
-        arrow.write_arrow(path, SCHEMA, failing())
-    assert path.read_bytes() == earlier
-    assert list(tmp_path.iterdir()) == [path]
+        columns = {"text": ["t"], "label": 0, "image_id": "1", "split": "s"}
+        first = PendingRow(tmp_path, "", columns)
+        splits = {"train": (1, [first]), "test": (1, pending(second or first))}
+        arrow.convert(tmp_path / "out", "", SCHEMA, splits, {}, ImagePool())
 
-
-def test_a_file_cut_short_or_without_a_column_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.arrow"
-    arrow.write_arrow(path, SCHEMA, rows(1))
-    with pytest.raises(RawDataError, match="no column genres, plots"):
-        arrow.check_arrow(path, ["image", "plots", "genres"])
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(RawDataError, match="not an arrow file"):
-        arrow.check_arrow(path, ["image"])
+    convert(None)
+    earlier = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises((OSError, UserError)):
+        convert(failure)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == earlier
+    assert set(earlier) == {"train.arrow", "test.arrow"}

@@ -59,6 +59,26 @@ def test_mmimdb_keeps_every_plot_and_the_published_genre_order(tmp_path: Path) -
     assert "label all zeros: 1 (0000004)" in report
 
 
+def test_mmimdb_as_it_is_distributed_and_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Posters and label files are in one folder; a label file without plot or genres is skipped."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root = raw_data.mmimdb(tmp_path / "raw")
+    (root / "images").rename(root / "dataset")
+    for path in (root / "labels").iterdir():
+        path.rename(root / "dataset" / path.name)
+    (root / "labels").rmdir()
+    write_json(root / "dataset/0000000.json", {"genres": ["Drama"]})
+    write_json(root / "dataset/0000001.json", {"plot": ["x"]})
+
+    report = convert("mmimdb", "~/raw", "~/out")
+
+    train = table(tmp_path / "out/mmimdb_train.arrow")
+    assert train["image_id"].to_pylist() == ["0000002", "0000003"]
+    assert train["image"][0].as_py() == (root / "dataset/0000002.jpeg").read_bytes()
+    assert "no plot: 1 (0000000)" in report
+    assert "no genres: 1 (0000001)" in report
+
+
 def test_food101_reads_val_from_train_and_its_own_class_numbers(tmp_path: Path) -> None:
     root = raw_data.food101(tmp_path / "raw")
     texts = json.loads((root / "text.json").read_text())

@@ -1,1 +1,1 @@
-"""One writer per data set, one arrow writer for all, and the download of converted files."""
+"""One converter per data set, the arrow writer that they share, and the download of converted files."""

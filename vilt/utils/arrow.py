@@ -1,20 +1,20 @@
-"""The one place that writes arrow: record batches in a stream, and whole files or none."""
+"""The arrow writer of all converters: streamed record batches, complete files or none."""
 
 import json
-import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from tqdm import tqdm
 
-from vilt.utils.parts import named, together
-from vilt.utils.raw import Item, Noted, RawDataError, Row, Skipped, Tally, Unread
-from vilt.utils.reader import Reader
+from clip.utils.errors import UserError
+from clip.utils.files import atomic_write_all, named
+from vilt.utils.image_pool import ImagePool
+from vilt.utils.raw import Item, Note, PendingRow, Row, Skip, summarize
 
-BATCH_BYTES = 16 * 2**20  # payload of a record batch; bounds memory whatever the data set's size
+BATCH_BYTES = 16 * 2**20  # per record batch; bounds memory for any size of data set
 BATCH_ROWS = 4096
 
 TEXTS = pa.list_(pa.string())
@@ -22,156 +22,90 @@ CLASS = pa.int64()
 
 
 def schema(**columns: pa.DataType) -> pa.Schema:
-    """The columns of one data set between those that all have: image, image_id, split."""
+    """Return the columns of a data set between those that all have: image, image_id and split."""
     return pa.schema({"image": pa.binary(), **columns, "image_id": pa.string(), "split": pa.string()})
 
 
 def with_classes(schema: pa.Schema, names: Sequence[str], task_type: str) -> pa.Schema:
-    """Lets the files say what their labels mean.
-
-    Args:
-        schema: Columns and types.
-        names: Of the classes, in the order of their numbers or of their positions in a list.
-        task_type: "binary", "multiclass" or "multilabel".
-    """
+    """Return the schema with class names, by number or position, and a task type such as "multilabel"."""
     return schema.with_metadata({"class_names": json.dumps(list(names)), "task_type": task_type})
 
 
-@dataclass
-class Counts:
-    """What became of the rows of one split."""
-
-    written: int = 0
-    skipped: Tally = field(default_factory=Tally)
-    noted: Tally = field(default_factory=Tally)
-
-
-def _sift(items: Iterable[Item], counts: Counts, seen: set[str]) -> Iterator[Row]:
-    for item in items:
-        if isinstance(item, Skipped):
-            counts.skipped.add(item)
-        elif isinstance(item, Noted):
-            counts.noted.add(item)
-        else:
-            name = item.get("image_id")  # files of others may have none
-            if name in seen:
-                counts.noted.add(Noted("second row of its name", name))
-            if name is not None:
-                seen.add(name)
-            counts.written += 1
-            yield item
-
-
-def _size(value: Any) -> int:
+def _num_bytes(value: Any) -> int:
     if isinstance(value, list):
-        return sum(map(_size, value))
+        return sum(map(_num_bytes, value))
     return len(value) if isinstance(value, bytes | str) else 8
 
 
-def _batches(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    pending: list[Row] = []
-    filled = 0
-    for row in rows:
-        size = sum(map(_size, row.values()))
-        if pending and (filled + size > BATCH_BYTES or len(pending) == BATCH_ROWS):
-            yield pa.RecordBatch.from_pylist(pending, schema)
-            pending, filled = [], 0
-        pending.append(row)
-        filled += size
-    if pending:
-        yield pa.RecordBatch.from_pylist(pending, schema)
-
-
-def write_arrow(path: Path, schema: pa.Schema, items: Iterable[Item]) -> Counts:
-    """Streams rows into an arrow IPC file that gets its name only when it is complete.
-
-    Args:
-        path: The final file; what stands there stays until the new file is whole.
-        schema: Columns and types.
-        items: Rows in file order, mixed with `Skipped` and `Noted`.
-
-    Returns:
-        What was written, skipped and noted.
-
-    Raises:
-        RawDataError: If no row is left to write.
-    """
-    with together(path) as parts:
-        return _fill(parts[path], path, schema, items, set())
-
-
-def _fill(part: Path, path: Path, schema: pa.Schema, items: Iterable[Item], seen: set[str]) -> Counts:
-    counts = Counts()
-    with named(path), part.open("wb") as sink:
-        with pa.ipc.new_file(sink, schema) as writer:
-            for batch in _batches(_sift(items, counts, seen), schema):
-                writer.write_batch(batch)
-        sink.flush()
-        os.fsync(sink.fileno())
-    if not counts.written:
-        raise RawDataError(f"no row for {path}: {str(counts.skipped) or 'the split is empty'}")
-    return counts
+def write_arrow(path: Path, schema: pa.Schema, rows: Iterable[Row]) -> int:
+    """Stream rows into an arrow IPC file and return their number."""
+    batch: list[Row] = []
+    batch_bytes = num_rows = 0
+    with path.open("wb") as file, pa.ipc.new_file(file, schema) as writer:
+        for row in rows:
+            row_bytes = sum(map(_num_bytes, row.values()))
+            if batch and (batch_bytes + row_bytes > BATCH_BYTES or len(batch) == BATCH_ROWS):
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+                batch, batch_bytes = [], 0
+            batch.append(row)
+            batch_bytes += row_bytes
+            num_rows += 1
+        if batch:
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+    return num_rows
 
 
 def convert(
     target: Path,
     prefix: str,
     schema: pa.Schema,
-    splits: Mapping[str, tuple[int, Iterable[Unread | Skipped]]],
+    splits: Mapping[str, tuple[int, Iterable[PendingRow | Skip]]],
     published: Mapping[str, int],
-    reader: Reader,
+    pool: ImagePool | None = None,
 ) -> str:
-    """Writes `{prefix}{split}.arrow` into target for each split and returns the closing table.
+    """Write ``{prefix}{split}.arrow`` into target for each split and return the closing table.
 
-    The files get their names together: beside old ones, new splits could share rows with them.
+    The files get their names together: new splits beside old ones could share rows with them.
 
     Args:
-        target: The folder to write to.
-        prefix: What the file names begin with.
-        schema: Columns and types.
-        splits: Number of rows and the rows of each split.
-        published: Rows of the real data in each split, shown for comparison; none for one's own.
-        reader: Reads the images.
-    """
-    table = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
-    paths = {split: target / f"{prefix}{split}.arrow" for split in splits}
-    seen: set[str] = set()  # of all splits: a row of train in test would be known
-    with reader, together(*paths.values()) as parts:
-        for split, (total, rows) in splits.items():
-            path = paths[split]
-            with tqdm(total=total, desc=path.name, unit="row", disable=None) as bar:
-                items = _watched(reader.items(rows), bar)
-                counts = _fill(parts[path], path, schema, items, seen)
-            table += _report(split, counts, published.get(split, "-"))
-    return "\n".join(table)
-
-
-def _report(split: str, counts: Counts, published: int | str) -> Iterator[str]:
-    skipped = counts.skipped.counts.total()
-    row = f"{split:6} {counts.written:8} {published:>9} {skipped:8}  {counts.skipped}"
-    yield row.rstrip()
-    if counts.noted.counts:
-        yield f"{'':6} noted: {counts.noted}"
-
-
-def _watched(items: Iterable[Item], bar: tqdm) -> Iterator[Item]:
-    for item in items:
-        bar.update(not isinstance(item, Noted))
-        yield item
-
-
-def check_arrow(path: Path, required: Iterable[str]) -> int:
-    """Opens an arrow file without reading its images and returns its number of rows.
+        target: the folder to write to, created if necessary.
+        prefix: first part of the file names.
+        schema: columns of the files.
+        splits: number of rows, and the rows, of each split.
+        published: rows of the published data in each split, for comparison.
+        pool: reads the images; None reads them in this process.
 
     Raises:
-        RawDataError: If it is no arrow file or lacks a required column.
+        UserError: no row of a split can be used.
     """
-    try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-            absent = set(required) - set(reader.schema.names)
-            rows = reader.count_rows()  # unpacks nothing
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise RawDataError(f"{path} is not an arrow file ({error}); fetch it again") from None
-    if absent:
-        raise RawDataError(f"{path} has no column {', '.join(sorted(absent))}")
-    return rows
+    lines = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
+    paths = {split: target / f"{prefix}{split}.arrow" for split in splits}
+    seen: set[str] = set()  # over all splits: a row of train in test would be known
+
+    def usable(items: Iterable[Item], skipped: defaultdict, noted: defaultdict, bar: tqdm) -> Iterator[Row]:
+        for item in items:
+            if isinstance(item, Note):
+                noted[item.reason].append(item.name)
+                continue
+            bar.update()
+            if isinstance(item, Skip):
+                skipped[item.reason].append(item.name)
+                continue
+            if item["image_id"] in seen:
+                noted["second row of its name"].append(item["image_id"])
+            seen.add(item["image_id"])
+            yield item
+
+    with pool or ImagePool() as pool, atomic_write_all(*paths.values()) as partials:
+        for split, (total, pending) in splits.items():
+            path, skipped, noted = paths[split], defaultdict(list), defaultdict(list)
+            with tqdm(total=total, desc=path.name, unit="row", disable=None) as bar, named(path, partials[path]):
+                written = write_arrow(partials[path], schema, usable(pool.items(pending), skipped, noted, bar))
+            if not written:
+                raise UserError(f"no row for {path}: {summarize(skipped) or 'the split is empty'}")
+            num_skipped = sum(map(len, skipped.values()))
+            line = f"{split:6} {written:8} {published.get(split, '-'):>9} {num_skipped:8}  {summarize(skipped)}"
+            lines.append(line.rstrip())
+            if noted:
+                lines.append(f"{'':6} noted: {summarize(noted)}")
+    return "\n".join(lines)

@@ -1,27 +1,21 @@
-"""A manifest, one's own table of images, texts and labels: its rows in a stream, checked."""
+"""A manifest: the user's own table of images, texts and labels, read and checked."""
 
-import csv
-import json
-import sys
-from collections.abc import Iterator, Sequence
+import ast
+import hashlib
+import posixpath
+import re
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from vilt.utils.raw import RawDataError
+from clip.utils.errors import UserError
+from clip.utils.tables import read_table
 
 COLUMNS = ("image", "text", "label")
-SPLIT = "split"
 SPLITS = {"train": "train", "val": "val", "dev": "val", "test": "test"}
 SEPARATOR = "|"  # between the labels of one csv cell
-ROWS_READ = 1024  # rows of a parquet file in memory
-SMALL = 2**26  # bytes that any parquet file may unpack to
-MOST_PACKED = 1000  # times its size, beyond that
-
-Record = dict[str, Any]
+LABEL_FORM = "write several labels as a|b in csv, or as a list in jsonl or parquet"
 
 
 @dataclass(frozen=True)
@@ -29,154 +23,111 @@ class Entry:
     """One row of a manifest.
 
     Args:
-        number: Of the row, from 1; a blank line is none.
-        image: Path relative to the manifest, or "".
-        text: The text, or "" where it is blank.
-        labels: Names of its classes; None where the row says nothing.
-        several: Whether the label was written as a list.
-        split: train, val or test; None where the manifest has no such column.
+        number: number of the row, from 1.
+        image: path of the image file, or its bytes; "" if there is none.
+        text: the text; "" if it is blank.
+        labels: class names; None if the row has no label.
+        multilabel: whether the label was written as a list.
+        split: train, val or test; None if the manifest has no column `split`.
     """
 
     number: int
-    image: str
+    image: str | bytes
     text: str
     labels: tuple[str, ...] | None
-    several: bool
+    multilabel: bool
     split: str | None
 
     @property
     def name(self) -> str:
-        """What a report calls the row."""
-        return self.image or f"row {self.number}"
+        """The name of the row in reports."""
+        return self.image if self.image and isinstance(self.image, str) else f"row {self.number}"
+
+    def draw_split(self, thresholds: dict[str, float], seed: int) -> str:
+        """Draw a split by a hash of the image, or of the text if there is no image.
+
+        Rows of one image stay together, and a row keeps its split when others are added. ``thresholds`` are the
+        cumulative shares.
+        """
+        image = self.image if isinstance(self.image, str) else hashlib.sha256(self.image).hexdigest()
+        key = posixpath.normpath(image) if image else self.text  # ./a.png is a.png
+        place = int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8]) / 2**64
+        return next((split for split, end in thresholds.items() if place < end), "test")
 
 
-def read_entries(path: Path) -> Iterator[Entry]:
-    """Yields the rows of a csv, jsonl or parquet file, a few of them in memory at a time.
+def read_manifest(path: Path) -> list[Entry]:
+    """Read all rows of a csv, jsonl or parquet file.
 
     Raises:
-        RawDataError: If the file is none of these, lacks a column, or a row is not valid; the
-            message names the row.
+        UserError: the file is not a table, a column does not exist, or a row is not valid; names the row.
     """
-    kind = path.suffix.lower()
-    if kind not in READERS:
-        raise RawDataError(f"{path} is no manifest: give a file that ends in {', '.join(READERS)}")
-    if not path.is_file():
-        raise RawDataError(f"{path} is absent; give the manifest's own path as --root")
-    number, seen = 0, set[str]()
-    try:
-        for number, record in enumerate(READERS[kind](path), start=1):
-            if seen and (SPLIT in record) != (SPLIT in seen):
-                before = "have" if SPLIT in seen else "lack"
-                raise RawDataError(
-                    f"{path} row {number} differs from the rows before it, which {before} a "
-                    f"{SPLIT}: give one in every row or in none"
-                )
-            seen.update(record)
-            yield _entry(f"{path} row {number}", number, record, kind == ".csv")
-    except RawDataError:
-        raise
-    except (csv.Error, pa.ArrowException, OSError, ValueError) as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RawDataError(f"{path} is no valid {kind[1:]} file ({cause})") from None
-    if not number:
-        raise RawDataError(f"{path} has no rows; give at least one for each split")
-    if absent := [column for column in COLUMNS if column not in seen]:
-        found = ", ".join(sorted(seen)) or "nothing"
-        raise RawDataError(f"{path} has no column {', '.join(absent)}, but {found}; see DATA.md")
+    table = read_table(path)
+    if table.empty:
+        raise UserError(f"{path} has no rows; it needs at least one per split")
+    if absent := [column for column in COLUMNS if column not in table]:
+        columns = ", ".join(table.columns)
+        raise UserError(
+            f"{path} has no column {', '.join(absent)}; its columns are {columns}; rename them, see DATA.md"
+        )
+    is_csv = path.suffix.lower() == ".csv"
+    rows = zip(table.index, table.to_dict("records"), strict=True)
+    entries = [_read_entry(f"{path} row {number}", number, row, is_csv) for number, row in rows]
+    if is_csv and not any(entry.multilabel for entry in entries):
+        _check_separators(path, entries)
+    return entries
 
 
-def _read_csv(path: Path) -> Iterator[Record]:
-    csv.field_size_limit(sys.maxsize)
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
-        _refuse_repeats(path, reader.fieldnames or ())
-        for number, record in enumerate(reader, start=1):
-            if None in record or None in record.values():
-                more = "more" if None in record else "fewer"
-                raise RawDataError(
-                    f"{path} row {number} has {more} cells than the header: put a text that holds "
-                    "commas or line ends into double quotes, and a comma for every empty cell"
-                )
-            yield record
-
-
-def _refuse_repeats(path: Path, names: Sequence[str]) -> None:
-    if repeated := [name for name in (*COLUMNS, SPLIT) if names.count(name) > 1]:
-        raise RawDataError(f"{path} has the column {repeated[0]} twice; leave one")
-
-
-def _read_jsonl(path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(filter(str.strip, lines), start=1):
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise RawDataError(f"{path} row {number} is not valid JSON ({error})") from None
-            if not isinstance(record, dict):
-                raise RawDataError(f"{path} row {number} is no JSON object")
-            yield record
-
-
-def _read_parquet(path: Path) -> Iterator[Record]:
-    with pq.ParquetFile(path) as file:
-        _refuse_repeats(path, file.schema_arrow.names)
-        _refuse_bomb(path, file.metadata)
-        wanted = [name for name in file.schema_arrow.names if name in (*COLUMNS, SPLIT)]
-        for batch in file.iter_batches(ROWS_READ, columns=wanted):
-            yield from batch.to_pylist()
-
-
-def _refuse_bomb(path: Path, about: pq.FileMetaData) -> None:
-    # Not by column: what a damaged file says of one can end the program.
-    said = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-    size = path.stat().st_size
-    if said > max(SMALL, MOST_PACKED * size):
-        raise RawDataError(f"{path} unpacks {size:,} bytes to {said:,}, which no table needs; write it again")
-
-
-READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-
-
-def _entry(place: str, number: int, record: Record, in_csv: bool) -> Entry:
-    image, text = (_string(place, key, record.get(key)) for key in ("image", "text"))
-    label, split = record.get("label"), record.get(SPLIT)
-    if SPLIT in record and (not isinstance(split, str) or split not in SPLITS):
-        raise RawDataError(f"{place} has the split {split!r:.60}; it is one of {', '.join(SPLITS)}")
-    if in_csv and isinstance(label, str) and SEPARATOR in label:
+def _read_entry(place: str, number: int, row: dict[str, Any], is_csv: bool) -> Entry:
+    image, text, label = (row[column] for column in COLUMNS)
+    if isinstance(image, dict):  # an image of a Hugging Face data set
+        image = image.get("bytes") or image.get("path")
+    if not isinstance(image, str | bytes | None):
+        raise UserError(f"{place} has the image {image!r:.60}; give a path, or leave it empty")
+    if not isinstance(text, str | None):
+        raise UserError(f"{place} has the text {text!r:.60}; give a string, or leave it empty")
+    if "split" in row and str(row["split"]) not in SPLITS:
+        raise UserError(
+            f"{place} has the split {row['split']!r:.60}; it must be one of {', '.join(SPLITS)} in every row"
+        )
+    if is_csv and label and SEPARATOR in label:
         label = [name for name in label.split(SEPARATOR) if name.strip()]
-    several = isinstance(label, list)
-    labels = tuple(_name(place, one) for one in (label if several else [label]))
-    if several and not all(labels):
-        raise RawDataError(f"{place} has an empty label in its list; leave it out")
-    return Entry(number, image.strip(), text if text.strip() else "",
-                 labels if several or all(labels) else None, several,
-                 SPLITS[split] if SPLIT in record else None)  # fmt: skip
+    elif isinstance(label, str) and re.fullmatch(r"\s*\[.*\]\s*", label, re.DOTALL):
+        try:
+            label = ast.literal_eval(label.strip())  # a list as Python or JSON prints it
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise UserError(f"{place} has the label {label!r:.60}; {LABEL_FORM}") from None
+    multilabel = isinstance(label, list)
+    labels = None if label is None else tuple(_class_name(place, one) for one in (label if multilabel else [label]))
+    if labels and not all(labels):
+        if multilabel:
+            raise UserError(f"{place} has an empty label in its list; remove it")
+        labels = None
+    image = image.strip() if isinstance(image, str) else image or ""
+    text = text if text and text.strip() else ""
+    return Entry(number, image, text, labels, multilabel, SPLITS[row["split"]] if "split" in row else None)
 
 
-def _string(place: str, key: str, value: Any) -> str:
-    if value is None or value != value:  # NaN, as pandas writes an empty cell
-        return ""
-    if not isinstance(value, str):
-        raise RawDataError(f"{place} has the {key} {value!r:.60}; give a text, or leave it empty")
-    return _encodable(place, key, value)
-
-
-def _encodable(place: str, key: str, text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # JSON can escape one half of a surrogate pair
-        raise RawDataError(
-            f"{place} has half a character in its {key}, {text[error.start]!a} at {error.start}; remove it"
-        ) from None
-    return text
-
-
-def _name(place: str, label: Any) -> str:
-    """A label's class; "" where there is none."""
-    if isinstance(label, float) and (label.is_integer() or label != label):
-        label = int(label) if label == label else None  # pandas' integers beside an empty cell
-    if label is None:
-        return ""
+def _class_name(place: str, label: Any) -> str:
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)  # pandas writes integers beside an empty cell as floats
     if isinstance(label, bool) or not isinstance(label, str | int):
-        raise RawDataError(f"{place} has the label {label!r:.60}; give a text, a whole number or a list of them")
-    return _encodable(place, "label", str(label).strip())
+        raise UserError(f"{place} has the label {label!r:.60}; give a text, a whole number or a list of them")
+    return str(label).strip()
+
+
+def _check_separators(path: Path, entries: list[Entry]) -> None:
+    """Check that csv labels such as "Drama, Comedy" are names, and not lists with another separator.
+
+    Raises:
+        UserError: a part between commas or semicolons occurs in several labels.
+    """
+    labels_by_part: defaultdict[str, set[str]] = defaultdict(set)
+    for label in {label for entry in entries for label in entry.labels or ()}:
+        for part in re.split("[,;]", label):
+            labels_by_part[part.strip()].add(label)
+    for part, labels in labels_by_part.items():
+        if part and len(labels) > 1:
+            first, second = sorted(labels, key=len)[-2:]
+            raise UserError(
+                f"{path} has the labels {first!r:.60} and {second!r:.60}; {LABEL_FORM} (a name may have commas)"
+            )

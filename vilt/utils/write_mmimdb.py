@@ -1,4 +1,4 @@
-"""MM-IMDb: split.json, images/<id>.jpeg and labels/<id>.json to arrow rows."""
+"""MM-IMDb: split.json, posters and label files to arrow files."""
 
 import os
 from collections.abc import Iterator
@@ -7,88 +7,56 @@ from pathlib import Path
 import pyarrow as pa
 
 from vilt.utils import arrow
-from vilt.utils.raw import (
-    Noted,
-    RawDataError,
-    Skipped,
-    Unread,
-    inside,
-    read_object,
-    read_splits,
-    require,
-)
-from vilt.utils.reader import Reader
+from vilt.utils.image_pool import ImagePool
+from vilt.utils.raw import Note, PendingRow, Skip, read_object, read_splits, require_paths, resolve_inside
 
 SCHEMA = arrow.schema(plots=arrow.TEXTS, label=pa.list_(arrow.CLASS), genres=arrow.TEXTS)
 PUBLISHED = {"train": 15552, "dev": 2608, "test": 7799}
 
 # The order of the 23 label positions, as published.
 GENRES = (
-    "Drama",
-    "Comedy",
-    "Romance",
-    "Thriller",
-    "Crime",
-    "Action",
-    "Adventure",
-    "Horror",
-    "Documentary",
-    "Mystery",
-    "Sci-Fi",
-    "Fantasy",
-    "Family",
-    "Biography",
-    "War",
-    "History",
-    "Music",
-    "Animation",
-    "Musical",
-    "Western",
-    "Sport",
-    "Short",
-    "Film-Noir",
+    *("Drama", "Comedy", "Romance", "Thriller", "Crime", "Action", "Adventure", "Horror", "Documentary", "Mystery"),
+    *("Sci-Fi", "Fantasy", "Family", "Biography", "War", "History", "Music", "Animation", "Musical", "Western"),
+    *("Sport", "Short", "Film-Noir"),
 )
 
 
-def make_arrow(root: Path, target: Path, reader: Reader | None = None) -> str:
-    """Writes mmimdb_{train,dev,test}.arrow and returns the closing table."""
-    require(root, "split.json", "images", "labels")
+def make_arrow(root: Path, target: Path, pool: ImagePool | None = None) -> str:
+    """Write mmimdb_{train,dev,test}.arrow and return the closing table."""
+    # The published archive has both kinds of files in one folder.
+    images, labels = ("dataset", "dataset") if (root / "dataset").exists() else ("images", "labels")
+    require_paths(root, "split.json", images, labels)
     names = read_splits(root / "split.json", PUBLISHED)
-    splits = {split: (len(names[split]), _items(root, split, names[split])) for split in PUBLISHED}
+    splits = {
+        split: (len(names[split]), _pending_rows(root / images, root / labels, split, names[split]))
+        for split in PUBLISHED
+    }
     schema = arrow.with_classes(SCHEMA, GENRES, "multilabel")
-    return arrow.convert(target, "mmimdb_", schema, splits, PUBLISHED, reader or Reader())
+    return arrow.convert(target, "mmimdb_", schema, splits, PUBLISHED, pool)
 
 
-def _items(root: Path, split: str, names: list[str]) -> Iterator[Unread | Skipped]:
+def _pending_rows(images: Path, labels: Path, split: str, names: list[str]) -> Iterator[PendingRow | Skip]:
     for name in names:
-        path = inside(root / "labels", f"{name}.json")
+        path = resolve_inside(labels, f"{name}.json")
         if path is None or not os.path.isfile(path):
-            yield Skipped("label file is absent", name)
+            yield Skip("no label file", name)
             continue
-        plots, genres = _plots_and_genres(path)
-        if not any(plot.strip() for plot in plots):
-            yield Skipped("no plot", name)
-            continue
-        label = [int(genre in genres) for genre in GENRES]
-        columns = {"plots": plots, "label": label, "genres": genres}
-        columns |= {"image_id": name, "split": split}
-        yield Unread(root / "images", f"{name}.jpeg", columns, tuple(_notes(name, genres)))
+        content = read_object(path)
+        plots, genres = (_as_texts(content.get(key)) for key in ("plot", "genres"))
+        if plots is None or not any(plot.strip() for plot in plots):
+            yield Skip("no plot", name)
+        elif genres is None:
+            yield Skip("no genres", name)
+        else:
+            label = [int(genre in genres) for genre in GENRES]
+            notes = [Note(f"genre {genre} ignored", name) for genre in genres if genre not in GENRES]
+            if not any(label):
+                notes.append(Note("label all zeros", name))
+            columns = {"plots": plots, "label": label, "genres": genres, "image_id": name, "split": split}
+            yield PendingRow(images, f"{name}.jpeg", columns, tuple(notes))
 
 
-def _notes(name: str, genres: list[str]) -> Iterator[Noted]:
-    unknown = [genre for genre in genres if genre not in GENRES]
-    yield from (Noted(f"genre {genre} ignored", name) for genre in unknown)
-    if len(unknown) == len(genres):
-        yield Noted("label all zeros", name)
-
-
-def _plots_and_genres(path: Path) -> tuple[list[str], list[str]]:
-    labels = read_object(path)
-    columns = []
-    for key in ("plot", "genres"):
-        value = labels.get(key)
-        texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise RawDataError(f"{path} has no text or list of texts under {key!r}")
-        columns.append(texts)
-    return columns[0], columns[1]
+def _as_texts(value: object) -> list[str] | None:
+    """Return the texts of a label file's field, which is one text or a list; None if it is neither."""
+    texts = [value] if isinstance(value, str) else value
+    return texts if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else None

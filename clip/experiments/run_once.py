@@ -1,0 +1,87 @@
+"""One run of an experiment, done once: train, then predict the validation and test splits in every missing case.
+
+    python -m clip.experiments.run_once RUN_FOLDER
+
+A run's folder has `plan.json` (settings), `training/` (folders of ordinary training runs, later
+ones continuing an interrupted one), `val.arrow`, `test.arrow`, `run.json` and, written last,
+`result.json`, which marks the run as finished.
+"""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from pytorch_lightning.utilities import rank_zero_only
+
+from clip.cli.build import build_all, run_record
+from clip.cli.commands import choose_single_device, predict_split, train
+from clip.cli.schema import Config
+from clip.engine.checkpoints import BEST, LAST, find_checkpoint
+from clip.engine.run_folder import write_json
+from clip.utils.errors import UserError
+from clip.utils.files import describe_os_error
+
+SPLITS = ("val", "test")
+MEASURED = ("seconds_train", "seconds_per_step", "steps", "peak_memory_mb")
+
+
+def run_once(folder: Path) -> None:
+    """Train and predict unless the run is finished; continue it if it was interrupted.
+
+    Args:
+        folder: folder of the run with its plan.json.
+
+    Raises:
+        UserError: as in training.
+    """
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    config = Config(**plan.pop("config"))
+    # The other processes of a run on several GPUs are started by the first, which has the lock.
+    with contextlib.nullcontext() if rank_zero_only.rank else FileLock(folder / "run.lock"):
+        if (folder / "result.json").is_file():
+            print(f"finished before: {folder}")
+            return
+        training = folder / "training"
+        trained = _trained(training)
+        if not trained:
+            interrupted = any(training.glob(f"**/epoch-*-{LAST}*.pt"))
+            resume_from = str(training) if interrupted else ""
+            trained = train(config.replace(log_dir=str(training), resume_from=resume_from))
+        if rank_zero_only.rank == 0:
+            _predict(config, folder, trained, plan)
+
+
+def _trained(training: Path) -> dict[str, Any] | None:
+    """Read the result of a training run that came to its end."""
+    found = next(training.glob("*/version_*/metrics.json"), None)
+    # The folder may have been moved since.
+    return found and json.loads(found.read_text(encoding="utf-8")) | {"folder": str(found.parent)}
+
+
+def _predict(config: Config, folder: Path, trained: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Predict with the best checkpoint and write all files, the result last."""
+    best = find_checkpoint(trained["folder"], BEST)
+    alone = config.replace(num_gpus=min(1, config.num_gpus), num_nodes=1, load_path=str(best))
+    device = choose_single_device(alone, "predicting")
+    _, module, data = build_all(alone, device)
+    for split in SPLITS:
+        predict_split(module, data, split, device).save(folder / f"{split}.arrow")
+    record = run_record(config, module, data) | plan | {"seed": config.seed}
+    record["missing_tables"] = plan["hashed"]["missing_tables"]
+    write_json(folder / "run.json", record)
+    headline = module.task.headline
+    result = {"headline": headline, "best_val": trained[f"val/{headline}"], "checkpoint": str(best)}
+    write_json(folder / "result.json", result | {name: trained[name] for name in MEASURED})
+    print(f"finished: {folder}")
+
+
+if __name__ == "__main__":
+    try:
+        run_once(Path(sys.argv[1]))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {describe_os_error(error)}")

@@ -1,0 +1,147 @@
+"""The reproduce command: run what is not finished of some experiments, then write tables and reports."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from clip.cli.schema import Config
+from clip.experiments import report, tables
+from clip.experiments.launch import LAUNCHERS, Job, Start
+from clip.experiments.plan import PlannedRun, check_only, plan, print_conflicts, user_settings
+from clip.experiments.spec import available, load_experiment
+from clip.utils.errors import UserError
+from clip.utils.files import write_text
+
+POLL_SECONDS = 0.2
+SIGTERM_EXIT_CODE = 143
+
+
+def reproduce(config: Config) -> None:
+    """Run everything of some experiments that is not finished, and write their tables and reports.
+
+    Raises:
+        UserError: a wrong setting, before any run starts; or, at the end, that some runs failed.
+    """
+    chosen = config.reproduce
+    if not chosen.experiment:
+        raise UserError(f"reproduce needs reproduce.experiment=, one of {', '.join(available())}, or a file")
+    names = [chosen.experiment] if isinstance(chosen.experiment, str) else chosen.experiment
+    experiments = [load_experiment(name) for name in names]
+    names = [experiment.name for experiment in experiments]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"two experiments are called {twice} and would write to one folder; rename a file")
+    check_only(experiments, chosen.only)
+    users = user_settings(config)
+    for experiment in experiments:
+        print_conflicts(experiment, users)
+    plans = [plan(experiment, users, chosen.seeds, chosen.only) for experiment in experiments]
+    log_dir = Path(config.log_dir)
+    start = LAUNCHERS[chosen.launcher](log_dir, chosen.slurm)
+    todo = print_plan(plans)
+    failed = run_all(todo, start, chosen.jobs)
+    for experiment, planned in zip(experiments, plans, strict=True):
+        target = log_dir / experiment.name
+        scores, masks = tables.collect(experiment, planned)
+        table = tables.layout(experiment, scores, planned)
+        print(f"\n{tables.write(experiment, scores, table, planned, target)}")
+        print(f"written: {target}/scores.csv, table.csv, table.md")
+        if len(scores):
+            folders = {run.key: run.folder for run in planned}
+            print(f"written: {report.write_report(experiment, scores, masks, table, folders, target)}")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(todo)} runs failed, see above; call the same command to retry them")
+
+
+def print_plan(plans: Iterable[list[PlannedRun]]) -> list[PlannedRun]:
+    """Print all runs and return those that are not finished, each once."""
+    runs = {run.key: run for planned in plans for run in planned}
+    todo = [run for run in runs.values() if not run.finished]
+    places = sum(map(len, plans))
+    shared = f" for {places} places" if places > len(runs) else ""
+    print(f"{len(runs)} runs{shared}: {len(runs) - len(todo)} finished, {len(todo)} to do")
+    for run in runs.values():
+        print(f"  {'finished' if run.finished else 'to do'}  {run.key}  {run.label}\n    $ {run.command}")
+    return todo
+
+
+def run_all(todo: list[PlannedRun], start: Start, jobs: int) -> list[PlannedRun]:
+    """Run several runs at a time; those that another process is working on come last.
+
+    Returns:
+        The runs that failed; the reason of each is printed.
+    """
+    waiting, failed, durations = list(todo), [], []
+    running: dict[str, tuple[PlannedRun, Job, FileLock, float]] = {}
+
+    def print_progress(run: PlannedRun, outcome: str) -> None:
+        ended = len(todo) - len(waiting) - len(running)
+        left = (len(todo) - ended) * sum(durations) / max(1, len(durations)) / jobs / 60
+        rest = f"; about {left:.1f} minutes left" if left else ""
+        print(f"[{ended}/{len(todo)}] {outcome}: {run.label}{rest}", flush=True)
+
+    # On SIGTERM the children are terminated too, and save a checkpoint.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
+    try:
+        while waiting or running:
+            free = ((run, lock) for run in list(waiting) if (lock := claim(run.folder)))
+            while len(running) < jobs and (claimed := next(free, None)):
+                run, lock = claimed
+                waiting.remove(run)
+                if run.finished:
+                    lock.release()
+                    print_progress(run, "finished by another process")
+                    continue
+                print(f"start  {run.label} -> {run.folder}", flush=True)
+                plan = {"key": run.key, "hashed": run.hashed, "command": run.command}
+                write_text(run.folder / "plan.json", json.dumps(plan | {"config": run.config.model_dump()}, indent=2))
+                running[run.key] = run, start(run.folder), lock, time.monotonic()
+            for run, job, lock, since in list(running.values()):
+                if (code := job.poll()) is None:
+                    continue
+                del running[run.key]
+                lock.release()
+                if run.finished:
+                    durations.append(time.monotonic() - since)
+                    print_progress(run, f"finished in {durations[-1]:.0f} s")
+                else:
+                    failed.append(run)
+                    print_progress(run, f"exit code {code}")
+            time.sleep(POLL_SECONDS)
+    finally:
+        for _, job, *_ in running.values():
+            job.terminate()
+    for run in failed:
+        print(f"failed: {run.label} ({last_log_line(run.folder)}); the full output is in {run.folder}/log.txt")
+    return failed
+
+
+def claim(folder: Path) -> FileLock | None:
+    """Reserve a run for this command; None if another command has it or a process is working on it.
+
+    A started run takes its own lock only seconds later, or when SLURM starts it. Without a claim,
+    two commands would start the same runs, and one of each pair would only wait.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "claim.lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    try:
+        with FileLock(folder / "run.lock", blocking=False):
+            return lock
+    except Timeout:
+        lock.release()
+        return None
+
+
+def last_log_line(folder: Path) -> str:
+    """Return the last line of a run's log."""
+    log = folder / "log.txt"
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return (text.strip().splitlines() or ["no output"])[-1][:300]

@@ -1,0 +1,160 @@
+"""The report of runs whose scores are known: complete, correct, self-contained and escaped."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clip.evaluation import bootstrap
+from clip.evaluation.predictions import CasePredictions
+from clip.experiments.report import write_report
+from clip.missing.masks import MissingConfig, draw_mask
+from clip.modules.objectives import TASKS
+from tests.fabricated import SKILLS, experiment, fabricate
+
+HOSTILE = "<script>alert('1')</script>"
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+TABLE = pd.DataFrame({"method": list(SKILLS), "0.7 ours": ["1.00", "2.00", "3.00"]})
+
+
+class Page(HTMLParser):
+    """Checks that elements are balanced, and keeps tags, attributes and text."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.attributes, self.tags, self.text, self.cells = [], [], set(), "", []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes += [(tag, *pair) for pair in attributes]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells.append(data)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    target = tmp_path_factory.mktemp("report")
+    scores, folders, masks = fabricate(target, command=f"python run.py with exp_name={HOSTILE}")
+    return scores, folders, masks, write_report(experiment(), scores, masks, TABLE, folders, target / "out")
+
+
+def read(path, name):
+    return pd.read_csv(path.with_name(f"{name}.csv"))
+
+
+def test_the_page_is_complete_self_contained_and_escaped(made):
+    path = made[-1]
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in page.tags
+    assert page.text.count(HOSTILE) == 6  # the command of each run
+    assert "Curves & <b>cases</b>" in page.text
+    assert "b" not in page.tags
+    ids = {value for _, name, value in page.attributes if name == "id"}
+    for tag, name, value in page.attributes:
+        if name in ("src", "href", "xlink:href", "action", "data", "srcset"):
+            assert value.startswith("data:image/svg+xml;base64,") if tag == "img" else value[1:] in ids
+    assert {"link", "iframe", "object"}.isdisjoint(page.tags)
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert text.index("<img") < text.index("<table")  # figures come first
+    for name in ("cases", "classes", "intervals", "metrics", "costs", "masks"):
+        assert set(read(path, name).astype(str).iloc[0]) <= set(page.cells), name
+
+
+def test_scores_by_case_and_class_are_those_of_the_predictions(made):
+    scores, folders, _, path = made
+    task = TASKS["mmimdb"]
+    found = [CasePredictions.load(folders[f"mmimdb-DCP-{s}"] / "test.arrow", "mmimdb", "test") for s in (0, 1)]
+    by_case = np.array([[task.score(p.logits[case], p.labels)["F1_Macro"] for case in range(3)] for p in found])
+    row = read(path, "cases").set_index("method").loc["DCP"]
+    wanted = [f"{100 * seeds.mean():.2f} ± {100 * seeds.std(ddof=1):.2f}" for seeds in by_case.T]
+    assert row[["complete", "missing text", "missing image"]].tolist() == wanted
+    assert row["constant baseline"] == pytest.approx(100 * scores["constant_baseline"].iloc[0], abs=0.005)
+    mask = draw_mask("mmimdb", "test", np.zeros(120), MissingConfig({"test": "both"}, {"test": 0.7}))
+    first = []
+    for predictions in found:
+        predicted, true = predictions.select(mask)[:, 0] > 0, predictions.labels[:, 0] > 0
+        first.append(float(2 * (predicted & true).sum() / (predicted.sum() + true.sum())))
+    classes = read(path, "classes").set_index("class")
+    assert classes["samples"]["class 0"] == int(found[0].labels[:, 0].sum())
+    assert classes["DCP"]["class 0"] == pytest.approx(100 * np.mean(first), abs=0.005)
+    assert (np.diff(classes[list(SKILLS)].mean(axis=1)) < 0.02).all()  # best first
+    own = scores[(scores["method"] == "MMP") & (scores["test_ratio"] == 0.7)]
+    shown = read(path, "metrics").set_index("method").loc["MMP"]
+    for name in ("F1_Macro", "F1_Micro", "F1_Samples", "F1_Weighted", "mAP"):
+        assert shown[name] == f"{100 * own[name].mean():.2f} ± {100 * own[name].std():.2f}"
+
+
+def test_intervals_are_of_the_same_resamples(made):
+    *_, folders, masks, path = made
+    task, weights = TASKS["mmimdb"], bootstrap.resample(120)
+    mask = draw_mask("mmimdb", "test", np.zeros(120), MissingConfig({"test": "both"}, {"test": 0.7}))
+    drawn = {}
+    for method in SKILLS:
+        seeds = []
+        for seed in (0, 1):
+            found = CasePredictions.load(folders[f"mmimdb-{method}-{seed}"] / "test.arrow", "mmimdb", "test")
+            seeds.append(bootstrap.resampled("F1_Macro", task, found.select(mask), found.labels, weights))
+        drawn[method] = np.mean(seeds, axis=0)
+    rows = read(path, "intervals").set_index(["method", "metric"])
+    for method in SKILLS:
+        row = rows.loc[method, "F1_Macro"]
+        low, high = 100 * np.quantile(drawn[method], [0.025, 0.975])
+        assert row["test case"] == "both 0.7"
+        assert row["95 % interval"] == f"{low:.2f} to {high:.2f}"
+        low, high = 100 * np.quantile(drawn[method] - drawn["Baseline"], [0.025, 0.975])
+        gap = row["95 % interval of − Baseline"]
+        assert gap == ("–" if method == "Baseline" else f"{low:+.2f} to {high:+.2f}")
+    assert ("DCP", "mAP") in rows.index  # the main setting has every metric
+
+
+def test_costs_masks_and_the_data_of_the_figure(made):
+    scores, *_, path = made
+    costs = read(path, "costs").astype(str).set_index("method").loc["DCP"]
+    shown = costs[["trainable", "share of all (%)", "seconds_per_step", "seconds_train", "peak_memory_mb"]]
+    assert shown.tolist() == ["1,223", "0.8153", "0.0625", "600", "–"]
+    assert set(read(path, "masks")["SHA-256 of the mask"]) == {*scores["missing_table"], "cd" * 32}
+    data = read(path, "figure_1")
+    assert len(data) == len(SKILLS) * 2
+    mean = scores[(scores["method"] == "DCP") & (scores["test_ratio"] == 0.7)]["F1_Macro"].mean()
+    (point,) = data[(data["method"] == "DCP") & (data["test_ratio"] == 0.7)].itertuples()
+    assert point.mean == pytest.approx(100 * mean)
+    assert point.published == 43
+
+
+def test_a_table_of_several_tasks_has_bars_for_each(tmp_path):
+    tasks = ("food101", "hatememes", "mmimdb")
+    scores, folders, masks = fabricate(tmp_path, tasks, ratios=(0.7,), seeds=(0,), splits=("val", "test"))
+    path = write_report(
+        experiment(("task",), ("split", "method"), "none"), scores, masks, TABLE, folders, tmp_path / "out"
+    )
+    assert len(list(path.parent.glob("figure_*.svg"))) == len(tasks) + 1  # and the missing cases
+    intervals = read(path, "intervals").set_index(["task", "method", "metric"])
+    for task in tasks:
+        assert (task, "DCP", TASKS[task].headline) in intervals.index
+    assert len(read(path, "classes")) == 23  # of the main setting, MM-IMDb
+
+
+def test_everything_is_of_the_metric_that_is_evaluated(tmp_path):
+    scores, folders, masks = fabricate(tmp_path, ratios=(0.7,), metric="mAP")
+    path = write_report(experiment(metric="mAP"), scores, masks, TABLE, folders, tmp_path / "out")
+    own = 100 * scores[scores["method"] == "MMP"]["mAP"]
+    assert read(path, "figure_1").set_index("method")["mean"]["MMP"] == pytest.approx(own.mean())
+    assert "mAP (%)" in path.with_name("figure_1.svg").read_text()
+    cases = read(path, "cases").set_index("method")
+    assert set(cases["metric"]) == {"mAP"}
+    assert cases["constant baseline"]["MMP"] == pytest.approx(100 * scores["constant_baseline"].iloc[0], abs=0.005)
+    assert "mAP" in set(read(path, "intervals")["metric"])

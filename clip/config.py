@@ -201,7 +201,7 @@ class PretrainSettings(Settings):
     """Settings of the pretrain command."""
 
     target: FolderPath = Field("datasets/clip", description="folder to write")
-    image_size: Annotated[int, Field(ge=16, le=512, multiple_of=8)] = Field(64, description="pixels; 8 x 8 patches")
+    image_size: Annotated[int, Field(ge=16, le=512, multiple_of=8)] = Field(64, description="pixels; patches of 8 pixels")
     width: Annotated[int, Field(ge=64, le=4096, multiple_of=64)] = Field(128, description="channels of both towers")
     layers: Annotated[int, Field(ge=1, le=64)] = Field(6, description="layers of both towers")
     epochs: Count = Field(30, description="passes over the training pairs")

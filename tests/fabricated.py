@@ -81,8 +81,17 @@ def experiment(rows=("test_type", "method"), columns=("test_ratio",), figure="cu
     )
 
 
-def fabricate(folder, tasks=("mmimdb",), types=("both",), ratios=(0.0, 0.7), seeds=(0, 1),
-              sizes=SAMPLES, splits=("test",), metric=None, **extra):  # fmt: skip
+def fabricate(
+    folder,
+    tasks=("mmimdb",),
+    types=("both",),
+    ratios=(0.0, 0.7),
+    seeds=(0, 1),
+    sizes=SAMPLES,
+    splits=("test",),
+    metric=None,
+    **extra,
+):
     """Scores and folders of every task, method and seed at every test case, and the masks by their hash."""
     rows, folders, masks = [], {}, {}
     for task, method, seed in itertools.product(tasks, SKILLS, seeds):

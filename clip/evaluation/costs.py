@@ -16,7 +16,7 @@ from clip.datasets import DATASETS
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.backbones.registry import BACKBONES
 from clip.modules.factory import init_model
-from clip.modules.objectives import resolve_task
+from clip.modules.objectives import TASKS, resolve_task
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.prompts.base import Sizes
@@ -118,7 +118,8 @@ def print_costs(config: BaseConfig) -> None:
     Args:
         config: settings; weights are only read for a backbone that is not one of ``PUBLISHED_SIZES``.
     """
-    task = resolve_task(config.task, DATASETS[config.task].label_metadata(Path(config.data_root)))
+    root = Path(config.data_root)
+    task = TASKS[config.task] or resolve_task(config.task, DATASETS[config.task].label_metadata(root))
     sizes = PUBLISHED_SIZES.get(config.vit)
     if sizes is None:
         load = BACKBONES[config.backbone].load

@@ -23,12 +23,7 @@ from clip.utils.files import write_text
 
 MAIN_CASE = ("both", 0.7)  # the paper's default, at which methods are looked at more closely
 CASE_NAMES = [case.replace("_", " ") for case in CASES]
-MEASURED = {  # key of result.json -> column, factor, format
-    "seconds_per_step": ("step, ms", 1000, "{:.1f}"),
-    "peak_memory_mb": ("peak memory, MB", 1, "{:,.0f}"),
-    "seconds_train": ("training, min", 1 / 60, "{:.1f}"),
-    "steps": ("steps", 1, "{:,.0f}"),
-}
+MEASURED = ["seconds_per_step", "peak_memory_mb", "seconds_train", "steps"]  # of result.json
 Records = dict[str, dict[str, Any]]  # run -> its run.json and result.json in one
 
 
@@ -217,15 +212,18 @@ def metric_table(scores: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
 def cost_table(scores: pd.DataFrame, axes: list[str], records: Records) -> pd.DataFrame:
     """Show the trainable parameters by part and the mean cost of training."""
     rows = []
-    for place, group in scores.drop_duplicates("run").groupby(["_task", *axes], sort=False):
-        runs = pd.DataFrame([records[run] for run in group["run"]])
-        parts, mean = count_by_part(runs["trainable"][0]), runs[list(MEASURED)].astype(float).mean()
-        trained = sum(parts.values())
-        counts = [f"{count:,}" for count in (*parts.values(), trained)]
-        measured = [form.format(scale * mean[name]) for name, (_, scale, form) in MEASURED.items()]
-        rows.append([*place, *counts, f"{trained / runs['total_parameters'][0]:.2%}", *measured])
-    header = ["trainable", "share of all", *(title for title, *_ in MEASURED.values())]
-    return pd.DataFrame(rows, columns=["task of run", *axes, *PARTS, *header]).replace("nan", ABSENT)
+    for run in scores.drop_duplicates("run").to_dict("records"):
+        record = records[run["run"]]
+        parts = count_by_part(record["trainable"])
+        total = sum(parts.values())
+        share = 100 * total / record["total_parameters"]
+        measured = [np.nan if record[name] is None else record[name] for name in MEASURED]
+        rows.append([run["_task"], *(run[axis] for axis in axes), *parts.values(), total, share, *measured])
+    keys = ["task of run", *axes]
+    costs = pd.DataFrame(rows, columns=[*keys, *PARTS, "trainable", "share of all (%)", *MEASURED])
+    means = costs.groupby(keys, sort=False).mean()
+    texts = means.map(lambda value: f"{value:,.0f}" if value >= 1000 else f"{value:.4g}", na_action="ignore")
+    return texts.fillna(ABSENT).reset_index()
 
 
 def mask_table(scores: pd.DataFrame, records: Records) -> pd.DataFrame:

@@ -131,9 +131,9 @@ class Predictor:
             image = placeholder if sample.image is None else torch.from_numpy(sample.image)
             items.append({"image": image, "tokens": ids, "missing_type": torch.tensor(sample.case)})
         batch = move_data_to_device(self.model.collate(items), self.device)
-        image = self.transform.normalize(batch.pop("image"))
+        image = self.transform.normalize(batch["image"])
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.model(image, **batch).float().cpu()
+            logits = self.model(image, batch["tokens"], batch["missing_type"], batch["present"]).float().cpu()
         probabilities = self.task.probabilities(logits)
         frame = pd.DataFrame(probabilities.numpy(), columns=self.class_names)
         frame["missing"] = [MISSING[sample.case] for sample in samples]

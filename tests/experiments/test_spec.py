@@ -191,10 +191,19 @@ def test_a_key_changes_with_what_decides_numbers_and_with_nothing_else(key, tmp_
     plain = key()
     same = {"num_workers": 3, "log_dir": "elsewhere", "per_gpu_batchsize": 2, "num_gpus": 0, "exp_name": "x"}
     assert plain == key(**same, weight_decay=0.02, lr_mult=1, reproduce={"jobs": 4}, coop={"per_case": True})
-    changed = [key(seed=1), key(learning_rate=0.1), key(prompt_type="none"), key(missing_seed=1),
-               key(missing_ratio=0.5), key(missing_type="text"), key(task="hatememes"), key(max_epoch=3),
-               key(missing_ratio={"train": 0.7, "val": 0.7, "test": 0.1}), key(dcp={"generator": "fc"}),
-               key(vit=str(tiny.write_clip(tmp_path / "clip", seed=3)))]  # fmt: skip
+    changed = [
+        key(seed=1),
+        key(learning_rate=0.1),
+        key(prompt_type="none"),
+        key(missing_seed=1),
+        key(missing_ratio=0.5),
+        key(missing_type="text"),
+        key(task="hatememes"),
+        key(max_epoch=3),
+        key(missing_ratio={"train": 0.7, "val": 0.7, "test": 0.1}),
+        key(dcp={"generator": "fc"}),
+        key(vit=str(tiny.write_clip(tmp_path / "clip", seed=3))),
+    ]
     assert len({plain, *changed}) == 1 + len(changed)
     assert key(missing_ratio=0.0, missing_type="text") == key(missing_ratio=0.0)  # nothing is missing
     simulated = {"simulate_missing": True, "missing_ratio": 0.0}

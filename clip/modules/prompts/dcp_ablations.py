@@ -122,13 +122,10 @@ class DCPAblation(PromptMethod):
         if CORRELATED in self.depths:
             self._init_correlated(config)
         if COMMON in self.depths:
-            width, reduction = config.sizes.widths[TEXT], settings.common_reduction
-            self.common = prompt_parameter(len(CASES), settings.common_depth * self.third, width)
+            widths, reduction = config.sizes.widths, settings.common_reduction
+            self.common = prompt_parameter(len(CASES), settings.common_depth * self.third, widths[TEXT])
             self.projections = nn.ModuleDict(
-                {
-                    t: build_map(settings.common_projection, width, config.sizes.widths[t], reduction)
-                    for t in config.sizes.widths
-                }
+                {t: build_map(settings.common_projection, widths[TEXT], widths[t], reduction) for t in widths}
             )
         if DYNAMIC in self.depths:
             self._init_dynamic(config)

@@ -128,7 +128,7 @@ class OptimizerSettings(Settings):
     max_epoch: Count = Field(20, description="passes over the training samples")
     max_steps: Count | None = Field(None, description="stop after this many optimiser steps; None: after max_epoch")
     optim_type: Literal["adamw", "adam"] = Field("adamw", description="adamw with the released betas, or plain adam")
-    learning_rate: Annotated[float, Field(gt=0, le=1e3)] = Field(1e-2, description="learning rate after the warm-up")
+    learning_rate: Annotated[float, Field(gt=0, le=1e30)] = Field(1e-2, description="learning rate after the warm-up")
     lr_mult: Annotated[float, Field(gt=0, le=1e6)] = Field(1.0, description="factor on the classifier's learning rate")
     weight_decay: Annotated[float, Field(ge=0, le=1e3)] = Field(2e-2, description="weight decay; biases are exempt")
     warmup_steps: Annotated[float, Field(ge=0, le=LARGEST_COUNT)] = Field(

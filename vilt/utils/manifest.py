@@ -20,23 +20,14 @@ LABEL_FORM = "write several labels as a|b in csv, or as a list in jsonl or parqu
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a manifest.
+    """One row of a manifest."""
 
-    Args:
-        number: number of the row, from 1.
-        image: path of the image file, or its bytes; "" if there is none.
-        text: the text; "" if it is blank.
-        labels: class names; None if the row has no label.
-        multilabel: whether the label was written as a list.
-        split: train, val or test; None if the manifest has no column `split`.
-    """
-
-    number: int
-    image: str | bytes
-    text: str
-    labels: tuple[str, ...] | None
-    multilabel: bool
-    split: str | None
+    number: int  # from 1
+    image: str | bytes  # path or bytes; "" if there is none
+    text: str  # "" if it is blank
+    labels: tuple[str, ...] | None  # class names; None if the row has no label
+    multilabel: bool  # whether the label was written as a list
+    split: str | None  # None if the manifest has no column `split`
 
     @property
     def name(self) -> str:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -40,10 +39,6 @@ def make_arrow(
         pool: reads the images.
         shares: shares of train, val and test, if the manifest has no column `split`.
         seed: seed of that split.
-
-    Raises:
-        UserError: the manifest is not valid, most of its images do not exist, a split is empty, or there are
-            fewer than two classes or too many.
     """
     entries = read_manifest(root)
     if entries[0].split and (shares is not None or seed is not None):
@@ -77,14 +72,10 @@ def make_arrow(
         notes = [Note(f"no {column}", entry.name) for column in ("image", "text") if not getattr(entry, column)]
         return PendingRow(root.parent, entry.image, columns, tuple(notes))
 
-    splits = {split: (len(rows), map(partial(pending_row, split), rows)) for split, rows in by_split.items()}
-    schema = arrow.with_classes(schema, names, task_type)
-    report = arrow.convert(target, "", schema, splits, {}, pool)
+    report = arrow.convert(target, "", arrow.with_classes(schema, names, task_type), by_split, pending_row, {}, pool)
     counts = pd.DataFrame({split: count_classes(target / f"{split}.arrow", len(names)) for split in SPLITS})
     counts.index = [escape(name) for name in names]
-    lines = [report, f"{task_type}: {len(names)} classes", counts.head(MAX_SHOWN).to_string()]
-    if len(names) > MAX_SHOWN:
-        lines.append(f"and {len(names) - MAX_SHOWN} more")
+    lines = [report, f"{task_type}: {len(names)} classes", counts.to_string(max_rows=MAX_SHOWN)]
     once = int((counts.sum(axis=1) <= 1).sum())
     if len(names) >= MIN_CLASSES_TO_WARN and once > len(names) / 2:
         lines.append(f"warning: {once} of {len(names)} classes occur once; check that the column 'label' has labels")
@@ -95,10 +86,14 @@ def _skip(folder: Path, entry: Entry) -> Skip | None:
     """Return why a row cannot be used, as far as can be known without decoding its image."""
     if entry.labels is None:
         return Skip("no label", entry.name)
-    if not entry.image:
-        return None if entry.text else Skip("no image and no text", entry.name)
-    found = find_image(folder, entry.image) if isinstance(entry.image, str) else None
-    return found if isinstance(found, Skip) else None
+    if not entry.image and not entry.text:
+        return Skip("no image and no text", entry.name)
+    try:
+        if entry.image and isinstance(entry.image, str):
+            find_image(folder, entry.image)
+    except UserError as error:
+        return Skip(str(error), entry.name)
+    return None
 
 
 def _check_images(root: Path, entries: Sequence[Entry], skips: dict[int, Skip | None]) -> None:

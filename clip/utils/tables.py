@@ -43,8 +43,7 @@ def read_table(path: Path) -> pd.DataFrame:
     names = [str(name).strip() for name in names]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{path} has the column {repeated[0]!r} twice; remove or rename one")
-    words = [cell for row in rows for cell in row if isinstance(cell, str) and cell in EMPTY_WORDS]
-    if words:
+    if words := [cell for row in rows for cell in row if isinstance(cell, str) and cell in EMPTY_WORDS]:
         print(escape(f"{path}: {len(words)} cells such as {words[0]!r} are read as empty"), file=sys.stderr)
     cells = [[None if _is_empty(cell) else cell for cell in row] for row in rows]
     return pd.DataFrame(cells, columns=names, index=range(1, len(rows) + 1), dtype=object)

@@ -62,19 +62,9 @@ def convert(
 ) -> str:
     """Write ``{prefix}{split}.arrow`` into target for each split and return the closing table.
 
-    The files get their names together: new splits beside old ones could share rows with them.
-
-    Args:
-        target: the folder to write to, created if necessary.
-        prefix: first part of the file names.
-        schema: columns of the files.
-        splits: raw rows of each split.
-        pending_row: returns the row to write for a split and one of its raw rows.
-        published: rows of the published data in each split, for comparison.
-        pool: reads the images; None reads them in this process.
-
-    Raises:
-        UserError: no row of a split can be used.
+    ``splits`` are the raw rows of each split, and ``pending_row`` returns the row to write for a split and one of them.
+    The files get their names together: new splits beside old ones could share rows with them. ``published`` are numbers
+    of rows for comparison.
     """
     lines = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
     paths = {split: target / f"{prefix}{split}.arrow" for split in splits}
@@ -82,11 +72,8 @@ def convert(
 
     def usable(items: Iterable[Item], skipped: defaultdict, noted: defaultdict) -> Iterator[Row]:
         for item in items:
-            if isinstance(item, Note):
-                noted[item.reason].append(item.name)
-                continue
-            if isinstance(item, Skip):
-                skipped[item.reason].append(item.name)
+            if isinstance(item, Note | Skip):
+                (noted if isinstance(item, Note) else skipped)[item.reason].append(item.name)
                 continue
             if item["image_id"] in seen:
                 noted["second row of its name"].append(item["image_id"])

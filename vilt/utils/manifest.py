@@ -47,19 +47,13 @@ class Entry:
 
 
 def read_manifest(path: Path) -> list[Entry]:
-    """Read all rows of a csv, jsonl or parquet file.
-
-    Raises:
-        UserError: the file is not a table, a column does not exist, or a row is not valid; names the row.
-    """
+    """Read and check all rows of a csv, jsonl or parquet file."""
     table = read_table(path)
     if table.empty:
         raise UserError(f"{path} has no rows; it needs at least one per split")
-    if absent := [column for column in COLUMNS if column not in table]:
+    if absent := ", ".join(column for column in COLUMNS if column not in table):
         columns = ", ".join(table.columns)
-        raise UserError(
-            f"{path} has no column {', '.join(absent)}; its columns are {columns}; rename them, see DATA.md"
-        )
+        raise UserError(f"{path} has no column {absent}; its columns are {columns}; rename them, see DATA.md")
     is_csv = path.suffix.lower() == ".csv"
     rows = zip(table.index, table.to_dict("records"), strict=True)
     entries = [_read_entry(f"{path} row {number}", number, row, is_csv) for number, row in rows]
@@ -107,11 +101,7 @@ def _class_name(place: str, label: Any) -> str:
 
 
 def _check_separators(path: Path, entries: list[Entry]) -> None:
-    """Check that csv labels such as "Drama, Comedy" are names, and not lists with another separator.
-
-    Raises:
-        UserError: a part between commas or semicolons occurs in several labels.
-    """
+    """Check that csv labels such as "Drama, Comedy" are names: parts of a list occur in several labels."""
     labels_by_part: defaultdict[str, set[str]] = defaultdict(set)
     for label in {label for entry in entries for label in entry.labels or ()}:
         for part in re.split("[,;]", label):

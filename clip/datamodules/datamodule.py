@@ -51,11 +51,6 @@ class MissingModalityDataModule(pl.LightningDataModule):
         batch_size: samples of one forward pass on one device.
         num_workers: loader processes; None for one per core, at most ``MAX_WORKERS``.
         seed: random seed of the order of the training samples.
-
-    Attributes:
-        datasets: split -> dataset, for the splits that were set up; likewise the following.
-        mask_hashes: split -> SHA-256 of the mask.
-        fingerprints: split -> hash of the content of the arrow files.
     """
 
     def __init__(
@@ -78,9 +73,9 @@ class MissingModalityDataModule(pl.LightningDataModule):
         self.task, self.transform, self.tokenize, self.collate = task, transform, tokenize, collate
         self.missing, self.plots, self.batch_size, self.seed = missing, plots, batch_size, seed
         self.num_workers = min(MAX_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers
-        self.datasets: dict[str, ArrowDataset] = {}
-        self.mask_hashes: dict[str, str] = {}
-        self.fingerprints: dict[str, str] = {}
+        self.datasets: dict[str, ArrowDataset] = {}  # by split, for those that were set up, likewise the following
+        self.mask_hashes: dict[str, str] = {}  # SHA-256 of the mask
+        self.fingerprints: dict[str, str] = {}  # hash of the content of the arrow files
         self.resume_at(0, 0)
 
     @classmethod

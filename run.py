@@ -96,9 +96,9 @@ def serve(config: Config) -> None:
 @command
 def check(config: Config) -> None:
     """Print what a data set holds and draw a few samples of each split before training on it."""
-    from clip.cli import commands
+    from clip.cli import tools
 
-    commands.check(config)
+    tools.check(config)
 
 
 @command
@@ -112,17 +112,17 @@ def costs(config: Config) -> None:
 @command
 def pretrain(config: Config) -> None:
     """Train a small CLIP on the training pairs, for machines without a network."""
-    from clip.cli import commands
+    from clip.cli import tools
 
-    commands.pretrain(config)
+    tools.pretrain(config)
 
 
 @command
 def demo(config: Config) -> None:
     """Run the whole pipeline in minutes on generated data: no network, no downloads, no GPU."""
-    from clip.cli import commands
+    from clip.cli import tools
 
-    commands.demo(config)
+    tools.demo(config)
 
 
 @command

@@ -128,7 +128,7 @@ class OptimizerSettings(Settings):
     max_epoch: Count = Field(20, description="passes over the training samples")
     max_steps: Count | None = Field(None, description="stop after this many optimiser steps; None: after max_epoch")
     optim_type: Literal["adamw", "adam"] = Field("adamw", description="adamw with the released betas, or plain adam")
-    learning_rate: Annotated[float, Field(gt=0, le=1e3)] = Field(1e-2, description="learning rate after the warm-up")
+    learning_rate: Annotated[float, Field(gt=0, le=1e30)] = Field(1e-2, description="learning rate after the warm-up")
     lr_mult: Annotated[float, Field(gt=0, le=1e6)] = Field(1.0, description="factor on the classifier's learning rate")
     weight_decay: Annotated[float, Field(ge=0, le=1e3)] = Field(2e-2, description="weight decay; biases are exempt")
     warmup_steps: Annotated[float, Field(ge=0, le=LARGEST_COUNT)] = Field(
@@ -201,7 +201,9 @@ class PretrainSettings(Settings):
     """Settings of the pretrain command."""
 
     target: FolderPath = Field("datasets/clip", description="folder to write")
-    image_size: Annotated[int, Field(ge=16, le=512, multiple_of=8)] = Field(64, description="pixels; patches of 8 pixels")
+    image_size: Annotated[int, Field(ge=16, le=512, multiple_of=8)] = Field(
+        64, description="pixels; patches of 8 pixels"
+    )
     width: Annotated[int, Field(ge=64, le=4096, multiple_of=64)] = Field(128, description="channels of both towers")
     layers: Annotated[int, Field(ge=1, le=64)] = Field(6, description="layers of both towers")
     epochs: Count = Field(30, description="passes over the training pairs")

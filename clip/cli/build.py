@@ -130,7 +130,6 @@ def build(config: Config, task: Task, label_metadata: dict[str, Any], checkpoint
             content["model_config"]["backbone_sha256"] = backbone.sha256
         check_compatible(model_config, content["model_config"], path)
         model.load_adapter(content["state_dict"], path)
-        print(f"loaded {path}")
     return Built(model, backbone, task, model_config)
 
 
@@ -181,6 +180,8 @@ def build_all(
     task, label_metadata = task_from_data(config)  # first: absent data must not cost the time to read weights
     config, checkpoint = load_checkpoint(config)
     built = build(config, task, label_metadata, checkpoint)
+    if checkpoint:
+        print(f"loaded {checkpoint.path}")
     if config.per_gpu_batchsize == "auto":
         on_gpu = device["accelerator"] == "gpu"
         size = choose_micro_batch(built.model, built.backbone.sizes, config.batch_size, world_size(device), on_gpu)

@@ -11,11 +11,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
 from clip.cli.build import build_all, build_data, run_record, stated_task, task_from_data, training_config
-from clip.cli.schema import Config, make_config
+from clip.cli.schema import Config
 from clip.datamodules import MissingModalityDataModule
-from clip.datasets import DATASETS
-from clip.demo.job import run_demo
-from clip.demo.pretrain import train_clip
 from clip.engine.callbacks import GracefulStop, Timer
 from clip.engine.checkpoints import (
     LAST,
@@ -27,10 +24,6 @@ from clip.engine.checkpoints import (
 from clip.engine.run_folder import make_loggers, write_json
 from clip.engine.trainer import DTYPES, accumulation, choose_device, make_trainer, world_size
 from clip.evaluation import predictions, report
-from clip.inspection.check import TextLength, format_summaries, summarize
-from clip.inspection.contact_sheet import draw_sheet
-from clip.missing import SPLITS
-from clip.modules.backbones.registry import BACKBONES
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.objectives import resolve_task
 from clip.utils.command_line import format_command
@@ -192,63 +185,3 @@ def choose_single_device(config: Config, command: str) -> dict[str, Any]:
     if world_size(device) > 1:
         raise UserError(f"{command} runs in one process; give num_gpus=1 num_nodes=1 and start it without torchrun")
     return device
-
-
-def check(config: Config) -> Path:
-    """Print a summary of the splits, draw a few samples of each into a PNG file and return its path."""
-    task, label_metadata = task_from_data(config)
-    data = build_data(config, task, 1, tokenize=list)
-    names = label_metadata.get("class_names", [])
-    if len(names) > task.num_classes:
-        raise UserError(
-            f"data_root={config.data_root} names {len(names)} classes, but task={config.task} has "
-            f"{task.num_classes}; give the task or the folder of this data set"
-        )
-    names = [*names, *(f"class {number}" for number in range(len(names), task.num_classes))]
-    available = DATASETS[config.task].available_splits(data.data_root)
-    print(f"{config.task}: {label_metadata.get('task_type', 'labels')}, {task.num_classes} classes")
-    for split in SPLITS:
-        if split not in available:
-            print(f"{split}: skipped, data_root={config.data_root} has no arrow file of it")
-    datasets = {split: data.dataset(split) for split in SPLITS if split in available}
-    length = text_length(config)
-    summaries = {split: summarize(dataset, task.num_classes, length) for split, dataset in datasets.items()}
-    print(format_summaries(summaries, names, length))
-    path = draw_sheet(datasets, names, Path(config.log_dir) / f"{config.task}_samples.png")
-    print(f"\nwritten: {path}")
-    return path
-
-
-def text_length(config: Config) -> TextLength:
-    """Return the measure of a text's length: tokens if there is a tokenizer, else words."""
-    backbone, settings = BACKBONES[config.backbone], config.backbone_settings
-    try:
-        tokenizer = backbone.tokenizer(config.vit, settings, config.task)
-    except UserError as error:
-        unit = f"words, since there is no tokenizer ({error})"
-        limit = backbone.positions(settings, config.task)
-        return TextLength(unit, lambda texts: [len(text.split()) for text in texts], limit)
-    return TextLength("tokens", tokenizer.lengths, tokenizer.context)
-
-
-def pretrain(config: Config) -> Path:
-    """Train a small CLIP on the pairs of the training split; its folder is a ``vit=``."""
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    settings = config.pretrain
-    trainer = make_trainer([], choose_single_device(config, "pretrain"), max_epochs=settings.epochs)
-    data = build_data(config, task_from_data(config)[0], settings.image_size, tokenize=list)
-    val = data.dataset("val") if "val" in DATASETS[config.task].available_splits(data.data_root) else None
-    folder = train_clip(data.dataset("train"), val, trainer, **settings.model_dump(exclude={"epochs"}))
-    print(f"a CLIP for vit={folder}")
-    return folder
-
-
-def demo(config: Config) -> pd.DataFrame:
-    """Run the whole pipeline on a generated data set."""
-    commands = {"train": train, "sweep": sweep, "pretrain": pretrain}
-
-    def call(command: str, **settings: Any) -> Any:
-        print("\n$", format_command(settings, *[command] * (command != "train")), flush=True)
-        return commands[command](make_config(settings, set(settings)))
-
-    return run_demo(call, Path(config.log_dir))

@@ -104,8 +104,7 @@ def read_inputs(path: Path) -> pd.DataFrame:
     paths = [folder / image.strip() if isinstance(image, str) and image.strip() else image for image in images]
     # A file name may be any bytes, but an output is UTF-8.
     given = [image.encode(errors="backslashreplace").decode() if isinstance(image, str) else "" for image in images]
-    columns = {"name": given, "image": paths, "text": texts}
-    return pd.DataFrame(columns, index=range(1, len(images) + 1), dtype=object)
+    return pd.DataFrame({"name": given, "image": paths, "text": texts}, range(1, len(images) + 1), dtype=object)
 
 
 def read_batch(rows: list[tuple], transform: Transform) -> tuple[dict[int, Sample], dict[int, UserError]]:
@@ -120,11 +119,7 @@ def read_batch(rows: list[tuple], transform: Transform) -> tuple[dict[int, Sampl
 
 
 def classify_table(predictor: Predictor, table: pd.DataFrame, workers: int) -> pd.DataFrame:
-    """Classify the rows of ``read_inputs`` that can be read and report the others on stderr.
-
-    Returns:
-        Row number, image and the columns of ``Predictor.predict``.
-    """
+    """Return the predictions for the rows of ``read_inputs`` that can be read; report the others on stderr."""
     size, collate = predictor.batch_size, partial(read_batch, transform=predictor.transform)
     workers = min(workers, len(table) // size)  # none for a few rows
     loader = DataLoader([*table.itertuples(name=None)], size, num_workers=workers, collate_fn=collate)

@@ -6,7 +6,7 @@ import stat
 import pytest
 import torch
 
-from clip.cli import build, commands
+from clip.cli import build
 from clip.cli.schema import make_config
 from clip.demo.pretrain import drop_tokens, read_pairs
 from clip.modules.backbones.clip import load_clip
@@ -23,7 +23,7 @@ def pretrain(arrow_folder, tmp_path):
         sizes = {"image_size": 16, "width": 64, "layers": 1, "epochs": 1, "target": str(tmp_path / "clip")}
         settings = {"task": "mmimdb", "data_root": str(arrow_folder), "num_gpus": 0}
         settings["pretrain"] = sizes | changes.pop("pretrain", {})
-        return commands.pretrain(make_config(settings | changes))
+        return tools.pretrain(make_config(settings | changes))
 
     return run
 

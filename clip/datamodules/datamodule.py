@@ -113,14 +113,13 @@ class MissingModalityDataModule(pl.LightningDataModule):
         if path := self.missing.files.get(split):
             mask = import_mask(path, dataset.num_rows, split, dataset.row_ids())
             return merge_observed(mask, dataset.observed)
-        return self._draw(split, dataset.observed, self.missing)
+        case = self.missing.types[split], self.missing.ratios[split], self.missing.seed
+        return self.draw(split, dataset.observed, *case)
 
     def draw(self, split: str, observed: np.ndarray, missing_type: str, ratio: float, seed: int) -> np.ndarray:
-        """Draw a mask of another type, ratio and seed for a split with these observed cases, (rows,) uint8."""
+        """Draw a mask of this type, ratio and seed for a split with these observed cases, (rows,) uint8."""
         types, ratios = {**self.missing.types, split: missing_type}, {**self.missing.ratios, split: ratio}
-        return self._draw(split, observed, replace(self.missing, types=types, ratios=ratios, seed=seed))
-
-    def _draw(self, split: str, observed: np.ndarray, missing: MissingConfig) -> np.ndarray:
+        missing = replace(self.missing, types=types, ratios=ratios, seed=seed)
         if missing.draw == "nested":
             return draw_mask(self.name, split, observed, missing)
         cases = {}

@@ -18,10 +18,11 @@ def find_shards(folder: Path, name: str) -> list[Path]:
     if found:
         total = found[-1].stem[-5:]
         wanted = [folder / f"{name}-{number:05d}-of-{total}.arrow" for number in range(int(total))]
-        if missing := sorted(set(wanted) - set(found)):
-            raise UserError(f"{folder} has {len(found)} of {total} shards and not {missing[0].name}; get all of them")
-        if others := sorted(set(found) - set(wanted)):
-            raise UserError(f"{others[0]} is not one of the {total} shards of {name}; remove it")
+        if odd := sorted(set(wanted) ^ set(found)):
+            problem = "is not one of them" if odd[0] in found else "is missing"
+            raise UserError(
+                f"{folder} needs {total} shards of {name}, but {odd[0].name} {problem}; copy one complete set"
+            )
     return found
 
 

@@ -30,11 +30,8 @@ os.umask(UMASK)
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path; when the block succeeds, the file written there replaces ``path``.
 
-    The temporary file is in the same folder, because a rename is atomic only within one file system. When
-    several processes write the same file, the last one wins. A failed block leaves nothing behind.
-
-    Raises:
-        OSError: with ``path`` as its filename, whatever part of the writing failed.
+    The temporary file is in the same folder, because a rename is atomic only within one file system. When several
+    processes write the same file, the last one wins. A failed block leaves nothing; its `OSError` names ``path``.
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -73,11 +73,7 @@ def crop_extreme(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
-    """Resize the short side of a Pillow image of any mode to ``size`` and crop its center.
-
-    Returns:
-        (size, size, 3) uint8; an RGB image of that size is returned unchanged.
-    """
+    """Resize the short side of a Pillow image of any mode to ``size`` and crop its center, (size, size, 3) uint8."""
     image = crop_extreme(to_rgb(image))
     width, height = image.size
     short = min(width, height)

@@ -19,14 +19,8 @@ EMPTY_WORDS = {"#N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a",
 def read_table(path: Path) -> pd.DataFrame:
     """Read a csv (UTF-8, with a header), jsonl or parquet file.
 
-    Cells that pandas reads as empty, such as "nan" and "NULL", are empty; how many there are is printed on stderr.
-
-    Returns:
-        One row per record, numbered from 1 (blank lines do not count). Column names are stripped. Cells are Python
-        objects, strings in a csv file; empty ones are None.
-
-    Raises:
-        UserError: the file is of another kind, damaged, has a column twice, or a row does not fit the header.
+    Rows are numbered from 1; blank lines do not count. Column names are stripped. Cells are Python objects, strings in
+    a csv file. Empty ones are None, also words that pandas reads as empty, such as "nan"; their number is printed.
     """
     kind = path.suffix.lower()
     if kind not in READERS:

@@ -41,11 +41,9 @@ def read_rows(rows: Rows, resize: Resize | None) -> list[Item]:
 
 
 class ImagePool:
-    """Reads the images of rows; a context manager that owns the worker processes.
+    """Reads the images of rows in ``num_workers`` processes, or in the main one if 0.
 
-    Args:
-        resize: returns the pixels to store instead of the file's bytes; None to store the bytes.
-        num_workers: number of worker processes; 0 reads in the main process.
+    With ``resize``, its pixels are stored instead of the file's bytes.
     """
 
     def __init__(self, resize: Resize | None = None, num_workers: int = 0) -> None:

@@ -105,11 +105,9 @@ def find_image(root: Path, name: str) -> Path:
 
 
 def read_row(row: PendingRow | Skip, resize: Resize | None = None) -> list[Item]:
-    """Read and decode the image of a row.
+    """Return a row with its image, decoded once, and then its notes, or why it is skipped.
 
-    Returns:
-        The row and then its notes, or why it is skipped. The first column is the image: its file, or its resized pixels
-        as an uncompressed PPM.
+    The image is its file, or its resized pixels as an uncompressed PPM.
     """
     if isinstance(row, Skip):
         return [row]

@@ -67,15 +67,7 @@ def make_arrow(
     shares: Sequence[float] | None = None,
     seed: int | None = None,
 ) -> str:
-    """Write {train,val,test}.arrow and return the closing table.
-
-    Args:
-        root: the manifest, a csv, jsonl or parquet file.
-        target: the folder to write to.
-        pool: reads the images.
-        shares: shares of train, val and test, if the manifest has no column `split`.
-        seed: seed of that split.
-    """
+    """Write {train,val,test}.arrow and return the closing table; ``shares`` and ``seed`` draw missing splits."""
     entries = read_manifest(root)
     if entries[0].split and (shares is not None or seed is not None):
         raise UserError(f"{root} has a column 'split'; remove --shares and --seed")
@@ -141,11 +133,9 @@ def _find_skips(root: Path, entries: Sequence[Entry]) -> dict[int, Skip]:
 
 
 def number_classes(labels: set[str]) -> tuple[list[str], dict[str, int]]:
-    """Sort classes, integers by size and everything else by characters.
+    """Return the classes, integers by size and everything else by characters, and label -> number.
 
-    Returns:
-        Class names in the order of their numbers, and label -> number. If all labels are integers, "1.0", which
-        pandas writes beside an empty cell, is 1.
+    If all labels are integers, "1.0", which pandas writes beside an empty cell, is 1.
     """
     integers = all(map(INTEGER.fullmatch, labels))
     names = {label: label.removesuffix(".0") if integers else label for label in labels}

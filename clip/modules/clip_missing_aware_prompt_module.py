@@ -76,7 +76,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         loss = self.model_step(batch, "train/")
         self.log("train/loss_step", loss, prog_bar=True)
         self.step_losses.append((loss.detach(), batch["sample_id"]))
-        return loss * (len(batch["label"]) / self.trainer.datamodule.loading.batch_size)
+        return loss * (len(batch["label"]) / self.trainer.datamodule.batch_size)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a validation batch."""

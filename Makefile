@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test fuzz docs-check format clean
+.PHONY: help setup demo test fuzz docs-check format clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -18,23 +18,25 @@ $(VENV)/develop: $(VENV)/run requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-demo: $(VENV)/run  ## The whole job in minutes on generated data: no network but for the install
+setup: $(VENV)/run  ## Create .venv with what run.py and make_arrow.py need
+
+demo: $(VENV)/run  ## Run the whole pipeline in minutes on generated data
 	$(BIN)/python run.py demo
 
-test: $(VENV)/develop  ## Lint and all tests, as CI runs them
+test: $(VENV)/develop  ## Run the linter and all tests, as CI does
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-fuzz: $(VENV)/develop  ## Read thousands of damaged files with every reader
+fuzz: $(VENV)/develop  ## Feed every reader with thousands of damaged files
 	HYPOTHESIS_PROFILE=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/hostile
 
-docs-check: $(VENV)/develop  ## Run the commands of all pages, on tiny data
+docs-check: $(VENV)/develop  ## Run the commands of all documentation pages on tiny data
 	$(BIN)/python -W ignore::UserWarning -m tests.docs.check
 
-format: $(VENV)/develop  ## Bring all code into form
+format: $(VENV)/develop  ## Format all code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## Remove the environment and caches; data and results stay
+clean:  ## Remove the environment and caches, but no data or results
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -26,6 +26,11 @@ LONGEST_PROMPT = 10_000  # a checkpoint from elsewhere must not allocate all mem
 PUBLISHED_WEIGHTS = {"clip": "ViT-B/16", "vilt": "dandelin/vilt-b32-mlm"}  # by backbone
 
 
+def setting(default: Any, text: str, **limits: Any) -> Any:
+    """Define a setting by its default, its help text and its limits."""
+    return Field(default, description=text, **limits)
+
+
 def _one_per_split(value: Any) -> Any:
     return value if isinstance(value, dict) else dict.fromkeys(SPLITS, value)
 
@@ -53,160 +58,127 @@ Split = Literal[SPLITS]
 class RunSettings(Settings):
     """Run."""
 
-    task: str = Field("mmimdb", description="data set: mmimdb, food101, hatememes or manifest (your own data)")
-    exp_name: FileName = Field("dcp", description="name of the run's folder under log_dir")
-    log_dir: FolderPath = Field("result", description="folder of all run folders; nothing in it is ever deleted")
-    seed: Seed = Field(0, description="seed of the initial weights and of the sample order")
-    test_only: bool = Field(False, description="evaluate load_path on the test split instead of training")
-    load_path: FolderPath = Field("", description="checkpoint (epoch-*.pt) or run folder to start from or to evaluate")
-    resume_from: FolderPath = Field("", description="last checkpoint or run folder of an interrupted run to continue")
+    task: str = setting("mmimdb", "data set: mmimdb, food101, hatememes or manifest (your own data)")
+    exp_name: FileName = setting("dcp", "name of the run's folder under log_dir")
+    log_dir: FolderPath = setting("result", "folder of all run folders; nothing in it is ever deleted")
+    seed: Seed = setting(0, "seed of the initial weights and of the sample order")
+    test_only: bool = setting(False, "evaluate load_path on the test split instead of training")
+    load_path: FolderPath = setting("", "checkpoint (epoch-*.pt) or run folder to start from or to evaluate")
+    resume_from: FolderPath = setting("", "last checkpoint or run folder of an interrupted run to continue")
 
 
 class DataSettings(Settings):
     """Data."""
 
-    data_root: FolderPath = Field("datasets", description="folder of the arrow files written by make_arrow.py")
-    plots: Literal["first", "longest", "all"] = Field("first", description="texts of a row that become samples")
-    num_workers: Annotated[int, Field(ge=0, le=1024)] | None = Field(
-        None, description="data loader processes; None: one per core, at most eight"
-    )
+    data_root: FolderPath = setting("datasets", "folder of the arrow files written by make_arrow.py")
+    plots: Literal["first", "longest", "all"] = setting("first", "texts of a row that become samples")
+    num_workers: int | None = setting(None, "loader processes; None: one per core, at most eight", ge=0, le=1024)
 
 
 class MissingSettings(Settings):
     """Missing modalities (one value for all splits, or one per split as in missing_ratio.train=0.5)."""
 
-    missing_type: Annotated[dict[Split, MissingType], PerSplit] = Field("both", description="text, image or both")
-    missing_ratio: Annotated[dict[Split, Ratio], PerSplit] = Field(0.7, description="share of incomplete samples")
-    both_ratio: Ratio = Field(0.5, description="share of missing images among the incomplete samples of 'both'")
-    missing_draw: Literal["nested", "stream"] = Field(
-        "nested", description="nested masks, or stream: one random stream over all splits (released code)"
-    )
-    missing_seed: Annotated[int, Field(ge=0)] = Field(
-        0, description="seed of the masks; separate from seed, so that runs share their masks"
-    )
-    missing_table: Annotated[dict[Split, FolderPath], PerSplit] = Field(
-        "", description="mask file made elsewhere: .pt, .jsonl, .csv or .npz"
-    )
-    simulate_missing: bool = Field(
-        False, description="draw the missing case of complete training samples anew in each epoch (Figure 5)"
-    )
-    test_type: MissingType | None = Field(None, description="shorthand for missing_type.test")
-    test_ratio: Ratio | None = Field(None, description="shorthand for missing_ratio.test")
+    missing_type: Annotated[dict[Split, MissingType], PerSplit] = setting("both", "text, image or both")
+    missing_ratio: Annotated[dict[Split, Ratio], PerSplit] = setting(0.7, "share of incomplete samples")
+    both_ratio: Ratio = setting(0.5, "share of missing images among the incomplete samples of 'both'")
+    missing_draw: Literal["nested", "stream"] = setting("nested", "nested masks, or the released code's random stream")
+    missing_seed: int = setting(0, "seed of the masks; separate from seed, so that runs share their masks", ge=0)
+    missing_table: Annotated[dict[Split, FolderPath], PerSplit] = setting("", "mask file: .pt, .jsonl, .csv or .npz")
+    simulate_missing: bool = setting(False, "draw missing cases of complete training samples in each epoch (Figure 5)")
+    test_type: MissingType | None = setting(None, "shorthand for missing_type.test")
+    test_ratio: Ratio | None = setting(None, "shorthand for missing_ratio.test")
 
 
 class ModelSettings(Settings):
     """Model."""
 
-    backbone: str = Field("clip", description="frozen backbone: clip (two towers) or vilt (single stream)")
-    vit: FolderPath | None = Field(
-        None, description="its weights: a name, a Hugging Face id, a folder or a file; None: the published ones"
+    backbone: str = setting("clip", "frozen backbone: clip (two towers) or vilt (single stream)")
+    vit: FolderPath | None = setting(
+        None, "its weights: a name, a Hugging Face id, a folder or a file; None: published"
     )
-    activation: Literal["quick_gelu", "gelu"] | None = Field(
-        None, description="activation of a weight file that does not state it; None: as stated"
-    )
-    prompt_type: str = Field(
-        "dcp", description="method: dcp, mmp, mmp_attention, maple, coop, dept, none (linear probe) or finetune"
-    )
-    prompt_length: Annotated[int, Field(ge=1, le=LONGEST_PROMPT)] = Field(
-        36, description="prompt tokens per tower or modality; for dcp a multiple of three"
-    )
-    prompt_depth: Count = Field(6, description="layers with new prompts; for dcp with correlated prompts")
-    unfreeze: list[str] | None = Field(
-        None,
-        description="parts trained too: ln_post, ln_final, image_proj or backbone; None: as published",
-    )
-    compile: bool = Field(False, description="compile the blocks with torch.compile; pays off in long runs")
+    activation: Literal["quick_gelu", "gelu"] | None = setting(None, "for a weight file that does not state it")
+    prompt_type: str = setting("dcp", "dcp, mmp, mmp_attention, maple, coop, dept, none (linear probe) or finetune")
+    prompt_length: int = setting(36, "prompt tokens per tower; a multiple of three for dcp", ge=1, le=LONGEST_PROMPT)
+    prompt_depth: Count = setting(6, "layers with new prompts; for dcp with correlated prompts")
+    unfreeze: list[str] | None = setting(None, "ln_post, ln_final, image_proj or backbone; None: as published")
+    compile: bool = setting(False, "compile the blocks with torch.compile; pays off in long runs")
 
 
 class OptimizerSettings(Settings):
     """Optimisation."""
 
-    batch_size: Count = Field(256, description="samples per optimiser step, over all devices")
-    per_gpu_batchsize: Count | Literal["auto"] = Field(
-        "auto", description="micro-batch size per device; 'auto' picks one that fits in memory"
+    batch_size: Count = setting(256, "samples per optimiser step, over all devices")
+    per_gpu_batchsize: Count | Literal["auto"] = setting(
+        "auto", "micro-batch size per device; auto: what fits in memory"
     )
-    max_epoch: Count = Field(20, description="passes over the training samples")
-    max_steps: Count | None = Field(None, description="stop after this many optimiser steps; None: after max_epoch")
-    optim_type: Literal["adamw", "adam"] = Field("adamw", description="adamw with the released betas, or plain adam")
-    learning_rate: Annotated[float, Field(gt=0, le=1e3)] = Field(1e-2, description="learning rate after the warm-up")
-    lr_mult: Annotated[float, Field(gt=0, le=1e6)] = Field(1.0, description="factor on the classifier's learning rate")
-    weight_decay: Annotated[float, Field(ge=0, le=1e3)] = Field(2e-2, description="weight decay; biases are exempt")
-    warmup_steps: Annotated[float, Field(ge=0, le=LARGEST_COUNT)] = Field(
-        0.1, description="warm-up: a share of all steps, or a number of steps if above 1"
-    )
-    decay_power: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="power of the decay; 1 is linear")
-    end_lr: Annotated[float, Field(ge=0)] = Field(0.0, description="learning rate at the last step")
-    schedule_length: Literal["exact", "floor"] = Field(
-        "exact", description="steps of the schedule; floor: without the epochs' last partial steps (released code)"
-    )
-    val_check_interval: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.2, description="share of an epoch between validations"
-    )
+    max_epoch: Count = setting(20, "passes over the training samples")
+    max_steps: Count | None = setting(None, "stop after this many optimiser steps; None: after max_epoch")
+    optim_type: Literal["adamw", "adam"] = setting("adamw", "adamw with the released betas, or plain adam")
+    learning_rate: float = setting(1e-2, "learning rate after the warm-up", gt=0, le=1e30)
+    lr_mult: float = setting(1.0, "factor on the classifier's learning rate", gt=0, le=1e6)
+    weight_decay: float = setting(2e-2, "weight decay; biases are exempt", ge=0, le=1e3)
+    warmup_steps: float = setting(0.1, "warm-up: share of all steps, or steps if above 1", ge=0, le=LARGEST_COUNT)
+    decay_power: float = setting(1.0, "power of the decay; 1 is linear", gt=0, le=100)
+    end_lr: float = setting(0.0, "learning rate at the last step", ge=0)
+    schedule_length: Literal["exact", "floor"] = setting("exact", "floor: without partial steps (released code)")
+    val_check_interval: float = setting(0.2, "share of an epoch between validations", gt=0, le=1)
 
 
 class DeviceSettings(Settings):
     """Devices."""
 
-    num_gpus: Annotated[int, Field(ge=0, le=1024)] = Field(1, description="GPUs per node; without any, the CPU is used")
-    num_nodes: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="number of machines")
-    precision: Annotated[Literal["bf16", "16", "32"], BeforeValidator(str)] = Field(
-        "bf16", description="bf16, 16 or 32; a CPU always computes in 32 bit"
+    num_gpus: int = setting(1, "GPUs per node; without any, the CPU is used", ge=0, le=1024)
+    num_nodes: int = setting(1, "number of machines", ge=1, le=1024)
+    precision: Annotated[Literal["bf16", "16", "32"], BeforeValidator(str)] = setting(
+        "bf16", "a CPU always uses 32 bit"
     )
-    fast_dev_run: bool = Field(False, description="run one batch of each split and save nothing")
+    fast_dev_run: bool = setting(False, "run one batch of each split and save nothing")
 
 
 class SweepSettings(Settings):
     """Settings of the sweep command."""
 
-    types: Annotated[list[MissingType], Field(min_length=1)] = Field(
-        ["both", "text", "image"], description="missing types to test"
-    )
-    ratios: Annotated[list[Ratio], Field(min_length=1)] = Field(
-        [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0], description="missing rates to test"
-    )
-    seeds: Annotated[list[Seed], Field(min_length=1)] | None = Field(
-        None, description="seeds of the masks; None: missing_seed"
-    )
-    predictions: FolderPath = Field("", description="predictions.arrow of an earlier sweep to score on another grid")
+    types: list[MissingType] = setting(["both", "text", "image"], "missing types to test", min_length=1)
+    ratios: list[Ratio] = setting([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0], "missing rates to test", min_length=1)
+    seeds: list[Seed] | None = setting(None, "seeds of the masks; None: missing_seed", min_length=1)
+    predictions: FolderPath = setting("", "predictions.arrow of an earlier sweep to score on another grid")
 
 
 class PredictSettings(Settings):
     """Settings of the predict command."""
 
-    image: FolderPath = Field("", description="image file to classify, alone or with text")
-    text: str = Field("", description="text to classify, alone or with image; a number needs two pairs of quotes")
-    input: FolderPath = Field("", description="csv, jsonl or parquet file, or a folder of images, to classify")
-    output: FolderPath = Field("predictions.csv", description="csv or parquet file with the predictions for input")
+    image: FolderPath = setting("", "image file to classify, alone or with text")
+    text: str = setting("", "text to classify, alone or with image; a number needs two pairs of quotes")
+    input: FolderPath = setting("", "csv, jsonl or parquet file, or a folder of images, to classify")
+    output: FolderPath = setting("predictions.csv", "csv or parquet file with the predictions for input")
 
 
 class ServeSettings(Settings):
     """Settings of the serve command."""
 
-    host: str = Field("127.0.0.1", description="address to bind to; anything else exposes the page to the network")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(7860, description="port; 0 picks a free one")
+    host: str = setting("127.0.0.1", "address to bind to; anything else exposes the page to the network")
+    port: int = setting(7860, "port; 0 picks a free one", ge=0, le=65535)
 
 
 class ReproduceSettings(Settings):
     """Settings of the reproduce command."""
 
-    experiment: str | list[str] | None = Field(None, description="name in experiments/ or yaml file, or a list of them")
-    seeds: Annotated[list[Seed], Field(min_length=1)] = Field([0], description="seeds of every run")
-    only: list[str] = Field([], description="subset of the runs, such as ['task=mmimdb','method=DCP']; []: all")
-    launcher: Literal["local", "slurm"] = Field("local", description="where to run: local or slurm")
-    jobs: Count = Field(1, description="runs at the same time")
-    slurm: list[str] = Field([], description="sbatch options, such as ['partition=gpu','time=120'] (minutes)")
+    experiment: str | list[str] | None = setting(None, "name in experiments/ or yaml file, or a list of them")
+    seeds: list[Seed] = setting([0], "seeds of every run", min_length=1)
+    only: list[str] = setting([], "subset of the runs, such as ['task=mmimdb','method=DCP']; []: all")
+    launcher: Literal["local", "slurm"] = setting("local", "where to run: local or slurm")
+    jobs: Count = setting(1, "runs at the same time")
+    slurm: list[str] = setting([], "sbatch options, such as ['partition=gpu','time=120'] (minutes)")
 
 
 class PretrainSettings(Settings):
     """Settings of the pretrain command."""
 
-    target: FolderPath = Field("datasets/clip", description="folder to write")
-    image_size: Annotated[int, Field(ge=16, le=512, multiple_of=8)] = Field(
-        64, description="pixels; patches of 8 pixels"
-    )
-    width: Annotated[int, Field(ge=64, le=4096, multiple_of=64)] = Field(128, description="channels of both towers")
-    layers: Annotated[int, Field(ge=1, le=64)] = Field(6, description="layers of both towers")
-    epochs: Count = Field(30, description="passes over the training pairs")
+    target: FolderPath = setting("datasets/clip", "folder to write")
+    image_size: int = setting(64, "pixels; patches of 8 pixels", ge=16, le=512, multiple_of=8)
+    width: int = setting(128, "channels of both towers", ge=64, le=4096, multiple_of=64)
+    layers: int = setting(6, "layers of both towers", ge=1, le=64)
+    epochs: Count = setting(30, "passes over the training pairs")
 
 
 SECTIONS = (RunSettings, DataSettings, MissingSettings, ModelSettings, OptimizerSettings, DeviceSettings)

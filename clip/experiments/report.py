@@ -223,7 +223,7 @@ def cost_table(scores: pd.DataFrame, axes: list[str], records: Records) -> pd.Da
     costs = pd.DataFrame(rows, columns=[*keys, *PARTS, "trainable", "share of all (%)", *MEASURED])
     means = costs.groupby(keys, sort=False).mean()
     texts = means.map(lambda value: f"{value:,.0f}" if value >= 1000 else f"{value:.4g}", na_action="ignore")
-    return texts.fillna(ABSENT).reset_index()
+    return texts.astype(object).fillna(ABSENT).reset_index()
 
 
 def mask_table(scores: pd.DataFrame, records: Records) -> pd.DataFrame:
@@ -251,13 +251,13 @@ def draw_figures(
         for (task, metric), rows in scores.groupby(["_task", "_metric"], sort=False)
     }
     cases = [
-        {axis: method["place"][-1], "case": name, "score": score, "seed": seed, "published": np.nan}
+        {axis: method["place"][-1], "missing case": name, "score": score, "seed": seed, "published": np.nan}
         for method in methods
         for seed, by_case in enumerate(method["cases"])
         for name, score in zip(CASE_NAMES, by_case, strict=True)
     ]
-    data = figures.average(pd.DataFrame(cases), [axis, "case"])
-    plots["Every sample in one missing case"] = data, methods[0]["metric"], axis, "case", [], "none"
+    data = figures.average(pd.DataFrame(cases), [axis, "missing case"])
+    plots["Every sample in one missing case"] = data, methods[0]["metric"], axis, "missing case", [], "none"
     images = {}
     for number, (title, (data, *how)) in enumerate(plots.items(), start=1):
         path = target / f"figure_{number}.svg"

@@ -15,7 +15,21 @@ from clip.utils.settings import Settings, user_error
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 CASE_AXES = ("test_type", "test_ratio")
-RESERVED = {"seed", "split", *CASE_AXES, "constant_baseline", "missing_table", "score", "run", "published", "value"}
+RESERVED = {
+    "missing case",
+    "mean",
+    "std",
+    "n",
+    "seed",
+    "split",
+    *CASE_AXES,
+    "constant_baseline",
+    "missing_table",
+    "score",
+    "run",
+    "published",
+    "value",
+}
 Coordinate = str | int | FiniteFloat
 Ratio = Annotated[float, Field(ge=0, le=1)]
 

@@ -93,7 +93,7 @@ def test_sweep_equals_separate_tests(trained, settings, arrow_folder, tmp_path):
                   f"sweep.predictions={csv.parent / 'predictions.arrow'}", "exp_name=p",
                   "sweep.ratios=[0.3, 0.7]", "sweep.seeds=[0, 1, 2]")  # fmt: skip
     assert again.returncode == 0, again.stderr
-    assert "mean of 3 tables" in again.stdout
+    assert "mean of 3 masks" in again.stdout
     more = pd.read_csv(next(tmp_path.glob("p_dcp_sweep_*/version_0/sweep.csv")))
     assert len(more) == 3 * 2 * 3
     records = [json.loads(next(tmp_path.glob(f"{name}_dcp_sweep_*/version_0/run.json")).read_text())

@@ -11,7 +11,7 @@ import torch
 import make_arrow
 import run
 from tests.cli import messages, wrong_files
-from tests.conftest import ROOT, shell
+from tests.conftest import shell
 
 EARLIER = b"the earlier file"
 TRAINS_FIRST = "diverged"  # this mistake shows only in training, which prints and writes a run
@@ -79,7 +79,6 @@ def test_a_mistake_is_one_line_and_loses_nothing(row, places, settings, tmp_path
         main_of(row)(words)
     signal.signal(signal.SIGTERM, handler)
     code, said = told(row, ended, capsys)
-    SAID.append(said)
     assert re.fullmatch(r"error: [^\n]+\n", said), said
     assert re.search(row.pattern, said), said
     assert code == row.code

@@ -6,7 +6,7 @@ import stat
 import pytest
 import torch
 
-from clip.cli import build, commands
+from clip.cli import build, tools
 from clip.cli.schema import make_config
 from clip.demo.pretrain import drop_tokens, read_pairs
 from clip.modules.backbones.clip import load_clip

@@ -40,7 +40,7 @@ def test_two_processes_equal_one(odd_settings, tmp_path):
     assert shell(*common, f"log_dir={one}").returncode == 0
     done = twice(*common, f"log_dir={two}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("run folder") == 1
+    assert done.stdout.count("samples per step") == 1
     for name in ("train/loss", "val/loss", "val/F1_Macro", "val/mAP"):
         found, wanted = (
             pd.read_csv(only(folder, "d_*/version_0/metrics.csv"))[name].dropna().to_numpy() for folder in (two, one)

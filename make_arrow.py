@@ -8,6 +8,7 @@ Examples:
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -23,7 +24,6 @@ from vilt.utils.image_pool import ImagePool
 
 PUBLISHED = ("mmimdb", "food101", "hateful_memes")
 MAX_WORKERS = 8
-ROUNDING = 1e-6
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -53,16 +53,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dataset", choices=(*PUBLISHED, "manifest"), help="data set; manifest is a table of your own data")
     add("--root", type=path, help="folder of the raw data, see DATA.md, or the manifest (.csv, .jsonl, .parquet)")
     add("--target", type=path, required=True, help="folder for the arrow files, created if necessary")
-    image_size = "store pixels resized and cropped for this image size instead of the image files; training then "
-    image_size += "decodes nothing and gets the same numbers, but other image sizes need a new conversion"
+    image_size = "store pixels of this image size instead of image files: nothing to decode, for the same numbers"
     add("--image_size", type=partial(integer, 1), help=image_size)
     workers = "processes that decode images; 0 uses the main process (default: %(default)s)"
     add("--num_workers", type=partial(integer, 0), default=min(MAX_WORKERS, os.cpu_count() or 1), help=workers)
     shares = "shares of the rows of a manifest without a column split (default: 0.8 0.1 0.1)"
     add("--shares", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help=shares)
     add("--seed", type=partial(integer, 0), help="seed of the split that --shares draws (default: 0)")
-    download = "download converted files with their missing tables from TreezzZ/MoRA-data on Hugging Face, all three "
-    download += "published data sets (20.7 GB) or --dataset; you are responsible for the licences"
+    download = "download the converted files of --dataset, or of all three (20.7 GB), from TreezzZ/MoRA-data"
     add("--download", action="store_true", help=download)
     args = parser.parse_args(argv)
     if args.download and (args.root or args.image_size or args.dataset == "manifest"):
@@ -71,7 +69,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--dataset and --root are required without --download")
     if (args.shares or args.seed is not None) and args.dataset != "manifest":
         parser.error(f"--shares and --seed are for --dataset manifest; {args.dataset} has its own splits")
-    if args.shares and not (min(args.shares) > 0 and abs(sum(args.shares) - 1) < ROUNDING):
+    if args.shares and not (min(args.shares) > 0 and math.isclose(sum(args.shares), 1, abs_tol=1e-6)):
         parser.error(f"--shares are {args.shares}; they must be positive and sum to 1")
     return args
 

@@ -1,5 +1,5 @@
 """One LightningDataModule for all data sets."""
 
-from clip.datamodules.datamodule import LoadingConfig, MissingModalityDataModule
+from clip.datamodules.datamodule import MissingModalityDataModule
 
-__all__ = ["LoadingConfig", "MissingModalityDataModule"]
+__all__ = ["MissingModalityDataModule"]

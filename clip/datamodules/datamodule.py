@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +36,6 @@ def ignore_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-@dataclass(frozen=True)
-class LoadingConfig:
-    """How samples are selected, ordered and batched.
-
-    Attributes:
-        plots: which texts of a row are samples: "first", "longest" or "all".
-        batch_size: samples of one forward pass on one device.
-        num_workers: loader processes; None for one per core, at most ``MAX_WORKERS``.
-        seed: random seed of the order of the training samples.
-    """
-
-    plots: str = "first"
-    batch_size: int = 4
-    num_workers: int | None = None
-    seed: int = 0
-
-
 class MissingModalityDataModule(pl.LightningDataModule):
     """Loaders of one data set; a batch is the dict of ``ArrowDataset``, collated as the model takes it.
 
@@ -64,13 +47,10 @@ class MissingModalityDataModule(pl.LightningDataModule):
         tokenize: texts -> token ids (N, L).
         collate: samples -> batch.
         missing: which modalities are missing in which split.
-        loading: how samples are selected, ordered and batched.
-
-    Attributes:
-        datasets: split -> dataset, for the splits that were set up; likewise the following.
-        masks: split -> missing cases, (rows,) uint8.
-        mask_hashes: split -> SHA-256 of the mask.
-        fingerprints: split -> hash of the content of the arrow files.
+        plots: which texts of a row are samples: "first", "longest" or "all".
+        batch_size: samples of one forward pass on one device.
+        num_workers: loader processes; None for one per core, at most ``MAX_WORKERS``.
+        seed: random seed of the order of the training samples.
     """
 
     def __init__(
@@ -83,16 +63,19 @@ class MissingModalityDataModule(pl.LightningDataModule):
         tokenize: Callable,
         collate: Callable[[list[dict]], dict],
         missing: MissingConfig,
-        loading: LoadingConfig,
+        plots: str = "first",
+        batch_size: int = 4,
+        num_workers: int | None = None,
+        seed: int = 0,
     ):
         super().__init__()
         self.name, self.spec, self.data_root = name, DATASETS[name], Path(data_root)
         self.task, self.transform, self.tokenize, self.collate = task, transform, tokenize, collate
-        self.missing, self.loading, self.batch_size = missing, loading, loading.batch_size
-        self.datasets: dict[str, ArrowDataset] = {}
-        self.masks: dict[str, np.ndarray] = {}
-        self.mask_hashes: dict[str, str] = {}
-        self.fingerprints: dict[str, str] = {}
+        self.missing, self.plots, self.batch_size, self.seed = missing, plots, batch_size, seed
+        self.num_workers = min(MAX_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers
+        self.datasets: dict[str, ArrowDataset] = {}  # by split, for those that were set up, likewise the following
+        self.mask_hashes: dict[str, str] = {}  # SHA-256 of the mask
+        self.fingerprints: dict[str, str] = {}  # hash of the content of the arrow files
         self.resume_at(0, 0)
 
     @classmethod
@@ -107,13 +90,8 @@ class MissingModalityDataModule(pl.LightningDataModule):
             files=config.missing_table,
             simulate=config.simulate_missing,
         )
-        loading = LoadingConfig(
-            plots=config.plots,
-            batch_size=config.per_gpu_batchsize,
-            num_workers=config.num_workers,
-            seed=config.seed,
-        )
-        return cls(config.task, config.data_root, missing=missing, loading=loading, **model)
+        loading = {"batch_size": config.per_gpu_batchsize, "num_workers": config.num_workers, "seed": config.seed}
+        return cls(config.task, config.data_root, missing=missing, plots=config.plots, **loading, **model)
 
     def dataset(self, split: str) -> ArrowDataset:
         """Open a split without a mask; its files must exist and have samples."""
@@ -124,7 +102,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
             multilabel=self.task.multilabel,
             transform=self.transform,
             tokenize=self.tokenize,
-            plots=self.loading.plots,
+            plots=self.plots,
         )
         if not len(dataset):
             raise UserError(f"{dataset.place} has no samples; make it again with make_arrow.py")
@@ -135,14 +113,13 @@ class MissingModalityDataModule(pl.LightningDataModule):
         if path := self.missing.files.get(split):
             mask = import_mask(path, dataset.num_rows, split, dataset.row_ids())
             return merge_observed(mask, dataset.observed)
-        return self._draw(split, dataset.observed, self.missing)
+        case = self.missing.types[split], self.missing.ratios[split], self.missing.seed
+        return self.draw(split, dataset.observed, *case)
 
     def draw(self, split: str, observed: np.ndarray, missing_type: str, ratio: float, seed: int) -> np.ndarray:
-        """Draw a mask of another type, ratio and seed for a split with these observed cases, (rows,) uint8."""
+        """Draw a mask of this type, ratio and seed for a split with these observed cases, (rows,) uint8."""
         types, ratios = {**self.missing.types, split: missing_type}, {**self.missing.ratios, split: ratio}
-        return self._draw(split, observed, replace(self.missing, types=types, ratios=ratios, seed=seed))
-
-    def _draw(self, split: str, observed: np.ndarray, missing: MissingConfig) -> np.ndarray:
+        missing = replace(self.missing, types=types, ratios=ratios, seed=seed)
         if missing.draw == "nested":
             return draw_mask(self.name, split, observed, missing)
         cases = {}
@@ -159,26 +136,24 @@ class MissingModalityDataModule(pl.LightningDataModule):
             dataset = self.dataset(split)
             mask = self.mask(split, dataset)
             dataset.set_mask(mask, self.missing.seed if self.missing.simulate and split == "train" else None)
-            self.datasets[split], self.masks[split] = dataset, mask
+            self.datasets[split] = dataset
             self.mask_hashes[split], self.fingerprints[split] = mask_hash(mask), fingerprint(*dataset.paths)
             rows = dataset.rows
             print(describe_mask(split, mask[rows], dataset.observed[rows], self.missing))
 
     def loader(self, dataset: ArrowDataset, sampler: Sampler | None = None) -> DataLoader:
         """Return a loader of a dataset, in the order of a sampler or of the file."""
-        workers = self.loading.num_workers
-        workers = min(MAX_WORKERS, os.cpu_count() or 1) if workers is None else workers
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=self.collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=ignore_signals,
             # The workers' seeds, from a generator of their own: only the model uses the global one.
-            generator=torch.Generator().manual_seed(self.loading.seed),
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def resume_at(self, epoch: int, batches: int) -> None:
@@ -189,18 +164,17 @@ class MissingModalityDataModule(pl.LightningDataModule):
         """Return the shuffled training batches of this process."""
         dataset, size, rank = self.datasets["train"], self.trainer.world_size, self.trainer.global_rank
         seen = self.seen_batches * self.batch_size
-        return self.loader(dataset, EpochSampler(dataset, self.loading.seed, size, rank, self.start_epoch, seen))
+        return self.loader(dataset, EpochSampler(dataset, self.seed, size, rank, self.start_epoch, seen))
 
     def val_dataloader(self) -> DataLoader:
-        """Return the validation batches of this process, as in ``_evaluation_loader``."""
+        """Return the validation batches of this process: each sample once, in file order, dealt out."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader:
-        """Return the test batches of this process, as in ``_evaluation_loader``."""
+        """Return the test batches of this process, dealt out likewise."""
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, split: str) -> DataLoader:
-        """Return each sample once, in file order, dealt out to the processes."""
         dataset, size, rank = self.datasets[split], self.trainer.world_size, self.trainer.global_rank
         if len(dataset) < size:  # on all ranks alike; one without a batch would let the others wait forever
             raise UserError(f"{dataset.place} has {len(dataset)} samples for {size} processes; use fewer processes")

@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from io import BytesIO
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +19,7 @@ from clip.datasets.shards import open_table
 from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.transforms import Transform
 from clip.utils.errors import UserError
-from clip.utils.images import FORMATS
+from clip.utils.images import validate_image
 
 PLOT_POLICIES = ("first", "longest", "all")
 NO_TOKEN = -1  # marks texts that are not tokenised yet
@@ -40,9 +39,6 @@ class ArrowDataset(Dataset):
         transform: Pillow image -> (3, H, W) uint8.
         tokenize: texts -> token ids (N, L).
         plots: which texts of a row are samples: the first that is not blank, the longest, or all.
-
-    Raises:
-        UserError: a file cannot be read, a column is missing or of another type, or a label is not valid.
     """
 
     def __init__(
@@ -81,49 +77,41 @@ class ArrowDataset(Dataset):
     def table(self) -> pa.Table:
         """The memory-mapped table of this process."""
         if self._table is None:
-            self._table = open_table(*self.paths)
-            self._check_columns()
+            table = open_table(*self.paths)
+            texts = r"(large_)?list<.*: (large_)?string.*>"
+            for name, kind in {"image": r"(large_)?binary", "label": r".*", self.text_column: texts}.items():
+                found = [str(field.type) for field in table.schema if field.name == name]
+                if len(found) != 1 or not re.fullmatch(kind, found[0]):
+                    found = found or "no column"
+                    raise UserError(f"{self.place} has {found} as {name}; it must be one column of the type in DATA.md")
+            self._table = table
         return self._table
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_table": None}  # a worker opens the file itself
-
-    def _check_columns(self) -> None:
-        wanted = {
-            "image": r"(large_)?binary",
-            "label": r".*",
-            self.text_column: r"(large_)?list<.*: (large_)?string.*>",
-        }
-        for name, kind in wanted.items():
-            found = [str(field.type) for field in self._table.schema if field.name == name]
-            if len(found) != 1 or not re.fullmatch(kind, found[0]):
-                raise UserError(
-                    f"{self.place} has {found or 'no column'} as {name}; it must be one column of the type in DATA.md"
-                )
 
     def _read_labels(self) -> Tensor:
         try:
             labels = torch.tensor(column_to_numpy(self.table.column("label")))
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{self.place}: labels are not numbers of one shape ({error}); make it again") from None
-        classes, wanted = self.num_classes, (self.num_rows, self.num_classes)
-        if self.num_rows and labels.shape != wanted and (self.multilabel or labels.ndim == 2):
+        wanted, one_hot = (self.num_rows, self.num_classes), labels.ndim == 2
+        if self.num_rows and labels.shape != wanted and (self.multilabel or one_hot):
             raise UserError(
                 f"{self.place}: labels have the shape {tuple(labels.shape)}, not {wanted}; use files of this task"
             )
-        valid, allowed = (labels >= 0) & (labels == labels.long()), f"0 to {classes - 1}"  # NaN is never valid
-        if labels.ndim == 1:
-            valid &= labels < classes
-        else:
-            valid, allowed = (valid & (labels < 2)).all(1), f"{classes} zeros and ones"
-            if not self.multilabel:
-                valid, allowed = valid & (labels.sum(1) == 1), f"{classes} zeros and ones with a single one"
+        valid = (labels >= 0) & (labels < (2 if one_hot else self.num_classes)) & (labels == labels.long())
+        allowed = f"0 to {self.num_classes - 1}"
+        if one_hot:
+            valid, allowed = valid.all(1), f"{self.num_classes} zeros and ones"
+        if one_hot and not self.multilabel:
+            valid, allowed = valid & (labels.sum(1) == 1), f"{allowed} with a single one"
         if not valid.all():
             row = int(valid.int().argmin())
             raise UserError(f"{self.place}: row {row} has the label {labels[row].tolist()}; allowed: {allowed}")
         if self.multilabel:
             return labels.float()
-        return labels.argmax(1) if labels.ndim == 2 else labels.long()
+        return labels.argmax(1) if one_hot else labels.long()
 
     def _select_samples(self) -> tuple[np.ndarray, np.ndarray]:
         rows = np.arange(self.num_rows)
@@ -141,19 +129,16 @@ class ArrowDataset(Dataset):
         """Return the image_id of each row, or None if the file does not have that column."""
         if "image_id" not in self.table.column_names:
             return None
-        return [str(value) for value in self.table.column("image_id").to_pylist()]
+        return list(map(str, self.table.column("image_id").to_pylist()))
 
     def sample_labels(self) -> Tensor:
         """Return the labels in the order of the samples, (samples,) or (samples, C)."""
         return self.labels[torch.from_numpy(self.rows)]
 
     def set_mask(self, mask: np.ndarray, simulate: int | None = None) -> None:
-        """Set which modality of each row is missing.
+        """Set the missing case of each row, (rows,).
 
-        Args:
-            mask: missing cases, (rows,).
-            simulate: seed with which each epoch draws new cases for complete samples (paper, Figure 5); None to keep
-                them complete.
+        With a seed ``simulate``, each epoch draws new cases for complete samples (paper, Figure 5).
         """
         assert mask.shape == (self.num_rows,), (mask.shape, self.num_rows)
         self.mask, self.simulate = mask, simulate
@@ -198,28 +183,17 @@ class ArrowDataset(Dataset):
         return texts[self.texts[index]] or ""
 
     def image(self, row: int, transform: Callable[[Image.Image], Any]) -> Any:
-        """Decode and transform the image of a row, regardless of the mask.
-
-        Raises:
-            UserError: the image cannot be decoded.
-        """
-        data = self.table.column("image")[row].as_py() or b""
+        """Decode and transform the image of a row, regardless of the mask."""
         try:
-            with Image.open(BytesIO(data), formats=FORMATS) as image:
-                return transform(image)
-        except Exception as error:  # noqa: BLE001  Pillow's decoders raise many kinds
+            return validate_image(self.table.column("image")[row].as_py() or b"", transform)
+        except UserError as error:
             raise UserError(
-                f"{self.place}: the image of row {row} cannot be decoded ({type(error).__name__}); "
-                "make the file again with make_arrow.py, which skips such rows"
+                f"{self.place}: row {row}: {error}; make the file again with make_arrow.py, which skips such rows"
             ) from None
 
 
 def column_to_numpy(column: pa.ChunkedArray) -> np.ndarray:
-    """Read a column of numbers (rows,), or of lists of equal length (rows, C), without Python objects.
-
-    Raises:
-        ValueError: a row is empty, or the lists have different lengths.
-    """
+    """Read a column of numbers (rows,), or of lists of equal length (rows, C), without Python objects."""
     if column.null_count:
         raise ValueError("a row is empty")
     if not hasattr(column.type, "value_type"):
@@ -231,13 +205,10 @@ def column_to_numpy(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def observed_cases(table: pa.Table, text_column: str) -> np.ndarray:
-    """Return the missing case of each row in the data, before any simulation; images are not read.
+    """Return the missing case of each row in the data, before any simulation, (rows,) uint8.
 
     Blank strings are no text. A row without either modality counts as missing text: reading its image then raises an
     error with the row's number.
-
-    Returns:
-        Missing cases, (rows,) uint8.
     """
     observed = [np.zeros(0, dtype=np.uint8)]
     for batch in table.select(["image", text_column]).to_batches():

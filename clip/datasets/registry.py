@@ -11,24 +11,14 @@ from clip.utils.errors import UserError
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One data set.
+    """One data set."""
 
-    Attributes:
-        files: split ("train", "val", "test") -> name of its arrow file, without suffix.
-        text_column: column of the texts, a list of strings per row.
-        converter: its name for make_arrow.py, and the sub-folder in which others publish its files.
-    """
-
-    files: dict[str, str]
-    text_column: str
-    converter: str
+    files: dict[str, str]  # split ("train", "val", "test") -> name of its arrow file, without suffix
+    text_column: str  # column of the texts, a list of strings per row
+    converter: str  # its name for make_arrow.py, and the sub-folder in which others publish its files
 
     def find(self, data_root: Path, split: str) -> list[Path]:
-        """Find a split's arrow file, or all its shards, in ``data_root`` or its sub-folder.
-
-        Raises:
-            UserError: there is no such file, under our name or the published one, or a shard is missing.
-        """
+        """Find a split's arrow file, or all its shards, in ``data_root`` or its sub-folder."""
         for folder in (data_root, data_root / self.converter):
             for name in (self.files[split], split):
                 if (folder / f"{name}.arrow").is_file():
@@ -52,11 +42,7 @@ class DatasetSpec:
         return available
 
     def label_metadata(self, data_root: Path) -> dict[str, Any]:
-        """Read the classes and the task type from the files of all splits, as ``read_label_metadata``.
-
-        Raises:
-            UserError: no split has files, as ``find``; or two of the files have different classes.
-        """
+        """Read the classes and the task type, as ``read_label_metadata``; the files of all splits must agree."""
         paths = [path for split in self.available_splits(data_root) for path in self.find(data_root, split)]
         first, *others = paths or self.find(data_root, "train")
         metadata = read_label_metadata(first)
@@ -68,18 +54,10 @@ class DatasetSpec:
 
 
 DATASETS = {
-    "mmimdb": DatasetSpec(
-        {"train": "mmimdb_train", "val": "mmimdb_dev", "test": "mmimdb_test"}, text_column="plots", converter="mmimdb"
-    ),
-    "food101": DatasetSpec(
-        {"train": "food101_train", "val": "food101_val", "test": "food101_test"},
-        text_column="text",
-        converter="food101",
-    ),
+    "mmimdb": DatasetSpec({"train": "mmimdb_train", "val": "mmimdb_dev", "test": "mmimdb_test"}, "plots", "mmimdb"),
+    "food101": DatasetSpec({"train": "food101_train", "val": "food101_val", "test": "food101_test"}, "text", "food101"),
     "hatememes": DatasetSpec(
-        {"train": "hatememes_train", "val": "hatememes_dev", "test": "hatememes_test"},
-        text_column="text",
-        converter="hateful_memes",
+        {"train": "hatememes_train", "val": "hatememes_dev", "test": "hatememes_test"}, "text", "hateful_memes"
     ),
-    "manifest": DatasetSpec({"train": "train", "val": "val", "test": "test"}, text_column="text", converter="manifest"),
+    "manifest": DatasetSpec({"train": "train", "val": "val", "test": "test"}, "text", "manifest"),
 }

@@ -13,19 +13,16 @@ SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
 
 def find_shards(folder: Path, name: str) -> list[Path]:
-    """List ``{name}-00000-of-00016.arrow`` and so on in order, or nothing.
-
-    Raises:
-        UserError: a shard is missing, or there are shards of another set.
-    """
+    """List ``{name}-00000-of-00016.arrow`` and so on in order, or nothing; they must be one complete set."""
     found = [path for path in sorted(folder.glob(f"{name}-*.arrow")) if SHARD.fullmatch(path.stem.removeprefix(name))]
     if found:
         total = found[-1].stem[-5:]
         wanted = [folder / f"{name}-{number:05d}-of-{total}.arrow" for number in range(int(total))]
-        if missing := sorted(set(wanted) - set(found)):
-            raise UserError(f"{folder} has {len(found)} of {total} shards and not {missing[0].name}; get all of them")
-        if others := sorted(set(found) - set(wanted)):
-            raise UserError(f"{others[0]} is not one of the {total} shards of {name}; remove it")
+        if odd := sorted(set(wanted) ^ set(found)):
+            problem = "is not one of them" if odd[0] in found else "is missing"
+            raise UserError(
+                f"{folder} needs {total} shards of {name}, but {odd[0].name} {problem}; copy one complete set"
+            )
     return found
 
 
@@ -33,9 +30,6 @@ def open_table(*paths: Path) -> pa.Table:
     """Memory-map arrow files and join their rows, in order, without a copy.
 
     Offsets and characters are checked here, once; images are not read.
-
-    Raises:
-        UserError: a file does not exist, is truncated or not an arrow file, or has other columns than the first.
     """
     tables = []
     for path in paths:
@@ -48,14 +42,7 @@ def open_table(*paths: Path) -> pa.Table:
 
 
 def read_label_metadata(path: Path) -> dict[str, Any]:
-    """Read the classes and the task type from the schema of an arrow file.
-
-    Returns:
-        "class_names" (list of strings) and "task_type", or nothing if the file does not have them.
-
-    Raises:
-        UserError: not an arrow file, or its class names are not valid.
-    """
+    """Read "class_names" (list of strings) and "task_type" from the schema of an arrow file, or nothing."""
     metadata = _open(path, rows=False).schema.metadata or {}
     if not metadata.keys() & {b"class_names", b"task_type"}:
         return {}

@@ -1,21 +1,19 @@
 """Summary of a data set before training: missing cases, classes, text lengths, image sizes, duplicates."""
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import BytesIO
 from itertools import combinations
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch.nn.functional as F
-from PIL import Image
 from tqdm import tqdm
 
 from clip.datasets import ArrowDataset
 from clip.missing import CASES, MISSING_IMAGE, MISSING_TEXT
-from clip.utils.errors import escape
-from clip.utils.images import FORMATS
+from clip.utils.errors import UserError, escape
+from clip.utils.images import validate_image
 
 CHUNK = 512  # texts tokenized at a time
 MAX_CLASSES = 40  # rows of a table; beyond, the middle is left out
@@ -23,33 +21,20 @@ MAX_LISTED = 10
 
 
 class TextLength(NamedTuple):
-    """How the length of a text is measured.
+    """How the length of a text is measured."""
 
-    Attributes:
-        unit: "tokens" or "words".
-        count: function from texts to their lengths.
-        limit: number of tokens that the backbone reads, start and end included.
-    """
-
-    unit: str
-    count: Callable[[Sequence[str]], Sequence[int]]
-    limit: int
+    unit: str  # "tokens" or "words"
+    count: Callable[[Sequence[str]], Sequence[int]]  # texts -> lengths
+    limit: int  # number of tokens that the backbone reads, start and end included
 
 
 class SplitSummary(NamedTuple):
-    """What one split contains; a few numbers per row, never an image.
+    """What one split contains; a few numbers per row, never an image."""
 
-    Attributes:
-        cases: (rows,), missing case of each row in the data.
-        labels: (rows, C), zeros and ones.
-        texts: length and hash of each text that is present.
-        images: row, width, height and hash of each image that is present; no width if it cannot be decoded.
-    """
-
-    cases: np.ndarray
-    labels: np.ndarray
-    texts: pd.DataFrame
-    images: pd.DataFrame
+    cases: np.ndarray  # (rows,), missing case of each row in the data
+    labels: np.ndarray  # (rows, C), zeros and ones
+    texts: pd.DataFrame  # length and hash of each text that is present
+    images: pd.DataFrame  # row, width, height and hash of each image that is present; no width if it cannot be decoded
 
 
 def summarize(dataset: ArrowDataset, num_classes: int, length: TextLength) -> SplitSummary:
@@ -64,10 +49,8 @@ def summarize(dataset: ArrowDataset, num_classes: int, length: TextLength) -> Sp
     for row in tqdm(present, "reading images", unit="image", disable=None):
         data = column[row].as_py() or b""
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                size = Image.open(BytesIO(data), formats=FORMATS).size  # reads only the header
-        except Exception:  # noqa: BLE001  Pillow's decoders raise many kinds
+            size = validate_image(data, attrgetter("size"))  # reads only the header
+        except UserError:
             size = np.nan, np.nan
         images.append((row, *size, hash(data)))
     texts = pd.DataFrame(texts, columns=["length", "hash"]).astype({"length": float})

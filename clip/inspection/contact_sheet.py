@@ -24,13 +24,7 @@ LINE, MAX_LINES = 30, 3  # characters in a line, and lines, of a text
 
 
 def draw_sheet(datasets: Mapping[str, ArrowDataset], class_names: Sequence[str], path: Path) -> Path:
-    """Draw evenly spaced samples of each split into one PNG file and return its path.
-
-    Args:
-        datasets: split -> its samples.
-        class_names: names of all classes.
-        path: file to write.
-    """
+    """Draw evenly spaced samples of each split into one PNG file and return its path."""
     size = (2.4 * COLUMNS, 3.2 * len(datasets))
     figure, axes = plt.subplots(len(datasets), COLUMNS, squeeze=False, layout="constrained", figsize=size)
     for axis in axes.flat:

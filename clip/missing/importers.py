@@ -21,7 +21,7 @@ CASE_OF_FLAGS = {"00": COMPLETE, "10": MISSING_TEXT, "01": MISSING_IMAGE}  # tex
 
 
 def import_mask(path: str | Path, size: int, split: str, row_ids: Sequence[object] | None = None) -> np.ndarray:
-    """Read a mask that somebody else drew.
+    """Read a mask that somebody else drew: missing cases, (size,) uint8, with every row of the split exactly once.
 
     Args:
         path: .pt or .npz with one number per row, or .jsonl or .csv with the columns `id`, `text_missing` and
@@ -30,12 +30,6 @@ def import_mask(path: str | Path, size: int, split: str, row_ids: Sequence[objec
         split: name of the split; the name of the array in an .npz with several.
         row_ids: ids of the rows, (size,). A file with ids may be in any order and contain other splits too; without
             ids, here or in the file, it is in row order.
-
-    Returns:
-        Missing cases, (size,) uint8.
-
-    Raises:
-        UserError: the file cannot be read, it does not contain every row exactly once, or a row has no valid case.
     """
     path = Path(path)
     try:
@@ -94,8 +88,7 @@ def _read_records(path: Path, row_ids: Sequence[object] | None) -> np.ndarray:
         return cases.to_numpy()
     if records["id"].isna().any():
         raise UserError(f"{path} has records without id; give every record one")
-    same_spelling = set(map(str, row_ids)) <= set(map(str, records["id"].tolist()))
-    spell = str if same_spelling else _bare_id
+    spell = str if set(map(str, row_ids)) <= set(map(str, records["id"].tolist())) else _bare_id
     wanted_ids, cases.index = pd.Index(map(spell, row_ids)), pd.Index(map(spell, records["id"].tolist()))
     cases = cases[cases.index.isin(wanted_ids)]
     for place, ids in (("the arrow file", wanted_ids), (path, cases.index)):

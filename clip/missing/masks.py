@@ -17,41 +17,25 @@ from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT, SPLITS
 
 @dataclass(frozen=True)
 class MissingConfig:
-    """Which modalities are missing in which split.
+    """Which modalities are missing in which split."""
 
-    Attributes:
-        types: split -> "text", "image" or "both"; with "both", some rows lose the text, others the image.
-        ratios: split -> share of the complete rows that lose a modality, from 0 to 1.
-        both_ratio: share of missing images among the incomplete rows of the type "both", from 0 to 1.
-        seed: random seed of the masks.
-        draw: "nested" for ``draw_mask``, "stream" for ``draw_released_masks``.
-        files: split -> mask file to import instead of drawing; "" for none.
-        simulate: draw a new case for each complete training sample in each epoch (paper, Figure 5).
-    """
-
-    types: Mapping[str, str]
-    ratios: Mapping[str, float]
-    both_ratio: float = 0.5
+    types: Mapping[
+        str, str
+    ]  # split -> "text", "image" or "both"; with "both", some rows lose the text, others the image
+    ratios: Mapping[str, float]  # split -> share of the complete rows that lose a modality, from 0 to 1
+    both_ratio: float = 0.5  # share of missing images among the incomplete rows of the type "both", from 0 to 1
     seed: int = 0
-    draw: str = "nested"
-    files: Mapping[str, str] = field(default_factory=dict)
-    simulate: bool = False
+    draw: str = "nested"  # for ``draw_mask``; "stream" for ``draw_released_masks``
+    files: Mapping[str, str] = field(default_factory=dict)  # split -> mask file to import instead of drawing, or ""
+    simulate: bool = False  # draw a new case for each complete training sample in each epoch (paper, Figure 5)
 
 
 def draw_mask(dataset: str, split: str, observed: np.ndarray, missing: MissingConfig) -> np.ndarray:
     """Draw the mask of one split; equal arguments give equal masks on every machine.
 
     Complete rows are ranked by a hash of (dataset, split, seed, row), and the first of them lose a modality. Masks are
-    therefore nested over the ratios, all types affect the same rows, and splits are independent.
-
-    Args:
-        dataset: name of the data set, which enters the hash.
-        split: "train", "val" or "test".
-        observed: missing cases in the data, (rows,).
-        missing: type, ratio, both_ratio and seed to draw with.
-
-    Returns:
-        Missing cases, (rows,) uint8.
+    therefore nested over the ratios, all types affect the same rows, and splits are independent. ``observed`` are the
+    missing cases in the data; they and the result are (rows,) uint8.
     """
     mask = observed.astype(np.uint8)
     key = f"{dataset}/{split}/{missing.seed}"
@@ -70,14 +54,8 @@ def draw_released_masks(observed: Mapping[str, np.ndarray], missing: MissingConf
     """Draw the masks that the released DCP code draws in one run without cached masks.
 
     Faithful: one random stream passes through the splits in turn and the counts are truncated floats, so a split
-    depends on the ones before it and 0.29 of 100 rows is 28.
-
-    Args:
-        observed: split -> missing cases in the data, (rows,); the first splits of ``SPLITS``, in that order.
-        missing: types, ratios, both_ratio and seed to draw with.
-
-    Returns:
-        Split -> missing cases, (rows,) uint8.
+    depends on the ones before it and 0.29 of 100 rows is 28. ``observed`` has the missing cases in the data of the
+    first splits of ``SPLITS``, in that order; they and the results are (rows,) uint8.
     """
     assert tuple(observed) == SPLITS[: len(observed)], f"{tuple(observed)}: the stream passes through {SPLITS}"
     stream = random.Random(missing.seed)

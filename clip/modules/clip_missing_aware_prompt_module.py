@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric, Metric
 from clip.config import OptimizerSettings
 from clip.modules.objectives import Task
 from clip.modules.optim import make_optimizer, schedule_steps
-from clip.modules.prompted_model import PromptedModel
+from clip.modules.prompted_model import Inputs, PromptedModel
 from clip.modules.prompts.base import weighted_sum
 from clip.utils.errors import UserError
 
@@ -52,6 +52,15 @@ class MissingAwarePromptModule(pl.LightningModule):
         self.losses["train/"].persistent(True)
         self.step_losses: list[tuple[Tensor, Tensor]] = []  # loss and sample ids of each micro-batch of a step
 
+    def on_fit_start(self) -> None:
+        """Let the method see the training split, unless the run resumes from a checkpoint with its buffers."""
+        if self.trainer.ckpt_path is None:
+            data = self.trainer.datamodule
+            batches = (move_data_to_device(batch, self.device) for batch in data.loader(data.datasets["train"]))
+            keys = ("tokens", "missing_type", "present")
+            inputs = (Inputs(self.normalize(b["image"]), *(b[key] for key in keys)) for b in batches)
+            self.model.prompts.prepare(self.model, inputs)
+
     def model_step(self, batch: dict[str, Any], split: str) -> Tensor:
         """Return the loss of a batch and log it with the metrics under ``split``, one of ``SPLITS``."""
         label, missing_case, prompts = batch["label"], batch["missing_type"], self.model.prompts
@@ -76,7 +85,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         loss = self.model_step(batch, "train/")
         self.log("train/loss_step", loss, prog_bar=True)
         self.step_losses.append((loss.detach(), batch["sample_id"]))
-        return loss * (len(batch["label"]) / self.trainer.datamodule.loading.batch_size)
+        return loss * (len(batch["label"]) / self.trainer.datamodule.batch_size)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a validation batch."""

@@ -10,23 +10,15 @@ from torch import Tensor
 
 
 class Transform:
-    """Image transform of a backbone, in two halves.
+    """Image transform of a backbone, in two halves; ``size`` is in pixels, as the subclass defines it.
 
     Calling it returns bytes, a quarter of the memory on their way to the device, where ``normalize`` does the
     arithmetic.
-
-    Args:
-        size: size of the result in pixels, as the subclass defines it.
-
-    Attributes:
-        mean: mean of each channel.
-        std: standard deviation of each channel.
-        keeps_shape: whether the shape of the result depends on the image.
     """
 
-    mean: tuple[float, ...]
+    mean: tuple[float, ...]  # of each channel, likewise ``std``
     std: tuple[float, ...]
-    keeps_shape: bool
+    keeps_shape: bool  # whether the shape of the result depends on the image
 
     def __init__(self, size: int):
         self.size = size

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import glob
 import json
 import os
 import uuid
@@ -31,11 +30,8 @@ os.umask(UMASK)
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path; when the block succeeds, the file written there replaces ``path``.
 
-    The temporary file is in the same folder, because a rename is atomic only within one file system. When
-    several processes write the same file, the last one wins. A failed block leaves nothing behind.
-
-    Raises:
-        OSError: with ``path`` as its filename, whatever part of the writing failed.
+    The temporary file is in the same folder, because a rename is atomic only within one file system. When several
+    processes write the same file, the last one wins. A failed block leaves nothing; its `OSError` names ``path``.
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,55 +67,24 @@ def named(path: Path, partial: Path) -> Iterator[None]:
 def atomic_write_all(*paths: Path) -> Iterator[dict[Path, Path]]:
     """Yield a temporary path for each file of a folder; when the block succeeds, all get their names together.
 
-    When several processes write the same files, the last one wins and the files are never mixed. A process that
-    is killed leaves its temporary files, which the next call for the same paths removes.
+    When several processes write the same files, the last one wins and the files are never mixed.
     """
     folder = paths[0].parent
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        with directory_lock(folder):
-            partials = {}
-            for path in paths:
-                _remove_stale(path)
-                partials[path] = stack.enter_context(atomic_write(path))
-                _lock(stack.enter_context(partials[path].open("xb")).fileno())
+        descriptor = os.open(folder, os.O_RDONLY)
+        stack.callback(os.close, descriptor)  # ends the lock, after the renames
+        partials = {path: stack.enter_context(atomic_write(path)) for path in paths}
         yield partials
         for path, partial in partials.items():
             with named(path, partial):
                 _flush(partial)
-        with directory_lock(folder):
-            # Remove all old files first: a process that is killed between two renames leaves too few files, which
-            # readers notice, and not a mixture of new and old ones.
-            for path in paths:
-                path.unlink(missing_ok=True)
-            stack.close()
-
-
-@contextlib.contextmanager
-def directory_lock(folder: Path) -> Iterator[None]:
-    """Exclude other processes that lock the same folder, where its file system has locks."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, operation: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> bool:
-    try:
-        fcntl.flock(descriptor, operation)
-    except OSError:  # another process holds it, or the file system has no locks
-        return False
-    return True
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove the temporary files of killed processes, whose locks the system has released."""
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        with contextlib.suppress(OSError), partial.open("rb") as file:
-            if _lock(file.fileno()):
-                partial.unlink()
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Remove all old files first: a process that is killed between two renames leaves too few files, which
+        # readers notice, and not a mixture of new and old ones.
+        for path in paths:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -130,15 +95,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def parse_object(data: bytes, place: str) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Args:
-        data: UTF-8, with or without a byte order mark.
-        place: file, or file and line, for the message.
-
-    Raises:
-        UserError: it is not a JSON object, or has text that UTF-8 cannot encode.
-    """
+    """Parse a JSON object in UTF-8; the `UserError` if it is not valid names ``place``, a file or a line of it."""
     try:
         content = json.loads(data.decode("utf-8-sig"))
         if b"\\u" in data:  # JSON can escape one half of a surrogate pair, which no file can store

@@ -24,21 +24,13 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def check_pixels(image: Image.Image) -> None:
-    """Check the size of an image before it is decoded.
-
-    Raises:
-        Image.DecompressionBombError: it has over ``MAX_PIXELS``.
-    """
+    """Raise `Image.DecompressionBombError` for an image of over ``MAX_PIXELS``, before it is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError(f"over {MAX_PIXELS:,} pixels")
 
 
 def validate_image(source: bytes | Path, decode: Callable[[Image.Image], T] = methodcaller("load")) -> T:
-    """Decode an image file completely and return what ``decode`` makes of it.
-
-    Args:
-        source: path of the file, or its bytes.
-        decode: function of the opened Pillow image.
+    """Decode an image file, or its bytes, completely and return what ``decode`` makes of the opened Pillow image.
 
     Raises:
         UserError: the reason why it cannot be used, without the name of the file.
@@ -59,9 +51,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any Pillow mode to RGB; 16-bit and float grayscale values are scaled to 8 bits.
 
     The orientation in the EXIF data is ignored, as in CLIP and in the released code.
-
-    Raises:
-        Image.DecompressionBombError: it has over ``MAX_PIXELS``; nothing has been decoded.
     """
     check_pixels(image)
     if image.mode.startswith(("I", "F")):
@@ -84,11 +73,7 @@ def crop_extreme(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
-    """Resize the short side of a Pillow image of any mode to ``size`` and crop its center.
-
-    Returns:
-        (size, size, 3) uint8; an RGB image of that size is returned unchanged.
-    """
+    """Resize the short side of a Pillow image of any mode to ``size`` and crop its center, (size, size, 3) uint8."""
     image = crop_extreme(to_rgb(image))
     width, height = image.size
     short = min(width, height)

@@ -19,14 +19,8 @@ EMPTY_WORDS = {"#N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a",
 def read_table(path: Path) -> pd.DataFrame:
     """Read a csv (UTF-8, with a header), jsonl or parquet file.
 
-    Cells that pandas reads as empty, such as "nan" and "NULL", are empty; how many there are is printed on stderr.
-
-    Returns:
-        One row per record, numbered from 1 (blank lines do not count). Column names are stripped. Cells are Python
-        objects, strings in a csv file; empty ones are None.
-
-    Raises:
-        UserError: the file is of another kind, damaged, has a column twice, or a row does not fit the header.
+    Rows are numbered from 1; blank lines do not count. Column names are stripped. Cells are Python objects, strings in
+    a csv file. Empty ones are None, also words that pandas reads as empty, such as "nan"; their number is printed.
     """
     kind = path.suffix.lower()
     if kind not in READERS:
@@ -43,8 +37,7 @@ def read_table(path: Path) -> pd.DataFrame:
     names = [str(name).strip() for name in names]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{path} has the column {repeated[0]!r} twice; remove or rename one")
-    words = [cell for row in rows for cell in row if isinstance(cell, str) and cell in EMPTY_WORDS]
-    if words:
+    if words := [cell for row in rows for cell in row if isinstance(cell, str) and cell in EMPTY_WORDS]:
         print(escape(f"{path}: {len(words)} cells such as {words[0]!r} are read as empty"), file=sys.stderr)
     cells = [[None if _is_empty(cell) else cell for cell in row] for row in rows]
     return pd.DataFrame(cells, columns=names, index=range(1, len(rows) + 1), dtype=object)

@@ -14,6 +14,7 @@ from clip.cli import commands
 from clip.cli.build import build_all
 from clip.cli.schema import make_config
 from clip.missing import MISSING_TYPES
+from clip.modules.prompts.baselines import LinearProbe
 from tests import tiny
 from tests.conftest import CPU, shell
 
@@ -189,3 +190,16 @@ def test_a_table_made_elsewhere_is_used(trained, settings, tmp_path):
          f"log_dir={tmp_path}", "test_ratio=1.0", "test_type=image", "exp_name=d")  # fmt: skip
     ours = metrics_of(tmp_path, "m_dcp_test_both0.7_seed0")
     assert ours == metrics_of(tmp_path, "d_dcp_test_image1_seed0")
+
+
+def test_a_method_sees_the_training_split_before_the_first_step(settings, tmp_path, monkeypatch):
+    seen = []
+
+    def prepare(self, model, batches):
+        seen.append([len(batch.tokens) for batch in batches])
+
+    monkeypatch.setattr(LinearProbe, "prepare", prepare)
+    common = ["with", "task_finetune_mmimdb", *settings, "prompt_type=none", "max_epoch=1", f"log_dir={tmp_path}"]
+    call(*common)
+    call(*common, "max_epoch=2", f"resume_from={tmp_path}")
+    assert seen == [[4] * 6]  # 24 samples in micro-batches of 4, and none on resume

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from clip.datamodules import LoadingConfig, MissingModalityDataModule
+from clip.datamodules import MissingModalityDataModule
 from clip.datamodules.samplers import EpochSampler
 from clip.missing import SPLITS
 from clip.missing.masks import MissingConfig, draw_released_masks, mask_hash
@@ -31,7 +31,7 @@ def data_module(name, folder, missing, **loading):
         tokenize=characters,
         collate=default_collate,
         missing=missing,
-        loading=LoadingConfig(**{"num_workers": 0} | loading),
+        **{"num_workers": 0} | loading,
     )
 
 
@@ -44,8 +44,8 @@ def test_observed_cases_stay_in_an_imported_mask(tmp_path):
     )
     data = data_module("manifest", tmp_path, missing)
     data.setup("test")
-    assert data.masks["test"].tolist() == data.datasets["test"].mask.tolist() == [2, 1, 0, 0, 1, 0, 2]
-    assert data.mask_hashes == {"test": mask_hash(data.masks["test"])}
+    assert data.datasets["test"].mask.tolist() == [2, 1, 0, 0, 1, 0, 2]
+    assert data.mask_hashes == {"test": mask_hash(data.datasets["test"].mask)}
 
 
 @pytest.mark.parametrize("draw", ["nested", "stream"])

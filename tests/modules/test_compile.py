@@ -6,11 +6,13 @@ import shutil
 import pytest
 import torch
 
-from clip.cli import build as assembly
+from clip.cli.build import build_all
+from clip.cli.schema import make_config
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
 from clip.utils.errors import UserError
 from tests import tiny
+from tests.conftest import CPU
 
 COMPILER = os.environ.get("CXX", "g++")
 ONLY_TEXTS = [MISSING_IMAGE] * 2  # no image at all
@@ -39,8 +41,11 @@ def test_compiled_towers_give_the_same_logits_and_gradients():
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
 
-def test_without_a_compiler_a_cpu_is_refused(monkeypatch):
+def test_compiling_for_a_cpu_needs_a_compiler(monkeypatch, arrow_folder, clip_folder):
     monkeypatch.setenv("CXX", "no-such-compiler")
+    changes = {"data_root": str(arrow_folder), "vit": str(clip_folder), "compile": True, "per_gpu_batchsize": 4,
+               "prompt_length": tiny.LENGTH, "prompt_depth": tiny.DEPTH}  # fmt: skip
+    config = make_config(changes, set(changes))
     with pytest.raises(UserError, match="no-such-compiler"):
-        assembly.check_compiler({"accelerator": "cpu"})
-    assembly.check_compiler({"accelerator": "gpu"})
+        build_all(config, CPU)
+    build_all(config, CPU | {"accelerator": "gpu"})  # a GPU's compiler comes with torch

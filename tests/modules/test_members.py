@@ -44,7 +44,7 @@ def test_the_whole_job_on_a_stand_in(sizes, films, tmp_path, capsys):
     for tower, width in read.towers.items():  # a layer of prompts is made of both towers'
         made = state[f"prompts.generators.{tower}.{DEPTH - 1}.1.2.weight"]
         assert made.shape == (width, sum(read.towers.values()) // 16)
-    call("sweep", "with", *common, f"load_path={best}", f"sweep_ratios=[{RATIO}]", "exp_name=all")
+    call("sweep", "with", *common, f"load_path={best}", f"sweep.ratios=[{RATIO}]", "exp_name=all")
     (table,) = tmp_path.glob("all*/**/sweep.csv")
     rows = pd.read_csv(table).set_index("missing_type")
     assert rows.mAP.nunique() > 1

@@ -80,18 +80,18 @@ def test_an_image_larger_than_a_batch_fits(tmp_path: Path) -> None:
 def test_a_failure_in_any_split_keeps_all_earlier_files(tmp_path: Path, failure: OSError | Skip) -> None:
     """Otherwise a row that moved from test to train would be in both."""
 
+    row = PendingRow(tmp_path, "", {"text": ["t"], "label": 0, "image_id": "1", "split": "s"})
+
+    def pending_row(split: str, item: PendingRow | Skip | OSError) -> PendingRow | Skip:
+        if isinstance(item, OSError):
+            raise item
+        return item
+
     def convert(second: object) -> None:
-        def pending(item: object) -> Iterator[PendingRow | Skip]:
-            if isinstance(item, OSError):
-                raise item
-            yield item
+        splits = {"train": [row], "test": [second]}
+        arrow.convert(tmp_path / "out", "", SCHEMA, splits, pending_row, {}, ImagePool())
 
-        columns = {"text": ["t"], "label": 0, "image_id": "1", "split": "s"}
-        first = PendingRow(tmp_path, "", columns)
-        splits = {"train": (1, [first]), "test": (1, pending(second or first))}
-        arrow.convert(tmp_path / "out", "", SCHEMA, splits, {}, ImagePool())
-
-    convert(None)
+    convert(row)
     earlier = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with pytest.raises((OSError, UserError)):
         convert(failure)

@@ -15,7 +15,6 @@ from tests.converter import convert
 from tests.own_data import shapes, write_manifest
 from tests.raw_data import draw
 from vilt.utils import write_manifest as writer
-from vilt.utils.manifest import read_manifest
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 FILES = ("train", "val", "test")
@@ -186,7 +185,7 @@ def test_a_drawn_split_keeps_images_together_and_old_rows_in_place(tmp_path):
 
     def splits(rows, seed=1):
         path = write_manifest(tmp_path / "m.jsonl", rows)
-        return [entry.draw_split(shares, seed) for entry in read_manifest(path)]
+        return [entry.draw_split(shares, seed) for entry in writer.read_manifest(path)]
 
     found = splits(rows)
     assert found[::2] == found[1::2]

@@ -2,9 +2,9 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pyarrow as pa
 from tqdm import tqdm
@@ -13,6 +13,8 @@ from clip.utils.errors import UserError
 from clip.utils.files import atomic_write_all, named
 from vilt.utils.image_pool import ImagePool
 from vilt.utils.raw import Item, Note, PendingRow, Row, Skip, summarize
+
+T = TypeVar("T")
 
 BATCH_BYTES = 16 * 2**20  # per record batch; bounds memory for any size of data set
 BATCH_ROWS = 4096
@@ -31,19 +33,13 @@ def with_classes(schema: pa.Schema, names: Sequence[str], task_type: str) -> pa.
     return schema.with_metadata({"class_names": json.dumps(list(names)), "task_type": task_type})
 
 
-def _num_bytes(value: Any) -> int:
-    if isinstance(value, list):
-        return sum(map(_num_bytes, value))
-    return len(value) if isinstance(value, bytes | str) else 8
-
-
 def write_arrow(path: Path, schema: pa.Schema, rows: Iterable[Row]) -> int:
     """Stream rows into an arrow IPC file and return their number."""
     batch: list[Row] = []
     batch_bytes = num_rows = 0
     with path.open("wb") as file, pa.ipc.new_file(file, schema) as writer:
         for row in rows:
-            row_bytes = sum(map(_num_bytes, row.values()))
+            row_bytes = sum(len(value if isinstance(value, bytes) else str(value)) for value in row.values())
             if batch and (batch_bytes + row_bytes > BATCH_BYTES or len(batch) == BATCH_ROWS):
                 writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
                 batch, batch_bytes = [], 0
@@ -59,37 +55,25 @@ def convert(
     target: Path,
     prefix: str,
     schema: pa.Schema,
-    splits: Mapping[str, tuple[int, Iterable[PendingRow | Skip]]],
+    splits: Mapping[str, Sequence[T]],
+    pending_row: Callable[[str, T], PendingRow | Skip],
     published: Mapping[str, int],
     pool: ImagePool | None = None,
 ) -> str:
     """Write ``{prefix}{split}.arrow`` into target for each split and return the closing table.
 
-    The files get their names together: new splits beside old ones could share rows with them.
-
-    Args:
-        target: the folder to write to, created if necessary.
-        prefix: first part of the file names.
-        schema: columns of the files.
-        splits: number of rows, and the rows, of each split.
-        published: rows of the published data in each split, for comparison.
-        pool: reads the images; None reads them in this process.
-
-    Raises:
-        UserError: no row of a split can be used.
+    ``splits`` are the raw rows of each split, and ``pending_row`` returns the row to write for a split and one of them.
+    The files get their names together: new splits beside old ones could share rows with them. ``published`` are numbers
+    of rows for comparison.
     """
     lines = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
     paths = {split: target / f"{prefix}{split}.arrow" for split in splits}
     seen: set[str] = set()  # over all splits: a row of train in test would be known
 
-    def usable(items: Iterable[Item], skipped: defaultdict, noted: defaultdict, bar: tqdm) -> Iterator[Row]:
+    def usable(items: Iterable[Item], skipped: defaultdict, noted: defaultdict) -> Iterator[Row]:
         for item in items:
-            if isinstance(item, Note):
-                noted[item.reason].append(item.name)
-                continue
-            bar.update()
-            if isinstance(item, Skip):
-                skipped[item.reason].append(item.name)
+            if isinstance(item, Note | Skip):
+                (noted if isinstance(item, Note) else skipped)[item.reason].append(item.name)
                 continue
             if item["image_id"] in seen:
                 noted["second row of its name"].append(item["image_id"])
@@ -97,10 +81,11 @@ def convert(
             yield item
 
     with pool or ImagePool() as pool, atomic_write_all(*paths.values()) as partials:
-        for split, (total, pending) in splits.items():
+        for split, raw_rows in splits.items():
             path, skipped, noted = paths[split], defaultdict(list), defaultdict(list)
-            with tqdm(total=total, desc=path.name, unit="row", disable=None) as bar, named(path, partials[path]):
-                written = write_arrow(partials[path], schema, usable(pool.items(pending), skipped, noted, bar))
+            with tqdm(raw_rows, path.name, unit="row", disable=None) as bar, named(path, partials[path]):
+                items = pool.items(pending_row(split, raw_row) for raw_row in bar)
+                written = write_arrow(partials[path], schema, usable(items, skipped, noted))
             if not written:
                 raise UserError(f"no row for {path}: {summarize(skipped) or 'the split is empty'}")
             num_skipped = sum(map(len, skipped.values()))

@@ -18,11 +18,7 @@ TOLERANCE = {"food101": 0.01}  # names without text are dropped, and published t
 
 
 def download(target: Path, datasets: Sequence[str]) -> str:
-    """Download ``target/{dataset}/{train,val,test}.arrow`` with missing tables and return the closing table.
-
-    Raises:
-        UserError: the hub cannot be reached, or a file is not what was published.
-    """
+    """Download ``target/{dataset}/{train,val,test}.arrow`` with missing tables and return the closing table."""
     patterns = [f"{FOLDERS[dataset]}/*.{ending}" for dataset in datasets for ending in ("arrow", "pt")]
     try:
         snapshot_download(REPOSITORY, repo_type="dataset", local_dir=target, allow_patterns=patterns)

@@ -24,6 +24,7 @@ Rows = list[PendingRow | Skip]
 
 
 def _init_worker(parent_pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a shell sends Ctrl-C to all processes; the main one decides
     threading.Thread(target=_exit_with_parent, args=[parent_pipe], daemon=True).start()
 
 
@@ -40,11 +41,9 @@ def read_rows(rows: Rows, resize: Resize | None) -> list[Item]:
 
 
 class ImagePool:
-    """Reads the images of rows; a context manager that owns the worker processes.
+    """Reads the images of rows in ``num_workers`` processes, or in the main one if 0.
 
-    Args:
-        resize: returns the pixels to store instead of the file's bytes; None to store the bytes.
-        num_workers: number of worker processes; 0 reads in the main process.
+    With ``resize``, its pixels are stored instead of the file's bytes.
     """
 
     def __init__(self, resize: Resize | None = None, num_workers: int = 0) -> None:
@@ -70,11 +69,7 @@ class ImagePool:
             self._pipe.close()
 
     def items(self, rows: Iterable[PendingRow | Skip]) -> Iterator[Item]:
-        """Read the images of rows and yield rows, notes and skips in the order of the rows.
-
-        Raises:
-            UserError: a worker process died; the message names the images that may be the cause.
-        """
+        """Read the images of rows and yield rows, notes and skips in the order of the rows."""
         if not self.num_workers:
             for row in rows:
                 yield from self.read_rows([row])
@@ -83,7 +78,7 @@ class ImagePool:
             rows = iter(rows)
             while (some := list(islice(rows, ROWS_PER_CALL))) or self._calls:
                 if some:
-                    self._calls.append((some, self._submit(some)))
+                    self._calls.append((some, self._pool.submit(self.read_rows, some)))
                 if not some or len(self._calls) == CALLS_AHEAD * self.num_workers:
                     items = self._calls[0][1].result()  # still in the queue: __exit__ waits for it
                     self._calls.popleft()
@@ -94,12 +89,3 @@ class ImagePool:
                 "a worker process died because of a damaged image or for lack of memory, at one of "
                 f"{', '.join(names[: self.num_workers * ROWS_PER_CALL])}; move that file away or lower --num_workers"
             ) from None
-
-    def _submit(self, rows: Rows) -> Future:
-        # Workers start here and inherit the signal mask: Ctrl-C, which a shell sends to all processes, is for the
-        # main process alone.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            return self._pool.submit(self.read_rows, rows)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -5,9 +5,8 @@ Worker processes import this module: it must not import pyarrow, pandas or torch
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -24,16 +23,14 @@ Row = dict[str, Any]
 Resize = Callable[[Image.Image], np.ndarray]  # -> (H, W, 3) uint8
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(NamedTuple):
     """Something to report about a row that is written."""
 
     reason: str
     name: str
 
 
-@dataclass(frozen=True)
-class Skip:
+class Skip(NamedTuple):
     """A row that is not written, and why."""
 
     reason: str
@@ -43,16 +40,8 @@ class Skip:
 Item = Row | Skip | Note
 
 
-@dataclass(frozen=True)
-class PendingRow:
-    """A row whose image has not been read yet.
-
-    Args:
-        folder: folder that the image must be in.
-        image: path of the image file below ``folder``, or its bytes; empty if the row has no image.
-        columns: the other columns.
-        notes: what to report if the row is written.
-    """
+class PendingRow(NamedTuple):
+    """A row whose image has not been read: a path below ``folder``, the bytes themselves, or empty if there is none."""
 
     folder: Path
     image: str | bytes
@@ -105,35 +94,20 @@ def resolve_inside(root: Path, name: str) -> Path | None:
     return path
 
 
-def find_image(root: Path, name: str) -> Path | Skip:
-    """Return the path of an image below root, or why there is none."""
+def find_image(root: Path, name: str) -> Path:
+    """Return the path of an image below root; the reason if there is none is a `UserError`."""
     path = resolve_inside(root, name)
     if path is None:
-        return Skip("path leads out of the data folder", name)
+        raise UserError("path leads out of the data folder")
     if not os.path.isfile(path):  # not a pipe either, which would block
-        return Skip("image does not exist", name)
+        raise UserError("image does not exist")
     return path
 
 
-def encode_image(data: bytes, resize: Resize | None = None) -> bytes:
-    """Decode an image and return the bytes to store: its file, or the resized pixels as an uncompressed PPM.
-
-    Raises:
-        UserError: the reason why the image cannot be used.
-    """
-    if resize is None:
-        validate_image(data)
-        return data
-    pixels = validate_image(data, resize)
-    height, width, _ = pixels.shape
-    return b"P6 %d %d 255\n" % (width, height) + pixels.tobytes()
-
-
 def read_row(row: PendingRow | Skip, resize: Resize | None = None) -> list[Item]:
-    """Read and encode the image of a row.
+    """Return a row with its image, decoded once, and then its notes, or why it is skipped.
 
-    Returns:
-        The row with its image as the first column and then its notes, or why it is skipped.
+    The image is its file, or its resized pixels as an uncompressed PPM.
     """
     if isinstance(row, Skip):
         return [row]
@@ -141,14 +115,17 @@ def read_row(row: PendingRow | Skip, resize: Resize | None = None) -> list[Item]
     try:
         if isinstance(data, str) and data:
             path = find_image(row.folder, data)
-            if isinstance(path, Skip):
-                return [path]
             if path.stat().st_size > MAX_BYTES:
                 raise UserError(f"image has over {MAX_BYTES} bytes")
             data = path.read_bytes()
-        image = encode_image(data, resize) if row.image else b""
+        if row.image and resize:
+            pixels = validate_image(data, resize)
+            height, width, _ = pixels.shape
+            data = b"P6 %d %d 255\n" % (width, height) + pixels.tobytes()
+        elif row.image:
+            validate_image(data)
     except OSError:
         return [Skip("image cannot be read", row.name)]
     except UserError as error:
         return [Skip(str(error), row.name)]
-    return [{"image": image, **row.columns}, *row.notes]
+    return [{"image": data or b"", **row.columns}, *row.notes]

@@ -1,7 +1,8 @@
 """UPMC Food-101: split.json, class_idx.json, titles and images to arrow files."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from clip.utils.errors import UserError
@@ -13,7 +14,6 @@ SCHEMA = arrow.schema(text=arrow.TEXTS, label=arrow.CLASS)
 PUBLISHED = {"train": 61142, "val": 6846, "test": 22716}  # names in split.json
 
 MAX_CLASSES = 10_000
-FOLDERS = {"train": "train", "val": "train", "test": "test"}
 TITLES = ("texts/train_titles.csv", "texts/test_titles.csv")
 
 _RECORD = re.compile(r"([^,\"]+_\d+)\.(?:jpg|txt),(.*)", re.DOTALL)
@@ -22,39 +22,33 @@ _RECORD = re.compile(r"([^,\"]+_\d+)\.(?:jpg|txt),(.*)", re.DOTALL)
 def make_arrow(root: Path, target: Path, pool: ImagePool | None = None) -> str:
     """Write food101_{train,val,test}.arrow and return the closing table."""
     require_paths(root, "split.json", "class_idx.json", "images/train", "images/test")
-    names = read_splits(root / "split.json", PUBLISHED)
+    splits = read_splits(root / "split.json", PUBLISHED)
     classes = read_object(root / "class_idx.json")
-    for name in (name for split in PUBLISHED for name in names[split]):
+    for name in chain(*splits.values()):
         number = classes.get(food_class(name))
         if type(number) is not int or not 0 <= number < MAX_CLASSES:
             raise UserError(
                 f"class_idx.json needs a number for the class {food_class(name)!r} of {name}, not {number!r:.40}"
             )
     texts = read_texts(root)
-    splits = {
-        split: (len(names[split]), _pending_rows(root, split, names[split], classes, texts)) for split in PUBLISHED
-    }
+
+    def pending_row(split: str, name: str) -> PendingRow | Skip:
+        text, food = texts.get(name, ""), food_class(name)
+        if not text.strip():
+            return Skip("no text", name)
+        folder = "test" if split == "test" else "train"
+        columns = {"text": [text], "label": classes[food], "image_id": name, "split": split}
+        return PendingRow(root / "images", f"{folder}/{food}/{name}", columns)
+
     schema = SCHEMA
     if set(classes.values()) == set(range(len(classes))):
         schema = arrow.with_classes(SCHEMA, sorted(classes, key=classes.get), "multiclass")
-    return arrow.convert(target, "food101_", schema, splits, PUBLISHED, pool)
+    return arrow.convert(target, "food101_", schema, splits, pending_row, PUBLISHED, pool)
 
 
 def food_class(name: str) -> str:
     """Return the class in a file name, such as "apple_pie" in "apple_pie_12.jpg"."""
     return name.rpartition("_")[0]
-
-
-def _pending_rows(
-    root: Path, split: str, names: list[str], classes: Mapping[str, int], texts: Mapping[str, str]
-) -> Iterator[PendingRow | Skip]:
-    for name in names:
-        text, food = texts.get(name, ""), food_class(name)
-        if not text.strip():
-            yield Skip("no text", name)
-            continue
-        columns = {"text": [text], "label": classes[food], "image_id": name, "split": split}
-        yield PendingRow(root / "images", f"{FOLDERS[split]}/{food}/{name}", columns)
 
 
 def read_texts(root: Path) -> dict[str, str]:
@@ -89,11 +83,8 @@ def parse_titles(lines: Iterable[str]) -> dict[str, str]:
             fields[name] = record[2]
         elif name:
             fields[name] += " " + line.rstrip("\n")
-    return {name: _title(rest, food_class(name)) for name, rest in fields.items()}
-
-
-def _title(rest: str, food: str) -> str:
-    title = rest.rstrip().removesuffix(f",{food}")
-    if title.startswith('"'):
-        title = title[1:].removesuffix('"').replace('""', '"')
-    return title
+    titles = {}
+    for name, rest in fields.items():
+        title = rest.rstrip().removesuffix(f",{food_class(name)}")
+        titles[name] = title[1:].removesuffix('"').replace('""', '"') if title.startswith('"') else title
+    return titles

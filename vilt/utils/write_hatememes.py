@@ -20,21 +20,14 @@ def make_arrow(root: Path, target: Path, pool: ImagePool | None = None) -> str:
     if not folder.exists():
         raise UserError(f"{root} has neither train.jsonl nor data/train.jsonl; see DATA.md")
     require_paths(folder, *(f"{split}.jsonl" for split in PUBLISHED), "img")
-    splits = {}
-    for split in PUBLISHED:
-        memes = read_memes(folder / f"{split}.jsonl")
-        splits[split] = (
-            len(memes),
-            [
-                PendingRow(
-                    folder,
-                    meme["img"],
-                    {"text": [meme["text"]], "label": meme["label"], "image_id": meme["img"], "split": split},
-                )
-                for meme in memes
-            ],
-        )
-    return arrow.convert(target, "hatememes_", arrow.with_classes(SCHEMA, CLASSES, "binary"), splits, PUBLISHED, pool)
+    splits = {split: read_memes(folder / f"{split}.jsonl") for split in PUBLISHED}
+
+    def pending_row(split: str, meme: dict[str, Any]) -> PendingRow:
+        columns = {"text": [meme["text"]], "label": meme["label"], "image_id": meme["img"], "split": split}
+        return PendingRow(folder, meme["img"], columns)
+
+    schema = arrow.with_classes(SCHEMA, CLASSES, "binary")
+    return arrow.convert(target, "hatememes_", schema, splits, pending_row, PUBLISHED, pool)
 
 
 def read_memes(path: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """MM-IMDb: split.json, posters and label files to arrow files."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,34 +25,26 @@ def make_arrow(root: Path, target: Path, pool: ImagePool | None = None) -> str:
     # The published archive has both kinds of files in one folder.
     images, labels = ("dataset", "dataset") if (root / "dataset").exists() else ("images", "labels")
     require_paths(root, "split.json", images, labels)
-    names = read_splits(root / "split.json", PUBLISHED)
-    splits = {
-        split: (len(names[split]), _pending_rows(root / images, root / labels, split, names[split]))
-        for split in PUBLISHED
-    }
-    schema = arrow.with_classes(SCHEMA, GENRES, "multilabel")
-    return arrow.convert(target, "mmimdb_", schema, splits, PUBLISHED, pool)
 
-
-def _pending_rows(images: Path, labels: Path, split: str, names: list[str]) -> Iterator[PendingRow | Skip]:
-    for name in names:
-        path = resolve_inside(labels, f"{name}.json")
+    def pending_row(split: str, name: str) -> PendingRow | Skip:
+        path = resolve_inside(root / labels, f"{name}.json")
         if path is None or not os.path.isfile(path):
-            yield Skip("no label file", name)
-            continue
+            return Skip("no label file", name)
         content = read_object(path)
         plots, genres = (_as_texts(content.get(key)) for key in ("plot", "genres"))
         if plots is None or not any(plot.strip() for plot in plots):
-            yield Skip("no plot", name)
-        elif genres is None:
-            yield Skip("no genres", name)
-        else:
-            label = [int(genre in genres) for genre in GENRES]
-            notes = [Note(f"genre {genre} ignored", name) for genre in genres if genre not in GENRES]
-            if not any(label):
-                notes.append(Note("label all zeros", name))
-            columns = {"plots": plots, "label": label, "genres": genres, "image_id": name, "split": split}
-            yield PendingRow(images, f"{name}.jpeg", columns, tuple(notes))
+            return Skip("no plot", name)
+        if genres is None:
+            return Skip("no genres", name)
+        label = [int(genre in genres) for genre in GENRES]
+        notes = [Note(f"genre {genre} ignored", name) for genre in genres if genre not in GENRES]
+        if not any(label):
+            notes.append(Note("label all zeros", name))
+        columns = {"plots": plots, "label": label, "genres": genres, "image_id": name, "split": split}
+        return PendingRow(root / images, f"{name}.jpeg", columns, tuple(notes))
+
+    schema, splits = arrow.with_classes(SCHEMA, GENRES, "multilabel"), read_splits(root / "split.json", PUBLISHED)
+    return arrow.convert(target, "mmimdb_", schema, splits, pending_row, PUBLISHED, pool)
 
 
 def _as_texts(value: object) -> list[str] | None:

@@ -28,8 +28,7 @@ TOWERS = {IMAGE: MISSING_IMAGE, TEXT: MISSING_TEXT}  # tower -> missing case in 
 class DynamicPrompts(nn.Module):
     """Prompts of one sample: learned queries of its missing case attend to its own tokens (eq. 6).
 
-    Faithful: one single-head attention, which sees all positions of a text, padding included. The
-    released code does not apply eq. 7.
+    Faithful: one single-head attention, which sees all positions of a text, padding included, and no eq. 7.
 
     Args:
         length: prompts per sample, P.

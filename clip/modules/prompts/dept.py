@@ -8,28 +8,14 @@ from torch import Tensor, nn
 
 from clip.modules.layers import init_linear
 from clip.modules.prompts.base import CasePrompts, PromptConfig, PromptMethod
-from clip.modules.prompts.baselines import FineTuning, LinearProbe
-from clip.modules.prompts.coop import CoOp
-from clip.modules.prompts.dcp_ablations import DCPAblation
-from clip.modules.prompts.maple import MaPLe
-from clip.modules.prompts.mmp import MMP, MMPAttention
+from clip.modules.prompts.registry import METHODS
 from clip.utils.settings import Settings
-
-BASES: dict[str, type[PromptMethod]] = {  # prompt methods without a head of their own
-    "dcp": DCPAblation,  # its ``build`` returns DCP for the default settings
-    "none": LinearProbe,
-    "coop": CoOp,
-    "mmp": MMP,
-    "mmp_attention": MMPAttention,
-    "maple": MaPLe,
-    "finetune": FineTuning,
-}
 
 
 class DePTSettings(Settings):
     """Settings of DePT."""
 
-    base: Literal[tuple(BASES)] = Field("maple", description="method whose prompts are used, with default settings")
+    base: Literal[tuple(METHODS)] = Field("maple", description="method whose prompts are used, with default settings")
     weight: float = Field(
         0.7, gt=0, lt=1, description="weight of the channel-adjusted head; the plain head has the rest"
     )
@@ -46,7 +32,7 @@ class DePT(PromptMethod):
 
     def __init__(self, config: PromptConfig, settings: DePTSettings):
         super().__init__(config, settings)
-        base = BASES[settings.base]
+        base = METHODS[settings.base]
         self.base, self.weight = base.build(config, base.Settings()), settings.weight
         self.unfreeze = self.base.unfreeze
         channels = config.sizes.feature_width

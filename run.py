@@ -39,14 +39,15 @@ def call(function: Callable[[Config], Any], values: dict[str, Any], updates: dic
 
 
 def command(function: Callable[[Config], Any]) -> Callable[[Config], Any]:
-    """Register a function of the configuration as a command of the same name."""
+    """Register a function of the configuration as the command of its name, without the underscore."""
+    name = function.__name__.removeprefix("_")
 
     def sacred_command(_config: dict[str, Any], _run: Any) -> None:
         call(function, _config, _run.meta_info["config_updates"])
 
-    sacred_command.__name__, sacred_command.__doc__ = function.__name__, function.__doc__
+    sacred_command.__name__, sacred_command.__doc__ = name, function.__doc__
     ex.command(sacred_command)
-    COMMANDS[function.__name__] = function
+    COMMANDS[name] = function
     return function
 
 
@@ -62,7 +63,7 @@ def main(_config: dict[str, Any], _run: Any) -> None:
 
 
 @command
-def sweep(config: Config) -> None:
+def _sweep(config: Config) -> None:
     """Evaluate load_path on a grid of missing types and rates; write sweep.csv and sweep.png."""
     from clip.cli import commands
 
@@ -70,7 +71,7 @@ def sweep(config: Config) -> None:
 
 
 @command
-def reproduce(config: Config) -> None:
+def _reproduce(config: Config) -> None:
     """Run what is not done yet of experiments such as the paper's tables; write their reports."""
     from clip.experiments.runner import reproduce
 
@@ -78,7 +79,7 @@ def reproduce(config: Config) -> None:
 
 
 @command
-def predict(config: Config) -> None:
+def _predict(config: Config) -> None:
     """Classify predict.image and predict.text, either of which may be missing, or all rows of predict.input."""
     from clip.inference.predict import predict
 
@@ -86,7 +87,7 @@ def predict(config: Config) -> None:
 
 
 @command
-def serve(config: Config) -> None:
+def _serve(config: Config) -> None:
     """Serve a local web page that shows the predictions of load_path for an image and a text."""
     from clip.inference.web import serve
 
@@ -94,7 +95,7 @@ def serve(config: Config) -> None:
 
 
 @command
-def check(config: Config) -> None:
+def _check(config: Config) -> None:
     """Print what a data set holds and draw a few samples of each split before training on it."""
     from clip.cli import tools
 
@@ -102,7 +103,7 @@ def check(config: Config) -> None:
 
 
 @command
-def costs(config: Config) -> None:
+def _costs(config: Config) -> None:
     """Print trainable parameters and FLOPs of every prompt method; no weights are needed."""
     from clip.evaluation.costs import print_costs
 
@@ -110,7 +111,7 @@ def costs(config: Config) -> None:
 
 
 @command
-def pretrain(config: Config) -> None:
+def _pretrain(config: Config) -> None:
     """Train a small CLIP on the training pairs, for machines without a network."""
     from clip.cli import tools
 
@@ -118,7 +119,7 @@ def pretrain(config: Config) -> None:
 
 
 @command
-def demo(config: Config) -> None:
+def _demo(config: Config) -> None:
     """Run the whole pipeline in minutes on generated data: no network, no downloads, no GPU."""
     from clip.cli import tools
 
@@ -126,7 +127,7 @@ def demo(config: Config) -> None:
 
 
 @command
-def print_config(config: Config) -> None:
+def _print_config(config: Config) -> None:
     """Print the training settings with their help texts; what was set is marked by a star."""
     print(help_texts.config_text(config))
 

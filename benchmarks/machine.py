@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from clip.engine.run_folder import git_commit
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 Rows = list[dict[str, Any]]
@@ -21,6 +23,7 @@ def describe() -> dict[str, Any]:
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     return {
         "date": datetime.date.today().isoformat(),
+        "commit": git_commit(),
         "cpu": names[0].partition(":")[2].strip() if names else platform.processor(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),

@@ -47,8 +47,9 @@ def section(name: str, title: str) -> str:
     source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
     first, _, *more = ast.get_docstring(ast.parse(source)).split("\n\n")  # the second is the command
     on = content["machine"]
+    commit = f"commit {on['commit'][:7]}" if "commit" in on else "measured before the code was reorganised"
     where = f"{on['date']}, {on.get('gpu') or on['cpu']}, {on['cores']} cores, {on['threads']} threads"
-    parts = [f"## {title}", first, *more, f"`{on['command']}`, {where}, torch {on['torch']}"]
+    parts = [f"## {title}", first, *more, f"`{on['command']}`, {where}, torch {on['torch']}, {commit}"]
     for name, rows in content["results"].items():
         parts += [f"{name[0].upper()}{name[1:]}:", table(rows)]
     return "\n\n".join(parts) + "\n"

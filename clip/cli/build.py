@@ -39,7 +39,7 @@ TRAINING_KEYS = (  # with the masks: what must not change when an interrupted ru
 MODEL_KEYS = ("backbone", "prompt_type", "prompt_length", "prompt_depth", "unfreeze")
 
 
-class Checkpoint(NamedTuple):
+class LoadedCheckpoint(NamedTuple):
     """A checkpoint that a run starts from."""
 
     path: Path
@@ -62,7 +62,7 @@ class Built(NamedTuple):
     model_config: dict[str, Any]
 
 
-def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, Checkpoint | None]:
+def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, LoadedCheckpoint | None]:
     """Read ``load_path`` if it is set and fill unset model settings from it, validated like user input.
 
     Args:
@@ -75,7 +75,7 @@ def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, Checkpoint
     if not config.load_path:
         return config, None
     path = find_checkpoint(config.load_path, BEST)
-    checkpoint = Checkpoint(path, read_checkpoint(path, config.seed))
+    checkpoint = LoadedCheckpoint(path, read_checkpoint(path, config.seed))
     stored, values = checkpoint.content["model_config"], config.model_dump()
     for key in {"vit", "activation", *MODEL_KEYS, *inherited} & stored.keys() - config.overrides:
         values[key] = stored[key]
@@ -89,7 +89,9 @@ def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, Checkpoint
         raise UserError(f"{path}: {error}") from None
 
 
-def build(config: Config, task: Task, label_metadata: dict[str, Any], checkpoint: Checkpoint | None = None) -> Built:
+def build(
+    config: Config, task: Task, label_metadata: dict[str, Any], checkpoint: LoadedCheckpoint | None = None
+) -> Built:
     """Build the model and load the checkpoint into it if there is one; no data set is needed.
 
     Args:
@@ -143,7 +145,7 @@ def task_from_data(config: Config) -> tuple[Task, dict[str, Any]]:
     return resolve_task(config.task, label_metadata), label_metadata
 
 
-def task_from_checkpoint(config: Config, checkpoint: Checkpoint) -> tuple[Task, dict[str, Any]]:
+def task_from_checkpoint(config: Config, checkpoint: LoadedCheckpoint) -> tuple[Task, dict[str, Any]]:
     """Return the task of a checkpoint and what it states about its labels."""
     return stated_task(config.task, checkpoint.content["model_config"])
 

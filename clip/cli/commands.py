@@ -157,7 +157,7 @@ def sweep(config: Config) -> pd.DataFrame:
     task = resolve_task(config.task, stored.model_config)
     draw = functools.partial(data.draw, "test", stored.observed)
     seeds = config.sweep.seeds or [config.missing_seed]
-    results = predictions.sweep(stored, task, draw, config.sweep.types, config.sweep.ratios, seeds)
+    results = predictions.score_grid(stored, task, draw, config.sweep.types, config.sweep.ratios, seeds)
     write_text(folder / "sweep.csv", results.to_csv(index=False))
     report.draw_sweep(results, task.headline, folder / "sweep.png", config.exp_name)
     print(report.sweep_text(results, task.headline))

@@ -161,7 +161,7 @@ def fix_observed(logits: Tensor, observed: Tensor) -> Tensor:
     return torch.where((observed == COMPLETE)[:, None], logits, own)
 
 
-def sweep(
+def score_grid(
     predictions: CasePredictions,
     task: Task,
     draw: Callable[[str, float, int], np.ndarray],

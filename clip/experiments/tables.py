@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from clip.cli import build
-from clip.evaluation.predictions import CasePredictions, sweep
+from clip.evaluation.predictions import CasePredictions, score_grid
 from clip.evaluation.report import PERCENT
 from clip.experiments.plan import PlannedRun, masks_of
 from clip.experiments.spec import CASE_AXES, Experiment
@@ -72,7 +72,7 @@ def _scores(
     ratios = cases.ratios if cases else [config.missing_ratio[split]]
     task, _ = build.task_from_data(config)
     data = build.build_data(config, task, 1, tokenize=list)
-    scores = sweep(predictions, task, draw, types, ratios, [config.missing_seed], metric)
+    scores = score_grid(predictions, task, draw, types, ratios, [config.missing_seed], metric)
     names = {"missing_type": "test_type", "missing_ratio": "test_ratio"}
     return scores.drop(columns="missing_seed").rename(columns=names).to_dict("records")
 

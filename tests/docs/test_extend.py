@@ -11,6 +11,7 @@ from clip.datasets import DATASETS, DatasetSpec
 from clip.modules import build_model
 from clip.modules.objectives import resolve_task
 from clip.modules.prompts import PROMPT_TYPES
+from clip.utils.errors import UserError
 from tests import tiny
 from tests.raw_data import draw
 
@@ -37,7 +38,7 @@ def test_the_method_of_the_page_trains(monkeypatch):
         optimizer.step()
     assert losses[1] < losses[0]
     assert not any(torch.equal(model.get_parameter(name), old) for name, old in before.items())
-    with pytest.raises(ValueError, match="fading.fade=2"):
+    with pytest.raises(UserError, match="fading.fade=2"):
         build_model(tiny.clip_state(), "fading", 5, fade=2, **shape)
 
 

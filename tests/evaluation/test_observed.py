@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from clip.evaluation.predictions import CasePredictions, fix_observed, sweep
+from clip.evaluation.predictions import CasePredictions, fix_observed, score_grid
 from clip.missing.masks import MissingConfig, draw_mask
 from clip.modules.objectives import resolve_task
 
@@ -25,5 +25,5 @@ def test_a_sample_without_a_text_is_scored_without_it_in_every_cell(tmp_path):
         missing = MissingConfig({"test": missing_type}, {"test": ratio}, seed=seed)
         return draw_mask("toy", "test", found.observed, missing)
 
-    scores = sweep(found, resolve_task("manifest", metadata), cell, ["text", "image"], [0.0, 1.0], [7])
+    scores = score_grid(found, resolve_task("manifest", metadata), cell, ["text", "image"], [0.0, 1.0], [7])
     assert scores["accuracy"].tolist() == [0.5, 0.0, 0.5, 0.5]

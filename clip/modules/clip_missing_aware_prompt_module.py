@@ -59,7 +59,10 @@ class MissingAwarePromptModule(pl.LightningModule):
             batches = (move_data_to_device(batch, self.device) for batch in data.loader(data.datasets["train"]))
             keys = ("tokens", "missing_type", "present")
             inputs = (Inputs(self.normalize(b["image"]), *(b[key] for key in keys)) for b in batches)
-            self.model.prompts.prepare(self.model, inputs)
+            self.model.eval()
+            with torch.no_grad():
+                self.model.prompts.prepare(self.model, inputs)
+            self.model.train()
 
     def model_step(self, batch: dict[str, Any], split: str) -> Tensor:
         """Return the loss of a batch and log it with the metrics under ``split``, one of ``SPLITS``."""

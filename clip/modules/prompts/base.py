@@ -205,7 +205,7 @@ class PromptMethod(nn.Module):
         """Fill buffers from the training split before the first step of a run.
 
         Args:
-            model: the model that this method is part of, in eval mode on its device.
+            model: the model that this method is part of, in eval mode on its device; gradients are off.
             batches: ``Inputs`` of the whole training split under its mask, in the order of its rows.
         """
 

@@ -225,7 +225,9 @@ class BaseConfig(*reversed(SECTIONS)):  # reversed: pydantic puts the fields of 
         if self.test_only and not self.load_path:
             raise ValueError("test_only=True needs load_path=, a checkpoint or the folder of a run")
         if self.load_path and self.resume_from:
-            raise ValueError("load_path= starts a new run and resume_from= continues one; give only one of them")
+            raise ValueError(
+                f"load_path={self.load_path} starts a new run and resume_from={self.resume_from} continues one; give one"
+            )
         return self
 
     def replace(self, **changes: Any) -> Self:

@@ -14,7 +14,7 @@ from tests.cli import messages, wrong_files
 from tests.conftest import shell
 
 EARLIER = b"the earlier file"
-TRAINS_FIRST = "diverged"  # this mistake shows only in training, which prints and writes a run
+TRAINS_FIRST = "loss "  # this mistake shows only in training, which prints and writes a run
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def words_of(row, places, settings):
         given.insert(0, "task_finetune_mmimdb")
     if row.command == "reproduce":
         given.pop(0)
-        defaults.append(f"experiment={places['wrong']}/small.yaml")
+        defaults.append(f"reproduce.experiment={places['wrong']}/small.yaml")
     keys = {word.split("=")[0] for word in given}
     rest = [word for word in defaults if word.split("=")[0] not in keys]
     return [*row.command.split(), "with", *given, *rest]

@@ -23,7 +23,7 @@ from clip.engine.checkpoints import (
 )
 from clip.engine.run_folder import make_loggers, write_json
 from clip.engine.trainer import DTYPES, accumulation, choose_device, make_trainer, world_size
-from clip.evaluation import predictions, report
+from clip.evaluation import figures, predictions, report
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.objectives import resolve_task
 from clip.utils.command_line import format_command
@@ -159,7 +159,7 @@ def sweep(config: Config) -> pd.DataFrame:
     seeds = config.sweep.seeds or [config.missing_seed]
     results = predictions.score_grid(stored, task, draw, config.sweep.types, config.sweep.ratios, seeds)
     write_text(folder / "sweep.csv", results.to_csv(index=False))
-    report.draw_sweep(results, task.headline, folder / "sweep.png", config.exp_name)
+    figures.draw_sweep(results, task.headline, folder / "sweep.png", config.exp_name)
     print(report.sweep_text(results, task.headline))
     print(f"written: {folder}/sweep.csv, sweep.png, predictions.arrow")
     return results

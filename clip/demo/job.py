@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from clip.demo.films import SIZES, write_raw
-from clip.evaluation import report
+from clip.evaluation.figures import draw_sweep
+from clip.evaluation.report import sweep_text
 from clip.utils.errors import UserError
 from clip.utils.files import write_text
 
@@ -55,6 +56,6 @@ def run_demo(call: Callable[..., Any], log_dir: Path) -> pd.DataFrame:
     results = pd.concat(scores)
     write_text(folder / "demo.csv", results.to_csv(index=False))
     title = "Generated films, a small CLIP; fine-tuned at 70 % missing both"
-    report.draw_sweep(results, METRIC, folder / "demo.png", title)
-    print(f"\n{report.sweep_text(results, METRIC)}\n\nwritten: {folder}/demo.csv, demo.png")
+    draw_sweep(results, METRIC, folder / "demo.png", title)
+    print(f"\n{sweep_text(results, METRIC)}\n\nwritten: {folder}/demo.csv, demo.png")
     return results

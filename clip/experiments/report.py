@@ -1,4 +1,4 @@
-"""The report of an experiment: one self-contained HTML file, with its figures and tables as files next to it."""
+"""The report of an experiment: one self-contained HTML file, and its figures as files next to it."""
 
 import base64
 import functools
@@ -12,19 +12,18 @@ import numpy as np
 import pandas as pd
 
 from clip.evaluation import bootstrap
-from clip.evaluation.costs import BASELINE, PARTS, count_by_part
+from clip.evaluation.costs import BASELINE
+from clip.evaluation.figures import draw
 from clip.evaluation.predictions import CasePredictions
-from clip.experiments import figures
+from clip.evaluation.report import PERCENT
 from clip.experiments.spec import CASE_AXES, Experiment
 from clip.experiments.tables import ABSENT, Masks, mean_std, percent
 from clip.missing import CASES
-from clip.modules.objectives import TASKS, resolve_task
+from clip.modules.objectives import TASKS, Task, resolve_task
 from clip.utils.files import write_text
 
 MAIN_CASE = ("both", 0.7)  # the paper's default, at which methods are looked at more closely
-CASE_NAMES = [case.replace("_", " ") for case in CASES]
 MEASURED = ["seconds_per_step", "peak_memory_mb", "seconds_train", "steps"]  # of result.json
-Records = dict[str, dict[str, Any]]  # run -> its run.json and result.json in one
 
 
 def write_report(
@@ -35,7 +34,7 @@ def write_report(
     folders: Mapping[str, Path],
     target: Path,
 ) -> Path:
-    """Write report.html, and its figures and tables as svg and csv.
+    """Write report.html and its figures to ``target``.
 
     Args:
         experiment: the experiment.
@@ -45,66 +44,59 @@ def write_report(
         folders: run -> its folder.
         target: folder to write to.
     """
-    records: Records = {}
-    for run in dict.fromkeys(scores["run"]):
-        for name in ("run.json", "result.json"):
-            records.setdefault(run, {}).update(json.loads((folders[run] / name).read_text(encoding="utf-8")))
+    records = {}  # run -> its run.json and result.json in one
+    for run in scores["run"].unique():
+        files = (folders[run] / "run.json", folders[run] / "result.json")
+        record, result = (json.loads(path.read_text(encoding="utf-8")) for path in files)
+        records[run] = record | result
     tasks = {run: resolve_task(record["config"]["task"], record["model_config"]) for run, record in records.items()}
     scores = scores.assign(
         _task=[records[run]["config"]["task"] for run in scores["run"]],
         _metric=[experiment.read.metric_of(tasks[run]) for run in scores["run"]],
+        _kind=scores["test_type"] != MAIN_CASE[0],
+        _gap=(scores["test_ratio"] - MAIN_CASE[1]).abs(),
     )
-    axes = _method_axis_last(experiment)
-    is_baseline = [records[run]["config"]["prompt_type"] == BASELINE for run in scores["run"]]
-    baseline = (scores[is_baseline] if any(is_baseline) else scores)[axes[-1]].iloc[0]
+    # The coordinate of the methods, last: that of a figure's curves, or of the last axis of a table.
+    down, across = (
+        [name for name in part if name in experiment.coordinates] for part in (experiment.rows, experiment.columns)
+    )
+    axis = ((across or down) if experiment.figure == "none" else (down or across))[-1]
+    others = [name for name in (*down, *across) if name != axis]
+    axes = [*others, axis]
+    is_baseline = scores["run"].map(lambda run: records[run]["config"]["prompt_type"] == BASELINE)
+    baseline = (scores[is_baseline] if is_baseline.any() else scores)[axis].iloc[0]
     split = "test" if "test" in set(scores["split"]) else "val"
-    main, methods = analyse(experiment, scores[scores["split"] == split], axes, masks, records, folders)
-    shown = [method for method in methods if method["place"][:-1] == main]
-    tables = {
-        "cases": case_table(methods, axes),
-        "classes": class_table(shown, records[shown[0]["runs"][0]]["model_config"].get("class_names")),
-        "intervals": interval_table(methods, axes, baseline),
-        "metrics": metric_table(scores, axes),
-        "costs": cost_table(scores, axes, records),
-        "masks": mask_table(scores, records),
-    }
-    for name, each in tables.items():
-        write_text(target / f"{name}.csv", each.to_csv(index=False))
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    template = jinja2.Environment(loader=loader, autoescape=True).get_template("report.html")
-    page = template.render(
+    # Of each run the test case nearest to the paper's default; then the setting whose test case is nearest to it.
+    near = scores[scores["split"] == split].sort_values(["_kind", "_gap"], kind="stable")
+    near = near.drop_duplicates([*axes, "seed"]).sort_index()
+    rank = near["_task"].map(list(TASKS).index)
+    main = near.assign(_task=rank).sort_values(["_task", "_kind", "_gap"], kind="stable").iloc[0]
+    near["_main"] = (near[others] == main[others]).all(axis=1)
+    cases, classes, resampled = analyse(near, axes, tasks, masks, folders)
+    names = records[main["run"]]["model_config"].get("class_names")
+    by_case = cases.groupby([*axes, "metric", "constant baseline", "missing case"], sort=False)["score"].agg(mean_std)
+    first, last = scores.columns.get_loc(CASE_AXES[-1]) + 1, scores.columns.get_loc("constant_baseline")
+    by_metric = near.groupby([*axes, "split", *CASE_AXES], sort=False)[list(scores.columns[first:last])]
+    shown = cases[cases["_main"]]
+    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    text = jinja2.Template(template, autoescape=True).render(
         experiment=experiment,
         records=records,
         axes=axes,
         main=main,
         split=split,
-        table=table,
-        tables=tables,
-        test_case=shown[0]["test case"],
+        results=table,
+        cases=by_case.unstack(sort=False).reset_index(),
+        classes=class_table(classes, names),
+        intervals=interval_table(resampled, axes, baseline),
+        metrics=by_metric.agg(mean_std).reset_index(),
+        costs=cost_table(scores, axes, records),
+        masks=mask_table(scores, records),
         resamples=bootstrap.RESAMPLES,
-        figures=draw_figures(experiment, scores, axes[-1], shown, target),
+        figures=draw_figures(experiment, scores, shown, axis, target),
         runs=scores.drop_duplicates("run").to_dict("records"),
     )
-    return write_text(target / "report.html", page)
-
-
-def _method_axis_last(experiment: Experiment) -> list[str]:
-    """Return the coordinates with that of the methods last: a figure's curves, or the last axis of a table."""
-    laid_out = experiment.rows, experiment.columns
-    down, across = ([axis for axis in part if axis in experiment.coordinates] for part in laid_out)
-    axis = ((across or down) if experiment.figure == "none" else (down or across))[-1]
-    return [*(other for other in (*down, *across) if other != axis), axis]
-
-
-def _distance(row: Mapping[str, Any]) -> tuple[bool, float]:
-    """Return the distance of a test case from the paper's default, to sort by."""
-    return row["test_type"] != MAIN_CASE[0], abs(row["test_ratio"] - MAIN_CASE[1])
-
-
-def _nearest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Keep the row of each run whose test case is nearest to the paper's default."""
-    order = rows.assign(_distance=[_distance(row) for row in rows.to_dict("records")])
-    return order.sort_values("_distance", kind="stable").drop_duplicates("run").sort_values("seed")
+    return write_text(target / "report.html", text)
 
 
 @functools.lru_cache(maxsize=2)
@@ -114,85 +106,58 @@ def _weights(samples: int) -> np.ndarray:
 
 
 def analyse(
-    experiment: Experiment,
-    scores: pd.DataFrame,
-    axes: list[str],
-    masks: Masks,
-    records: Records,
-    folders: Mapping[str, Path],
-) -> tuple[tuple, list[dict[str, Any]]]:
-    """Look into the predictions of every method at the test case nearest to the paper's default.
+    near: pd.DataFrame, axes: list[str], tasks: Mapping[str, Task], masks: Masks, folders: Mapping[str, Path]
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[tuple, list[np.ndarray]]]:
+    """Score the predictions of every run at its test case in ``near``, those marked ``_main`` more closely.
 
     Returns:
-        The main setting: values of all axes but the last. And for every method: place (values of
-        all axes), runs, metric, test case, baseline; cases, the score if every sample were in one
-        missing case, (seeds, 3); classes, the F1 or accuracy of each class, (C,); support, samples of
-        each class, (C,); resampled, metric -> score of the split, then of its resamples, (1 + R,).
+        The score if every sample were in one missing case: one row per run and case; the F1 or accuracy of each class
+        of the marked runs, (rows, classes), and the samples of each class; and (axes, test case, metric) -> for each
+        seed, the score of the split, then of its resamples, (1 + R,).
     """
-    groups = [(place, _nearest(rows)) for place, rows in scores.groupby(axes, sort=False)]
-    order = [(list(TASKS).index(rows["_task"].iloc[0]), _distance(rows.iloc[0])) for _, rows in groups]
-    main, methods = groups[order.index(min(order))][0][:-1], []
-    for place, rows in groups:
-        first = rows.iloc[0]
-        task = resolve_task(first["_task"], records[first["run"]]["model_config"])
-        metric, cases, classes = experiment.read.metric_of(task), [], []
+    cases, classes, resampled = [], {}, {}
+    for row in near.to_dict("records"):
+        task, metric, place = tasks[row["run"]], row["_metric"], {name: row[name] for name in axes}
+        found = CasePredictions.load(folders[row["run"]] / f"{row['split']}.arrow", row["_task"], row["split"])
+        shared = {"metric": metric, "constant baseline": percent(row["constant_baseline"]), "seed": row["seed"]}
+        for case, logits in zip(CASES, found.logits, strict=True):
+            score = {"missing case": case.replace("_", " "), "score": task.score(logits, found.labels)[metric]}
+            cases.append(place | shared | score | {"published": np.nan, "_main": row["_main"]})
+        logits, truth = found.select(masks[row["missing_table"]]), found.labels.long().numpy()
+        weights = _weights(len(truth))
         # mAP and AUROC sort the samples anew for each class: all metrics in the main setting only.
-        names = dict.fromkeys([metric, *(task.metrics(task.num_classes) if place[:-1] == main else ())])
-        resampled = {name: [] for name in names if name in bootstrap.SCORES}
-        for row in rows.to_dict("records"):
-            found = CasePredictions.load(folders[row["run"]] / f"{row['split']}.arrow", row["_task"], row["split"])
-            cases.append([task.score(logits, found.labels)[metric] for logits in found.logits])
-            logits, truth = found.select(masks[row["missing_table"]]), found.labels.long().numpy()
-            weights = _weights(len(truth))
-            for name, values in resampled.items():
-                values.append(bootstrap.resampled(name, task, logits, found.labels, weights))
+        for name in dict.fromkeys([metric, *(task.metrics(task.num_classes) if row["_main"] else ())]):
+            if name in bootstrap.SCORES:
+                key = (*place.values(), f"{row['test_type']} {row['test_ratio']:g}", name)
+                values = bootstrap.resampled(name, task, logits, found.labels, weights)
+                resampled.setdefault(key, []).append(values)
+        if row["_main"]:
             by_class = bootstrap.class_f1 if truth.ndim > 1 else bootstrap.class_accuracy
-            classes.append(by_class(task.probabilities(logits.float()).numpy(), truth, weights[:1])[0])
-        methods.append(
-            {
-                "place": place,
-                "runs": list(rows["run"]),
-                "metric": metric,
-                "test case": f"{first['test_type']} {first['test_ratio']:g}",
-                "baseline": rows["constant_baseline"].mean(),
-                "cases": np.array(cases),
-                "classes": np.mean(classes, axis=0),
-                "support": truth.sum(0) if truth.ndim > 1 else np.bincount(truth, minlength=task.num_classes),
-                "resampled": {name: np.mean(values, axis=0) for name, values in resampled.items()},
-            }
-        )
-    return main, methods
+            values = by_class(task.probabilities(logits.float()).numpy(), truth, weights[:1])[0]
+            classes.setdefault(str(row[axes[-1]]), []).append(values)
+            classes["samples"] = [truth.sum(0) if truth.ndim > 1 else np.bincount(truth, minlength=task.num_classes)]
+    return pd.DataFrame(cases), pd.DataFrame({name: np.mean(each, axis=0) for name, each in classes.items()}), resampled
 
 
-def case_table(methods: list[dict[str, Any]], axes: list[str]) -> pd.DataFrame:
-    """Score every sample of the split in each missing case."""
+def class_table(classes: pd.DataFrame, names: list[str] | None) -> pd.DataFrame:
+    """Format the score of each class, best first."""
+    support = classes.pop("samples")
+    table = classes.map(percent)
+    table.insert(0, "class", names or [f"class {i}" for i in range(len(table))])
+    table.insert(1, "samples", support.astype(int))
+    return table.loc[classes.mean(axis=1).sort_values(ascending=False, kind="stable").index]
+
+
+def interval_table(resampled: dict[tuple, list[np.ndarray]], axes: list[str], baseline: Any) -> pd.DataFrame:
+    """Return bootstrap intervals of each method, and of its difference to the baseline on the same resamples."""
     rows = []
-    for method in methods:
-        scores = [mean_std(pd.Series(seeds)) for seeds in method["cases"].T]
-        rows.append([*method["place"], method["metric"], *scores, percent(method["baseline"])])
-    return pd.DataFrame(rows, columns=[*axes, "metric", *CASE_NAMES, "constant baseline"])
-
-
-def class_table(methods: list[dict[str, Any]], names: list[str] | None) -> pd.DataFrame:
-    """Score each class in one setting, best first."""
-    scores = pd.DataFrame({str(method["place"][-1]): method["classes"] for method in methods})
-    names = names or [f"class {i}" for i in range(len(scores))]
-    table = scores.map(percent)
-    table.insert(0, "class", names)
-    table.insert(1, "samples", methods[0]["support"].astype(int))
-    return table.loc[scores.mean(axis=1).sort_values(ascending=False, kind="stable").index]
-
-
-def interval_table(methods: list[dict[str, Any]], axes: list[str], baseline: Any) -> pd.DataFrame:
-    """Bootstrap intervals of each method, and of its difference to the baseline on the same resamples."""
-    bases, rows = {method["place"]: method for method in methods}, []
-    for method in methods:
-        base = bases.get((*method["place"][:-1], baseline), method)
-        for name, values in method["resampled"].items():
-            gap = values - base["resampled"][name] if base is not method else np.full(2, np.nan)
-            numbers = [percent(values[0]), _interval(values[1:]), percent(gap[0], "+.2f"), _interval(gap[1:], "+.2f")]
-            rows.append([*method["place"], name, method["test case"], *numbers])
-    header = ["metric", "test case", "score", "95 % interval", f"− {baseline}", f"95 % interval of − {baseline}"]
+    for (*others, method, case, metric), seeds in resampled.items():
+        values = np.mean(seeds, axis=0)
+        base = [np.nan] if method == baseline else resampled.get((*others, baseline, case, metric), [np.nan])
+        gap = values - np.mean(base, axis=0)
+        numbers = [percent(values[0]), _interval(values[1:]), percent(gap[0], "+.2f"), _interval(gap[1:], "+.2f")]
+        rows.append([*others, method, case, metric, *numbers])
+    header = ["test case", "metric", "score", "95 % interval", f"− {baseline}", f"95 % interval of − {baseline}"]
     return pd.DataFrame(rows, columns=[*axes, *header])
 
 
@@ -201,33 +166,20 @@ def _interval(values: np.ndarray, form: str = ".2f") -> str:
     return ABSENT if np.isnan(low) else f"{percent(low, form)} to {percent(high, form)}"
 
 
-def metric_table(scores: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
-    """Show all metrics of every method at the test case nearest to the paper's default."""
-    first, last = scores.columns.get_loc(CASE_AXES[-1]) + 1, scores.columns.get_loc("constant_baseline")
-    near = pd.concat([_nearest(rows) for _, rows in scores.groupby([*axes, "split"], sort=False)])
-    groups = near.groupby([*axes, "split", *CASE_AXES], sort=False)
-    return groups[list(scores.columns[first:last])].agg(mean_std).reset_index()
-
-
-def cost_table(scores: pd.DataFrame, axes: list[str], records: Records) -> pd.DataFrame:
-    """Show the trainable parameters by part and the mean cost of training."""
-    rows = []
-    for run in scores.drop_duplicates("run").to_dict("records"):
-        record = records[run["run"]]
-        parts = count_by_part(record["trainable"])
-        total = sum(parts.values())
-        share = 100 * total / record["total_parameters"]
-        measured = [np.nan if record[name] is None else record[name] for name in MEASURED]
-        rows.append([run["_task"], *(run[axis] for axis in axes), *parts.values(), total, share, *measured])
-    keys = ["task of run", *axes]
-    costs = pd.DataFrame(rows, columns=[*keys, *PARTS, "trainable", "share of all (%)", *MEASURED])
-    means = costs.groupby(keys, sort=False).mean()
+def cost_table(scores: pd.DataFrame, axes: list[str], records: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return the trainable parameters and the mean cost of training."""
+    costs = scores.drop_duplicates([*axes, "seed"])[[*axes, "run"]]
+    used = [records[run] for run in costs.pop("run")]
+    costs["trainable"] = [sum(record["trainable"].values()) for record in used]
+    costs["share of all (%)"] = 100 * costs["trainable"] / [record["total_parameters"] for record in used]
+    costs[MEASURED] = np.array([[record[name] for name in MEASURED] for record in used], float)  # None becomes NaN
+    means = costs.groupby(axes, sort=False).mean()
     texts = means.map(lambda value: f"{value:,.0f}" if value >= 1000 else f"{value:.4g}", na_action="ignore")
     return texts.astype(object).fillna(ABSENT).reset_index()
 
 
-def mask_table(scores: pd.DataFrame, records: Records) -> pd.DataFrame:
-    """Show the SHA-256 of every mask, and how many scores or runs use it."""
+def mask_table(scores: pd.DataFrame, records: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return the SHA-256 of every mask, and how many scores or runs use it."""
     used = scores[["_task", "split", *CASE_AXES, "missing_table"]].to_numpy().tolist()
     for record in records.values():
         config = record["config"]
@@ -237,31 +189,29 @@ def mask_table(scores: pd.DataFrame, records: Records) -> pd.DataFrame:
     return pd.DataFrame(used, columns=columns).value_counts(sort=False).rename("used by").reset_index()
 
 
-def draw_figures(
-    experiment: Experiment, scores: pd.DataFrame, axis: str, methods: list[dict[str, Any]], target: Path
-) -> dict[str, str]:
-    """Draw the scores of each task, and those of the main setting by missing case; write svg and csv.
+def average(scores: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
+    """Average scores over the seeds: one row per point with the axes, mean, std and published, in percent."""
+    groups = scores.groupby(axes, sort=False)
+    return (PERCENT * groups["score"].agg(["mean", "std"])).join(groups["published"].first()).reset_index()
 
-    Returns:
-        Title -> SVG as base64.
-    """
-    axes = list(dict.fromkeys([*experiment.axes, "split"]))
-    plots = {
-        f"{metric}, {task}": (figures.average(rows, axes), metric, *figures.arrange(experiment, rows, axis))
-        for (task, metric), rows in scores.groupby(["_task", "_metric"], sort=False)
-    }
-    cases = [
-        {axis: method["place"][-1], "missing case": name, "score": score, "seed": seed, "published": np.nan}
-        for method in methods
-        for seed, by_case in enumerate(method["cases"])
-        for name, score in zip(CASE_NAMES, by_case, strict=True)
-    ]
-    data = figures.average(pd.DataFrame(cases), [axis, "missing case"])
-    plots["Every sample in one missing case"] = data, methods[0]["metric"], axis, "missing case", [], "none"
+
+def draw_figures(
+    experiment: Experiment, scores: pd.DataFrame, cases: pd.DataFrame, axis: str, target: Path
+) -> dict[str, str]:
+    """Draw the scores of each task, and the rows of ``cases`` by missing case; return title -> SVG as base64."""
+    axes, curves, plots = list(dict.fromkeys([*experiment.axes, "split"])), experiment.figure == "curves", {}
+    for (task, metric), rows in scores.groupby(["_task", "_metric"], sort=False):
+        varied = [name for name in axes if rows[name].nunique() > 1]
+        series, along = axis, next((name for name in reversed(varied) if name not in (axis, "split")), "split")
+        if curves:
+            series, along = experiment.rows[-1], experiment.columns[-1]
+        panels = [name for name in varied if name not in (series, along)]
+        plots[f"{metric}, {task}"] = average(rows, axes), metric, series, along, panels, curves
+    data = average(cases, [axis, "missing case"])
+    plots["Every sample in one missing case"] = data, cases["metric"].iloc[0], axis, "missing case", [], False
     images = {}
-    for number, (title, (data, *how)) in enumerate(plots.items(), start=1):
+    for number, (title, what) in enumerate(plots.items(), start=1):
         path = target / f"figure_{number}.svg"
-        write_text(path.with_suffix(".csv"), data.to_csv(index=False))
-        figures.draw(data, *how, path)
+        draw(*what, path)
         images[f"{title} ({path.name})"] = base64.b64encode(path.read_bytes()).decode()
     return images

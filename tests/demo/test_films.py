@@ -8,8 +8,7 @@ from random import Random
 import pytest
 from PIL import Image
 
-from clip.demo import write_raw
-from clip.demo.films import COLORS, GENRES, HEIGHT, P_MENTION, P_WRONG_HINT, WIDTH, sample_film, write_plot
+from clip.demo.films import COLORS, GENRES, HEIGHT, P_MENTION, P_WRONG_HINT, WIDTH, sample_film, write_plot, write_raw
 
 SIZES = {"train": 240, "dev": 80, "test": 80}
 NUM_FILMS = 4000

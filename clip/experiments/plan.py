@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,25 +36,18 @@ MASK_SETTINGS = {"missing_type", "missing_ratio", "both_ratio", "missing_draw", 
 PATHS_AND_DEVICES = {"exp_name", "log_dir", "data_root", "vit", "num_workers", "num_gpus", "num_nodes"}
 NOT_IN_KEY = {"per_gpu_batchsize", *PATHS_AND_DEVICES, *MASK_SETTINGS, *NOT_ALLOWED, *GROUPS}
 
+cached_sha256, cached_fingerprint = functools.cache(sha256_of), functools.cache(fingerprint)
+
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run with its seed and all its settings.
-
-    Attributes:
-        at: coordinates.
-        label: experiment, coordinates and seed as text.
-        config: settings.
-        key: hash of everything that decides the run's numbers.
-        hashed: what ``key`` is a hash of.
-        folder: folder of the run.
-    """
+    """A run with its seed and all its settings."""
 
     at: dict[str, Coordinate]
-    label: str
+    label: str  # experiment, coordinates and seed
     config: Config
-    key: str
-    hashed: dict[str, Any]
+    key: str  # hash of everything that decides the run's numbers
+    hashed: dict[str, Any]  # what ``key`` is a hash of
     folder: Path
 
     @property
@@ -70,31 +64,18 @@ class PlannedRun:
 
 
 def key_of(config: Config) -> tuple[str, dict[str, Any]]:
-    """Return the key of a run and what it is a hash of: settings, masks, weights and data.
-
-    Raises:
-        UserError: the weights or the data do not exist.
-    """
+    """Return the key of a run and what it is a hash of: settings, masks, weights and data."""
     unused = (PROMPT_TYPES.keys() | MODELS.keys()) - {config.prompt_type, config.backbone}
     # With simulate_missing, the seed decides more than the masks.
     ignored = NOT_IN_KEY - ({"missing_seed"} if config.simulate_missing else set())
+    data_root = Path(config.data_root)
     hashed = {
         "settings": config.model_dump(exclude=ignored | unused),
         "missing_tables": {split: mask_hash(mask) for split, mask in masks_of(config).items()},
-        "backbone": _weights_hash(config.backbone, config.vit),
-        "data": _data_hash(config.task, config.data_root),
+        "backbone": cached_sha256(BACKBONES[config.backbone].find(config.vit)),
+        "data": {split: cached_fingerprint(*DATASETS[config.task].find(data_root, split)) for split in SPLITS},
     }
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH], hashed
-
-
-@functools.cache
-def _weights_hash(backbone: str, vit: str) -> str:
-    return sha256_of(BACKBONES[backbone].find(vit))
-
-
-@functools.cache
-def _data_hash(task: str, data_root: str) -> dict[str, str]:
-    return {split: fingerprint(*DATASETS[task].find(Path(data_root), split)) for split in SPLITS}
 
 
 def masks_of(config: Config) -> dict[str, np.ndarray]:
@@ -110,11 +91,7 @@ def _masks(settings: str) -> dict[str, np.ndarray]:
 
 
 def user_settings(config: Config) -> dict[str, Any]:
-    """Return the user's settings that apply to all runs of an experiment.
-
-    Raises:
-        UserError: a setting that a run of an experiment cannot have.
-    """
+    """Return the user's settings that apply to all runs of an experiment; check that a run of one can have them."""
     if "seed" in config.overrides:
         raise UserError(f"seed={config.seed} is for a single run; set reproduce.seeds=[{config.seed}]")
     if wrong := sorted(NOT_ALLOWED & config.overrides):
@@ -125,11 +102,7 @@ def user_settings(config: Config) -> dict[str, Any]:
 
 
 def resolve(experiment: Experiment, run: Run | None, users: dict[str, Any], seed: int = 0) -> Config:
-    """Merge the settings of the experiment, the user and the run's coordinates; later ones override earlier ones.
-
-    Raises:
-        UserError: a setting does not exist or has a wrong value; names the experiment and the run.
-    """
+    """Merge the settings of the experiment, the user and the run's coordinates; later ones override earlier ones."""
     values: dict[str, Any] = {}
     for settings in (experiment.base, users, run.settings if run else {}, {"seed": seed}):
         for key, value in settings.items():
@@ -149,37 +122,25 @@ def _place(run: Run | None) -> str:
 
 
 def plan(experiment: Experiment, users: dict[str, Any], seeds: Sequence[int], only: Sequence[str]) -> list[PlannedRun]:
-    """Plan the runs of an experiment.
+    """Plan the runs of an experiment with every seed.
 
-    Args:
-        experiment: the experiment.
-        users: settings of ``user_settings``.
-        seeds: seeds of every run.
-        only: "coordinate=value" restrictions; several values of one coordinate are alternatives.
-
-    Raises:
-        UserError: a setting or the metric is wrong, or the weights or the data do not exist.
+    The restrictions of ``only`` are words "coordinate=value"; several values of one coordinate are alternatives.
     """
     planned, restricted = [], {word.partition("=")[0] for word in only}
-    for run in experiment.runs:
+    for run, seed in itertools.product(experiment.runs, seeds):
         if any(name in restricted and f"{name}={value}" not in only for name, value in run.at.items()):
             continue
-        for seed in seeds:
-            config, label = resolve(experiment, run, users, seed), f"{experiment.name}: {_place(run)}, seed {seed}"
-            task, _ = build.task_from_data(config)
-            if (metric := experiment.read.metric_of(task)) not in task.metrics(task.num_classes):
-                raise UserError(f"{label}: read.metric={metric} is not a metric of task={config.task}; correct it")
-            key, hashed = key_of(config)
-            planned.append(PlannedRun(run.at, label, config, key, hashed, Path(config.log_dir) / "runs" / key))
+        config, label = resolve(experiment, run, users, seed), f"{experiment.name}: {_place(run)}, seed {seed}"
+        task, _ = build.task_from_data(config)
+        if (metric := experiment.read.metric_of(task)) not in task.metrics(task.num_classes):
+            raise UserError(f"{label}: read.metric={metric} is not a metric of task={config.task}; correct it")
+        key, hashed = key_of(config)
+        planned.append(PlannedRun(run.at, label, config, key, hashed, Path(config.log_dir) / "runs" / key))
     return planned
 
 
 def check_only(experiments: Sequence[Experiment], only: Sequence[str]) -> None:
-    """Check that every word "coordinate=value" of a restriction is in some experiment.
-
-    Raises:
-        UserError: names the existing ones.
-    """
+    """Check that every word "coordinate=value" of a restriction is in some experiment."""
     runs = [run for experiment in experiments for run in experiment.runs]
     known = dict.fromkeys(f"{name}={value}" for run in runs for name, value in run.at.items())
     if wrong := [word for word in only if word not in known]:

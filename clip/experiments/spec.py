@@ -15,23 +15,9 @@ from clip.utils.settings import Settings, user_error
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 CASE_AXES = ("test_type", "test_ratio")
-RESERVED = {
-    "missing case",
-    "mean",
-    "std",
-    "n",
-    "seed",
-    "split",
-    *CASE_AXES,
-    "constant_baseline",
-    "missing_table",
-    "score",
-    "run",
-    "published",
-    "value",
-}
+RESERVED = {*CASE_AXES, "seed", "split", "missing case", "constant_baseline", "missing_table", "score", "run"}
+RESERVED |= {"published", "value", "mean", "std"}
 Coordinate = str | int | FiniteFloat
-Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
 class Run(Settings):
@@ -47,7 +33,7 @@ class TestCases(Settings):
     __test__ = False  # pytest must not collect it
 
     types: Annotated[list[Literal[MISSING_TYPES]], Field(min_length=1)]
-    ratios: Annotated[list[Ratio], Field(min_length=1)]
+    ratios: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
 
 
 class EvalSpec(Settings):
@@ -131,15 +117,8 @@ def available() -> list[str]:
 
 
 def load_experiment(path: str | Path) -> Experiment:
-    """Load and check an experiment.
-
-    Args:
-        path: YAML file, or a name in experiments/.
-
-    Raises:
-        UserError: one line that names the file and the key.
-    """
-    path = FOLDER / f"{path}.yaml" if str(path) in available() else Path(path)
+    """Load and check a YAML file, or an experiment of experiments/ by name; errors name the file and the key."""
+    path = FOLDER / f"{path}.yaml" if path in available() else Path(path)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe loader
         experiment = Experiment.model_validate({**content, "name": path.stem})
@@ -176,16 +155,12 @@ def _check_runs(experiment: Experiment) -> None:
     """Check that the runs have the same coordinates, each place once, and that the axes are laid out."""
     if not experiment.runs or (experiment.grid is not None and experiment.listed):
         raise UserError("give one of grid and runs, with at least one run")
-    if taken := set(experiment.coordinates) & RESERVED:
+    coordinates = experiment.coordinates
+    if taken := set(coordinates) & RESERVED:
         raise UserError(f"coordinate {min(taken)} has the name of a column; choose another name")
-    places = set()
-    for run in experiment.runs:
-        place = tuple(sorted(run.at.items()))
-        if run.at.keys() != set(experiment.coordinates) or place in places:
-            raise UserError(
-                f"run at {run.at} must have the coordinates {experiment.coordinates} and a place of its own"
-            )
-        places.add(place)
+    for i, run in enumerate(experiment.runs):
+        if run.at.keys() != set(coordinates) or any(run.at == other.at for other in experiment.runs[:i]):
+            raise UserError(f"run at {run.at} must have the coordinates {coordinates} and a place of its own")
     laid_out = [*experiment.rows, *experiment.columns]
     if sorted(laid_out) != sorted(experiment.axes):
         raise UserError(f"rows and columns are {laid_out}; name each of {experiment.axes} once")
@@ -199,7 +174,7 @@ def _check_published(experiment: Experiment) -> None:
     known = {name: {run.at[name] for run in experiment.runs} for name in experiment.coordinates}
     known["split"] = set(read.splits)
     if read.cases:
-        known |= {"test_type": set(read.cases.types), "test_ratio": set(read.cases.ratios)}
+        known |= dict(zip(CASE_AXES, (set(read.cases.types), set(read.cases.ratios)), strict=True))
     for i, entry in enumerate(experiment.published):
         if entry.keys() != {*axes, "value"} or isinstance(entry["value"], str):
             raise UserError(f"published[{i}]={entry} is not valid; give {axes} and a number as value")

@@ -5,13 +5,14 @@ time limit, start it up to six times, and replace the user's CUDA_VISIBLE_DEVICE
 """
 
 import ast
+import contextlib
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import submitit
 from submitit.core.utils import UncompletedJobError
@@ -21,19 +22,6 @@ from clip.utils.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Job(Protocol):
-    """A started run."""
-
-    def poll(self) -> int | None:
-        """Return its exit code, or None while it runs."""
-
-    def terminate(self) -> None:
-        """End it."""
-
-
-Start = Callable[[Path], Job]
-
-
 def run_command(folder: Path) -> list[str]:
     """Return the command that does the run of a folder, with all its output in log.txt."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -41,9 +29,9 @@ def run_command(folder: Path) -> list[str]:
     return ["sh", "-c", f"exec {shlex.join(command)} > {shlex.quote(str(folder / 'log.txt'))} 2>&1 < /dev/null"]
 
 
-def local(log_dir: Path, options: Sequence[str]) -> Start:
-    """Return a function that starts runs as child processes, which get this process group's signals."""
-    return lambda folder: subprocess.Popen(run_command(folder))
+def local(folder: Path) -> subprocess.Popen:
+    """Start a run as a child process, which gets this process group's signals."""
+    return subprocess.Popen(run_command(folder))
 
 
 class SlurmJob:
@@ -66,35 +54,27 @@ class SlurmJob:
         self.job.cancel()
 
 
-def slurm(log_dir: Path, options: Sequence[str]) -> Start:
+def slurm(log_dir: Path, options: Sequence[str]) -> Callable[[Path], SlurmJob]:
     """Return a function that submits runs as jobs.
 
     Args:
         log_dir: folder of submitit's files; visible to all machines.
         options: "name=value", parameters of ``submitit.SlurmExecutor.update_parameters``.
-
-    Raises:
-        UserError: there is no SLURM on this machine, or a parameter is wrong.
     """
     try:
         executor = submitit.SlurmExecutor(log_dir / "slurm")
     except RuntimeError:
         raise UserError("launcher=slurm, but this machine has no srun; set launcher=local") from None
-    parameters = {name: _value(text) for name, _, text in (option.partition("=") for option in options)}
+    parameters: dict[str, Any] = {"job_name": "dcp"}
+    for option in options:
+        name, _, value = option.partition("=")
+        parameters[name] = value
+        with contextlib.suppress(ValueError, SyntaxError):
+            parameters[name] = ast.literal_eval(value)
     if "time" not in parameters:
         raise UserError("launcher=slurm needs the time limit of a run in minutes; set slurm=['time=120']")
     try:
-        executor.update_parameters(**{"job_name": "dcp"} | parameters)
+        executor.update_parameters(**parameters)
     except (ValueError, NameError) as error:
         raise UserError(f"slurm={list(options)} is not valid: {' '.join(str(error).split())}") from None
     return lambda folder: SlurmJob(executor.submit(subprocess.call, run_command(folder)))
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-LAUNCHERS: dict[str, Callable[[Path, Sequence[str]], Start]] = {"local": local, "slurm": slurm}

@@ -4,14 +4,15 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from subprocess import Popen
 
 from filelock import FileLock, Timeout
 
 from clip.cli.schema import Config
 from clip.experiments import report, tables
-from clip.experiments.launch import LAUNCHERS, Job, Start
+from clip.experiments.launch import SlurmJob, local, slurm
 from clip.experiments.plan import PlannedRun, check_only, plan, print_conflicts, user_settings
 from clip.experiments.spec import available, load_experiment
 from clip.utils.errors import UserError
@@ -22,11 +23,7 @@ SIGTERM_EXIT_CODE = 143
 
 
 def reproduce(config: Config) -> None:
-    """Run everything of some experiments that is not finished, and write their tables and reports.
-
-    Raises:
-        UserError: a wrong setting, before any run starts; or, at the end, that some runs failed.
-    """
+    """Run everything of some experiments that is not finished, and write their tables and reports."""
     chosen = config.reproduce
     if not chosen.experiment:
         raise UserError(f"reproduce needs reproduce.experiment=, one of {', '.join(available())}, or a file")
@@ -41,7 +38,7 @@ def reproduce(config: Config) -> None:
         print_conflicts(experiment, users)
     plans = [plan(experiment, users, chosen.seeds, chosen.only) for experiment in experiments]
     log_dir = Path(config.log_dir)
-    start = LAUNCHERS[chosen.launcher](log_dir, chosen.slurm)
+    start = local if chosen.launcher == "local" else slurm(log_dir, chosen.slurm)
     todo = print_plan(plans)
     failed = run_all(todo, start, chosen.jobs)
     for experiment, planned in zip(experiments, plans, strict=True):
@@ -69,14 +66,10 @@ def print_plan(plans: Iterable[list[PlannedRun]]) -> list[PlannedRun]:
     return todo
 
 
-def run_all(todo: list[PlannedRun], start: Start, jobs: int) -> list[PlannedRun]:
-    """Run several runs at a time; those that another process is working on come last.
-
-    Returns:
-        The runs that failed; the reason of each is printed.
-    """
+def run_all(todo: list[PlannedRun], start: Callable[[Path], Popen | SlurmJob], jobs: int) -> list[PlannedRun]:
+    """Run several runs at a time, those of another process last; print why runs failed, and return them."""
     waiting, failed, durations = list(todo), [], []
-    running: dict[str, tuple[PlannedRun, Job, FileLock, float]] = {}
+    running: dict[str, tuple[PlannedRun, Popen | SlurmJob, FileLock, float]] = {}
 
     def print_progress(run: PlannedRun, outcome: str) -> None:
         ended = len(todo) - len(waiting) - len(running)
@@ -116,7 +109,10 @@ def run_all(todo: list[PlannedRun], start: Start, jobs: int) -> list[PlannedRun]
         for _, job, *_ in running.values():
             job.terminate()
     for run in failed:
-        print(f"failed: {run.label} ({last_log_line(run.folder)}); the full output is in {run.folder}/log.txt")
+        log = run.folder / "log.txt"
+        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        last = (text.strip().splitlines() or ["no output"])[-1][:300]
+        print(f"failed: {run.label} ({last}); the full output is in {log}")
     return failed
 
 
@@ -130,18 +126,8 @@ def claim(folder: Path) -> FileLock | None:
     lock = FileLock(folder / "claim.lock", blocking=False)
     try:
         lock.acquire()
-    except Timeout:
-        return None
-    try:
         with FileLock(folder / "run.lock", blocking=False):
             return lock
     except Timeout:
         lock.release()
         return None
-
-
-def last_log_line(folder: Path) -> str:
-    """Return the last line of a run's log."""
-    log = folder / "log.txt"
-    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    return (text.strip().splitlines() or ["no output"])[-1][:300]

@@ -24,19 +24,11 @@ from clip.engine.run_folder import write_json
 from clip.utils.errors import UserError
 from clip.utils.files import describe_os_error
 
-SPLITS = ("val", "test")
 MEASURED = ("seconds_train", "seconds_per_step", "steps", "peak_memory_mb")
 
 
 def run_once(folder: Path) -> None:
-    """Train and predict unless the run is finished; continue it if it was interrupted.
-
-    Args:
-        folder: folder of the run with its plan.json.
-
-    Raises:
-        UserError: as in training.
-    """
+    """Train and predict unless the run is finished; continue it if it was interrupted."""
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     config = Config(**plan.pop("config"))
     # The other processes of a run on several GPUs are started by the first, which has the lock.
@@ -45,20 +37,15 @@ def run_once(folder: Path) -> None:
             print(f"finished before: {folder}")
             return
         training = folder / "training"
-        trained = _trained(training)
-        if not trained:
+        if ended := next(training.glob("*/version_*/metrics.json"), None):
+            # The folder may have been moved since.
+            trained = json.loads(ended.read_text(encoding="utf-8")) | {"folder": str(ended.parent)}
+        else:
             interrupted = any(training.glob(f"**/epoch-*-{LAST}*.pt"))
             resume_from = str(training) if interrupted else ""
             trained = train(config.replace(log_dir=str(training), resume_from=resume_from))
         if rank_zero_only.rank == 0:
             _predict(config, folder, trained, plan)
-
-
-def _trained(training: Path) -> dict[str, Any] | None:
-    """Read the result of a training run that came to its end."""
-    found = next(training.glob("*/version_*/metrics.json"), None)
-    # The folder may have been moved since.
-    return found and json.loads(found.read_text(encoding="utf-8")) | {"folder": str(found.parent)}
 
 
 def _predict(config: Config, folder: Path, trained: dict[str, Any], plan: dict[str, Any]) -> None:
@@ -67,7 +54,7 @@ def _predict(config: Config, folder: Path, trained: dict[str, Any], plan: dict[s
     alone = config.replace(num_gpus=min(1, config.num_gpus), num_nodes=1, load_path=str(best))
     device = choose_single_device(alone, "predicting")
     _, module, data = build_all(alone, device)
-    for split in SPLITS:
+    for split in ("val", "test"):
         predict_split(module, data, split, device).save(folder / f"{split}.arrow")
     record = run_record(config, module, data) | plan | {"seed": config.seed}
     record["missing_tables"] = plan["hashed"]["missing_tables"]

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,41 +78,28 @@ def _scores(
 
 
 def layout(experiment: Experiment, scores: pd.DataFrame, planned: Iterable[PlannedRun]) -> pd.DataFrame:
-    """Lay out an experiment as in the paper, as text in percent.
-
-    Args:
-        experiment: the experiment with the axes of its rows and columns.
-        scores: rows of ``collect``.
-        planned: all runs; the cells of unfinished ones are empty.
+    """Lay out an experiment as in the paper, as text in percent; the cells of unfinished runs are empty.
 
     Returns:
         Rows: values of ``rows``. Columns, for each value of ``columns``: "ours" (mean ± standard
         deviation over the seeds) and, if anything is published, "paper".
     """
-    axes, cases = experiment.axes, experiment.read.cases
+    axes, cases, published = experiment.axes, experiment.read.cases, experiment.published_values
     ours = {place: mean_std(group) for place, group in scores.groupby(axes, sort=False)["score"]} if len(scores) else {}
     grid = [experiment.read.splits, cases.types if cases else [None], cases.ratios if cases else [None]]
-    places = {}  # an ordered set
-    for run, case in itertools.product(planned, itertools.product(*grid)):
-        at = run.at | dict(zip(("split", *CASE_AXES), case, strict=True))
-        places[tuple(at[axis] for axis in axes)] = None
-    places |= dict.fromkeys(experiment.published_values)
-
-    def part(place: tuple, names: Sequence[str]) -> tuple:
-        return tuple(place[axes.index(name)] for name in names)
-
-    across = dict.fromkeys(part(place, experiment.columns) for place in places)
-    table: dict[tuple, dict[str, str]] = {}
-    for row in dict.fromkeys(part(place, experiment.rows) for place in places):
-        table[row] = dict(zip(experiment.rows, row, strict=True))
-        for column in across:
-            at = dict(zip((*experiment.rows, *experiment.columns), (*row, *column), strict=True))
-            place = tuple(at[axis] for axis in axes)
-            name, paper = " ".join(map(str, column)), experiment.published_values.get(place)
-            table[row][f"{name} ours".strip()] = ours.get(place, "")
-            if experiment.published:
-                table[row][f"{name} paper".strip()] = "" if paper is None else f"{paper:.2f}"
-    return pd.DataFrame(table.values())
+    places = [
+        run.at | dict(zip(("split", *CASE_AXES), case, strict=True))
+        for run, case in itertools.product(planned, itertools.product(*grid))
+    ]
+    table: dict[tuple, dict[str, Any]] = {}
+    for at in [*places, *(dict(zip(axes, place, strict=True)) for place in published)]:
+        place, name = tuple(at[axis] for axis in axes), " ".join(str(at[axis]) for axis in experiment.columns)
+        row = {axis: at[axis] for axis in experiment.rows}
+        cells = table.setdefault(tuple(row.values()), row)
+        cells[f"{name} ours".strip()] = ours.get(place, "")
+        if published:
+            cells[f"{name} paper".strip()] = f"{published[place]:.2f}" if place in published else ""
+    return pd.DataFrame(table.values()).fillna("")
 
 
 def to_markdown(table: pd.DataFrame) -> str:

@@ -7,26 +7,18 @@ multiply-add, of one complete pair with a text of 77 tokens; a step is its forwa
 baseline `none`. The claims are those of section 4.1, Table 5 and the README.
 """
 
-from typing import Any
-
 from benchmarks import machine
 from benchmarks.inputs import CLASSES, VIT_B_16
-from clip.evaluation.costs import PUBLISHED_SIZES, backbone, cost, count_by_part, shape_model, trainable
+from clip.evaluation.costs import PUBLISHED_SIZES, cost
 from clip.modules.prompts import PROMPT_TYPES
-
-
-def added(length: int = 36, **settings: Any) -> dict[str, int]:
-    """Count what DCP adds to the backbone, by part."""
-    return count_by_part(trainable(shape_model(VIT_B_16, "dcp", CLASSES, length, **settings)))
 
 
 def claims() -> machine.Rows:
     """Compare the paper's claims about DCP with what is counted, in the same digits."""
-    parts, printed, longer = added(), added(formulas="paper", unfreeze=()), added(length=48)
+    parts, longer = (cost(VIT_B_16, "dcp", CLASSES, length) for length in (36, 48))
+    printed = cost(VIT_B_16, "dcp", CLASSES, 36, formulas="paper", unfreeze=())
     prompts = parts["prompts"] + parts["generators"]
-    whole, patches_32 = (
-        backbone(shape_model(PUBLISHED_SIZES[name], "none", CLASSES)) for name in ("ViT-B/16", "ViT-B/32")
-    )
+    whole, patches_32 = (cost(PUBLISHED_SIZES[name], "none", CLASSES)["backbone"] for name in ("ViT-B/16", "ViT-B/32"))
     slope = longer["prompts"] + longer["generators"] - prompts
     all_added = prompts + parts["unfrozen"]
     rows = [
@@ -57,6 +49,7 @@ def main() -> None:
     rows = [cost(VIT_B_16, name, CLASSES) for name in PROMPT_TYPES]
     base = next(row.copy() for row in rows if row["method"] == "none")
     for row in rows:
+        del row["backbone"]
         for name in ("forward", "step"):
             flops = row.pop(f"{name}_flops")
             row |= {f"{name}, GFLOP": flops / 1e9, f"ratio of {name}": flops / base[f"{name}_flops"]}

@@ -78,14 +78,9 @@ SCORES = {  # metrics of ``objectives`` that can be resampled
 
 
 def resampled(name: str, task: Task, logits: Tensor, labels: Tensor, weights: np.ndarray) -> np.ndarray:
-    """Return the score of each resample, (R,); NaN where it is undefined.
+    """Return the score ``name`` of each resample, (R,); NaN where it is undefined.
 
-    Args:
-        name: key of ``SCORES``.
-        task: task whose activation turns logits into probabilities.
-        logits: (N, C).
-        labels: (N,) or (N, C).
-        weights: resamples (R, N); a row of ones is the set itself.
+    Logits are (N, C), labels (N,) or (N, C), and weights (R, N), of which a row of ones is the set itself.
     """
     probabilities, truth = task.probabilities(logits.float()).numpy(), labels.long().numpy()
     blocks = np.split(weights, range(BLOCK, len(weights), BLOCK))

@@ -3,7 +3,6 @@
 Attention runs in its plain form there, which the FLOP counter knows.
 """
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.backbones.registry import BACKBONES
 from clip.modules.factory import init_model
 from clip.modules.objectives import TASKS, resolve_task
-from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.prompts.base import Sizes
 from clip.utils.errors import UserError
 
-BASELINE = "none"
 PARTS = ("prompts", "generators", "unfrozen", "head")
 LAYER_PARAMETERS = ("weight", "bias", "scale", "shift")  # names of the parameters of a layer
 PUBLISHED_SIZES = {  # of OpenAI's CLIPs
@@ -33,103 +30,53 @@ PUBLISHED_SIZES = {  # of OpenAI's CLIPs
 }
 
 
-def count_by_part(trainable: Mapping[str, int]) -> dict[str, int]:
-    """Sum the sizes of trainable parameters (name -> count) over each of ``PARTS``.
-
-    Parameters of a layer inside a method generate prompts; all other parameters of a method are prompts.
-    """
-    sums = dict.fromkeys(PARTS, 0)
-    for name, count in trainable.items():
-        owner = name.partition(".")[0]
-        inside = "generators" if name.endswith(LAYER_PARAMETERS) else "prompts"
-        sums[{"prompts": inside, "classifier": "head"}.get(owner, "unfrozen")] += count
-    return sums
-
-
-def shape_model(sizes: Sizes, prompt_type: str, num_classes: int, *shape: int, **settings: Any) -> PromptedModel:
-    """Build a model without weights on the meta device; arguments as in ``init_model``."""
-    with torch.device("meta"):
-        return init_model(sizes, prompt_type, num_classes, *shape, **settings)
-
-
-def trainable(model: PromptedModel) -> dict[str, int]:
-    """Return the size of every trainable parameter, by name."""
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    return {name: sizes[name] for name in model.trainable_names()}
-
-
-def backbone(model: PromptedModel) -> int:
-    """Return the number of parameters of the backbone."""
-    return sum(p.numel() for name in model.tower_names for p in model.get_submodule(name).parameters())
-
-
-def count_flops(call: Callable[[], Any]) -> int:
-    """Return the floating-point operations of all matrix products; one multiply-add is two."""
-    with FlopCounterMode(display=False) as counter:
-        call()
-    return counter.get_total_flops()
-
-
 def cost(sizes: Sizes, prompt_type: str, num_classes: int, *shape: int, **settings: Any) -> dict[str, Any]:
     """Count one method; arguments as in ``init_model``.
 
     Returns:
-        method; the parameters of each of ``PARTS``; total, their sum; share, all but the head as a
-        share of the backbone; forward_flops of one complete pair with a text of full length;
-        step_flops, of its forward and backward pass.
+        method; the trainable parameters of each of ``PARTS``; total, their sum; backbone, all its parameters; share,
+        all but the head as a share of the backbone; forward_flops, the floating-point operations of all matrix
+        products (one multiply-add is two) of one complete pair with a text of full length; step_flops, of its forward
+        and backward pass.
     """
-    model = shape_model(sizes, prompt_type, num_classes, *shape, **settings)
-    parts, batch = count_by_part(trainable(model)), model.example_inputs(sizes, "meta")
-    total = sum(parts.values())
-    flops = {
-        "forward_flops": count_flops(lambda: model(*batch)),
-        "step_flops": count_flops(lambda: model(*batch).sum().backward()),
-    }
-    share = (total - parts["head"]) / backbone(model)
-    return {"method": prompt_type, **parts, "total": total, "share": share, **flops}
-
-
-def costs(sizes: Sizes, num_classes: int, *shape: int, **settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Count every method; methods that do not fit the backbone or the shape are printed and left out.
-
-    Args:
-        sizes: sizes of the backbone.
-        num_classes: outputs of the head.
-        shape: prompt length and depth.
-        settings: method -> its own settings.
-
-    Returns:
-        Rows of ``cost`` with forward_ratio and step_ratio, the FLOPs relative to the linear probe's.
-    """
-    rows = []
-    for name in PROMPT_TYPES:
-        try:
-            rows.append(cost(sizes, name, num_classes, *shape, **settings.get(name, {})))
-        except UserError as error:
-            print(f"{name}: {error}")
-    base = next(row for row in rows if row["method"] == BASELINE)
-    ratios = {f"{kind}_ratio": f"{kind}_flops" for kind in ("forward", "step")}
-    return [row | {ratio: row[flops] / base[flops] for ratio, flops in ratios.items()} for row in rows]
+    with torch.device("meta"):
+        model = init_model(sizes, prompt_type, num_classes, *shape, **settings)
+    counts = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    parts = dict.fromkeys(PARTS, 0)
+    for name in model.trainable_names():
+        # Parameters of a layer inside a method generate prompts; all other parameters of a method are prompts.
+        inside = "generators" if name.endswith(LAYER_PARAMETERS) else "prompts"
+        parts[{"prompts": inside, "classifier": "head"}.get(name.partition(".")[0], "unfrozen")] += counts[name]
+    total, batch = sum(parts.values()), model.example_inputs(sizes, "meta")
+    backbone = sum(count for name, count in counts.items() if name.partition(".")[0] in model.tower_names)
+    row = {"method": prompt_type, **parts, "total": total, "backbone": backbone}
+    row["share"] = (total - parts["head"]) / backbone
+    with FlopCounterMode(display=False) as forward:
+        output = model(*batch)
+    with FlopCounterMode(display=False) as backward:
+        output.sum().backward()
+    flops = forward.get_total_flops()
+    return row | {"forward_flops": flops, "step_flops": flops + backward.get_total_flops()}
 
 
 def print_costs(config: BaseConfig) -> None:
-    """Print parameters and FLOPs of every method for the task and backbone of a run; the costs command.
+    """Print parameters and FLOPs of every method that fits the task and backbone of a run; the costs command.
 
-    Args:
-        config: settings; weights are only read for a backbone that is not one of ``PUBLISHED_SIZES``.
+    Weights are only read for a backbone that is not one of ``PUBLISHED_SIZES``.
     """
-    root = Path(config.data_root)
-    task = TASKS[config.task] or resolve_task(config.task, DATASETS[config.task].label_metadata(root))
+    task = TASKS[config.task] or resolve_task(config.task, DATASETS[config.task].label_metadata(Path(config.data_root)))
     sizes = PUBLISHED_SIZES.get(config.vit)
     if sizes is None:
         load = BACKBONES[config.backbone].load
         sizes = load(config.vit, config.activation, config.backbone_settings, config.task).sizes
-    settings = {name: dict(getattr(config, name, {})) for name in PROMPT_TYPES}
-    table = pd.DataFrame(costs(sizes, task.num_classes, config.prompt_length, config.prompt_depth, **settings))
-    counts, flops, ratios = [*PARTS, "total"], ["forward_flops", "step_flops"], ["forward_ratio", "step_ratio"]
-    table[counts] = table[counts].map("{:,}".format)
-    table["share"] = table["share"].map("{:.2%}".format)
-    table[flops] = (table[flops] / 1e9).round(1)
-    table[ratios] = table[ratios].round(2)
+    shape, rows = (task.num_classes, config.prompt_length, config.prompt_depth), []
+    for name in PROMPT_TYPES:
+        try:
+            rows.append(cost(sizes, name, *shape, **dict(getattr(config, name, {}))))
+        except UserError as error:
+            print(f"{name}: {error}")
+    table = pd.DataFrame(rows).drop(columns="backbone")
+    formats = dict.fromkeys([*PARTS, "total"], "{:,}".format) | {"share": "{:.2%}".format}
+    formats |= dict.fromkeys(["forward_flops", "step_flops"], lambda flops: f"{flops / 1e9:.1f}")
     print(f"{config.vit}, {task.num_classes} classes, prompt_length={config.prompt_length}; FLOPs in units of 10^9")
-    print(table.to_string(index=False))
+    print(table.to_string(index=False, formatters=formats))

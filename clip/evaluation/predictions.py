@@ -84,11 +84,7 @@ class CasePredictions:
 
     @classmethod
     def load(cls, path: Path, task: str, split: str) -> "CasePredictions":
-        """Read a file written by ``save``.
-
-        Raises:
-            UserError: the file cannot be read, or is of another task or split.
-        """
+        """Read a file written by ``save``, which must be of this task and split."""
         try:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
@@ -97,10 +93,12 @@ class CasePredictions:
             rows = table["row"].to_numpy()
         except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError) as error:
             raise UserError(f"{path} is not a file of predictions ({error}); make it with run.py sweep") from None
-        found = {"task": metadata["model_config"]["task"], "split": metadata["split"]}
-        for key, wanted in (("task", task), ("split", split)):
-            if found[key] != wanted:
-                raise UserError(f"{path} has predictions of {key}={found[key]}, not {wanted}; give another file")
+        for key, found, wanted in (
+            ("task", metadata["model_config"]["task"], task),
+            ("split", metadata["split"], split),
+        ):
+            if found != wanted:
+                raise UserError(f"{path} has predictions of {key}={found}, not {wanted}; give another file")
         size = len(rows) // len(CASES)
         labels = labels[:size].float() if labels.is_floating_point() else labels[:size]
         fields = {key: metadata[key] for key in METADATA}
@@ -141,22 +139,14 @@ def predict_cases(
         samples.append(batch["sample_id"])
     dataset = loader.dataset
     rows = dataset.rows[torch.cat(samples).numpy()]
-    missing_rows = {
-        CASES[case]: np.flatnonzero(dataset.observed == case).tolist()
-        for case in np.unique(dataset.observed)
-        if case != COMPLETE
-    }
+    incomplete = np.setdiff1d(dataset.observed, [COMPLETE])
+    missing_rows = {CASES[case]: np.flatnonzero(dataset.observed == case).tolist() for case in incomplete}
     possible = fix_observed(torch.cat(logits, dim=1), torch.from_numpy(dataset.observed[rows]).long())
     return CasePredictions(possible, torch.cat(labels), rows, dataset.num_rows, split, model_config, missing_rows)
 
 
 def fix_observed(logits: Tensor, observed: Tensor) -> Tensor:
-    """Replace the logits of samples with a modality missing in the data by those of that case.
-
-    Args:
-        logits: (3, N, C), in the order of ``CASES``.
-        observed: missing case of each sample in the data itself, (N,).
-    """
+    """Replace logits (3, N, C) of samples with a modality missing in the data, ``observed`` (N,), by that case's."""
     own = logits[observed, torch.arange(len(observed))]
     return torch.where((observed == COMPLETE)[:, None], logits, own)
 

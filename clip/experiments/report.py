@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from clip.evaluation import bootstrap
-from clip.evaluation.costs import BASELINE
 from clip.evaluation.figures import draw
 from clip.evaluation.predictions import CasePredictions
 from clip.evaluation.report import PERCENT
@@ -63,7 +62,7 @@ def write_report(
     axis = ((across or down) if experiment.figure == "none" else (down or across))[-1]
     others = [name for name in (*down, *across) if name != axis]
     axes = [*others, axis]
-    is_baseline = scores["run"].map(lambda run: records[run]["config"]["prompt_type"] == BASELINE)
+    is_baseline = scores["run"].map(lambda run: records[run]["config"]["prompt_type"] == "none")
     baseline = (scores[is_baseline] if is_baseline.any() else scores)[axis].iloc[0]
     split = "test" if "test" in set(scores["split"]) else "val"
     # Of each run the test case nearest to the paper's default; then the setting whose test case is nearest to it.

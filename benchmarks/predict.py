@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from benchmarks import machine
@@ -22,14 +23,14 @@ from clip.transforms import ClipTransform
 
 BATCH, ROWS = 16, 32
 TEXT = "film " * 52
-CPU = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
 
 
 def main() -> None:
     """Measure and write results/predict.json."""
     names, transform = [f"class {i}" for i in range(CLASSES)], ClipTransform(VIT_B_16.image_size)
     tokenizer = train_tokenizer([TEXT], 560)
-    predictor = Predictor(random_model(), tokenizer, transform, TASKS["mmimdb"], names, CPU, BATCH, {})
+    model, task = random_model().eval(), TASKS["mmimdb"]
+    predictor = Predictor(model, tokenizer, transform, task, names, "cpu", torch.float32, BATCH, {})
     predictor.predict(texts=[TEXT] * BATCH)  # the first pass allocates
     rows = []
     with tempfile.TemporaryDirectory() as folder:

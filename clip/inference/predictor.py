@@ -1,6 +1,7 @@
 """A trained model that classifies images and texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
@@ -23,44 +24,23 @@ MISSING = ("complete", "text", "image")  # values of the column "missing", by mi
 RESERVED = ("row", "image", "missing", "predicted")  # columns of an output that are not classes
 
 
+@dataclass
 class Predictor:
-    """Classifies pairs of image and text of which one may be missing.
+    """Classifies pairs of image and text of which one may be missing."""
 
-    Args:
-        model: the model; moved to the device.
-        tokenizer: tokenizer of its backbone.
-        transform: image transform of its backbone.
-        task: classification task.
-        class_names: one name per class; "class" is prepended to a name that another column has.
-        device: result of ``choose_device``.
-        batch_size: samples of one forward pass.
-        source: where the model comes from, to be shown to users: "run", "task", "backbone", "method".
-    """
-
-    def __init__(
-        self,
-        model: PromptedModel,
-        tokenizer: TextTokenizer,
-        transform: Transform,
-        task: Task,
-        class_names: Sequence[str],
-        device: Mapping[str, Any],
-        batch_size: int,
-        source: Mapping[str, str],
-    ):
-        self.device = "cuda" if device["accelerator"] == "gpu" else "cpu"
-        self.dtype = DTYPES[device["precision"]]
-        self.model = model.to(self.device).eval()
-        self.tokenizer, self.transform, self.task = tokenizer, transform, task
-        self.class_names, self.batch_size, self.source = class_columns(class_names), batch_size, source
+    model: PromptedModel  # on the device, in evaluation mode
+    tokenizer: TextTokenizer  # of the backbone
+    transform: Transform  # of the backbone
+    task: Task
+    class_names: list[str]  # columns of the output, one per class
+    device: str  # "cpu" or "cuda"
+    dtype: torch.dtype  # of autocast; float32 turns it off
+    batch_size: int  # samples of one forward pass
+    source: dict[str, str]  # where the model comes from, shown to users: "run", "task", "backbone", "method"
 
     @classmethod
     def from_config(cls, config: Config) -> "Predictor":
-        """Load the checkpoint ``load_path``; model settings that the user did not set come from it.
-
-        Raises:
-            UserError: the checkpoint or its backbone does not exist, or they do not match.
-        """
+        """Load the checkpoint ``load_path``; model settings that the user did not set come from it."""
         if not config.load_path:
             raise UserError("load_path is not set; give a checkpoint or the folder of a run")
         device = choose_device(config.num_gpus, config.num_nodes, config.precision)
@@ -82,7 +62,9 @@ class Predictor:
             "method": config.prompt_type,
         }
         transform = TRANSFORMS[config.backbone](backbone.sizes.image_size)
-        return cls(model, backbone.tokenizer, transform, task, [*map(str, names)], device, size, source)
+        where = "cuda" if on_gpu else "cpu"
+        model, columns, dtype = model.to(where).eval(), class_columns(map(str, names)), DTYPES[device["precision"]]
+        return cls(model, backbone.tokenizer, transform, task, columns, where, dtype, size, source)
 
     def predict(self, images: Sequence[Any] | None = None, texts: Sequence[str | None] | None = None) -> pd.DataFrame:
         """Classify pairs of image and text.
@@ -108,16 +90,14 @@ class Predictor:
         texts = [None] * len(images) if texts is None else list(texts)
         if len(images) != len(texts):
             raise UserError(f"{len(images)} images and {len(texts)} texts are given; give None for a missing one")
-        frames, samples = [], []
-        for row, (image, text) in enumerate(zip(images, texts, strict=True)):
-            try:
-                samples.append(read_sample(image, text, self.transform))
-            except UserError as error:
-                raise UserError(f"row {row}: {error}") from None
-            if len(samples) == self.batch_size:
-                frames.append(self.classify(samples))
-                samples = []
-        if samples:
+        frames, pairs = [], list(enumerate(zip(images, texts, strict=True)))
+        for start in range(0, len(pairs), self.batch_size):
+            samples = []
+            for row, pair in pairs[start : start + self.batch_size]:
+                try:
+                    samples.append(read_sample(*pair, self.transform))
+                except UserError as error:
+                    raise UserError(f"row {row}: {error}") from None
             frames.append(self.classify(samples))
         empty = pd.DataFrame(columns=[*self.class_names, "missing", "predicted"])
         return pd.concat(frames, ignore_index=True) if frames else empty
@@ -146,7 +126,7 @@ class Predictor:
         return frame
 
 
-def class_columns(class_names: Sequence[str]) -> list[str]:
+def class_columns(class_names: Iterable[str]) -> list[str]:
     """Return a distinct column name for each class, none of them in ``RESERVED``."""
     columns = list(class_names)
     for i in range(len(columns)):

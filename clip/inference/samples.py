@@ -16,14 +16,10 @@ from clip.utils.images import FORMATS, validate_image
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample to classify, with at least one modality.
+    """One sample to classify, with at least one modality; the other is None."""
 
-    Attributes:
-        image: (3, H, W) uint8, or None if missing. An array and not a tensor: loader processes would
-            pass every tensor through a file in /dev/shm, which is small in containers.
-        text: a text that is not blank, or None if missing.
-    """
-
+    # (3, H, W) uint8. An array and not a tensor: loader processes would pass every tensor through a file in /dev/shm,
+    # which is small in containers.
     image: np.ndarray | None
     text: str | None
 
@@ -42,16 +38,10 @@ class Sample:
 
 
 def read_sample(image: Any, text: Any, transform: Transform) -> Sample:
-    """Read a pair of image and text.
+    """Read a pair of image and text, of which one may be None, NaN or empty.
 
-    Args:
-        image: path, Pillow image, bytes of an image file, or a dict of path and bytes as Hugging Face data sets
-            store in parquet; missing if None, NaN or empty.
-        text: string; missing if None, NaN or blank.
-        transform: converts a Pillow image to (3, H, W) uint8.
-
-    Raises:
-        UserError: both are missing, or one of them cannot be read.
+    An image is a path, a Pillow image, the bytes of an image file, or a dict of path and bytes as Hugging Face data
+    sets store in parquet.
     """
     image, text = (None if isinstance(value, float) and value != value else value for value in (image, text))
     if isinstance(image, dict):

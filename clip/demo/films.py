@@ -18,12 +18,12 @@ from PIL import Image, ImageDraw
 
 SIZES = {"train": 2800, "dev": 400, "test": 800}
 NUM_GENRES = {1: 35, 2: 40, 3: 25}  # genres of a film -> relative frequency
-EVIDENCE = {  # where a genre shows -> probability
+EVIDENCE = {
     ("poster",): 0.18,
     ("plot",): 0.18,
     ("poster", "plot"): 0.61,
     (): 0.03,
-}
+}  # where a genre shows -> probability
 P_WRONG_HINT = 0.12  # a wrong genre is hinted at, drawn for poster and plot separately
 P_MENTION = 0.3  # a plot mentions time, place or color, drawn for each separately
 
@@ -40,19 +40,12 @@ GRAIN = 6  # pixel noise, uniform in [-GRAIN, GRAIN]
 
 @dataclass(frozen=True)
 class Genre:
-    """One genre.
+    """One genre; its symbol is a star on a disc."""
 
-    Attributes:
-        weight: relative frequency.
-        shape: number of points of the star that is its symbol, and the star's inner radius relative to the outer one.
-        color: color of the disc behind its symbol.
-        cues: phrases of a plot that hint at it, separated by "|".
-    """
-
-    weight: int
-    shape: tuple[int, float]
-    color: str
-    cues: str
+    weight: int  # relative frequency
+    shape: tuple[int, float]  # number of points of the star, and its inner radius relative to the outer one
+    color: str  # of the disc
+    cues: str  # phrases of a plot that hint at it, separated by "|"
 
 
 GENRES = {
@@ -95,31 +88,17 @@ NAMES = "Ada|Bruno|Clara|Dan|Edith|Felix|Greta|Hugo|Iris|Jonas|Kaya|Leo|Mina|Nil
 
 @dataclass(frozen=True)
 class Film:
-    """One film: its genres, the genres that its poster and plot hint at, and the scene that both show.
-
-    Attributes:
-        genres: true genres.
-        hints: "poster" and "plot" -> genres hinted at, true and wrong ones.
-        time: key of ``TIMES``.
-        place: key of ``PLACES``.
-        color: key of ``COLORS``.
-    """
+    """One film, with the scene that its poster and plot show: keys of ``TIMES``, ``PLACES`` and ``COLORS``."""
 
     genres: list[str]
-    hints: dict[str, list[str]]
+    hints: dict[str, list[str]]  # "poster" and "plot" -> genres hinted at, true and wrong ones
     time: str
     place: str
     color: str
 
 
 def write_raw(root: Path, sizes: dict[str, int] = SIZES, seed: int = 0) -> None:
-    """Write ``images/``, ``labels/`` and ``split.json`` in MM-IMDb's raw layout; equal seeds give equal bytes.
-
-    Args:
-        root: folder to create.
-        sizes: number of films per split.
-        seed: seed of films, posters, plots and ids.
-    """
+    """Write films in MM-IMDb's raw layout, ``sizes`` of each split; equal seeds give equal bytes."""
     rng = Random(seed)
     ids = iter(rng.sample(range(10**7), sum(sizes.values())))
     split = {name: [f"{next(ids):07d}" for _ in range(size)] for name, size in sizes.items()}

@@ -20,7 +20,6 @@ from clip.utils.files import write_text
 
 MAKE_ARROW = Path(__file__).resolve().parents[2] / "make_arrow.py"
 METHODS = {"baseline": "none", "DCP": "dcp"}  # name in the figure -> prompt_type
-METRIC = "F1_Macro"
 PRETRAIN = {"image_size": 32, "width": 64, "layers": 3, "epochs": 20}
 FINETUNE = {"batch_size": 32, "per_gpu_batchsize": 32, "max_epoch": 8, "val_check_interval": 1.0, "prompt_depth": 3}
 
@@ -34,9 +33,6 @@ def run_demo(call: Callable[..., Any], log_dir: Path) -> pd.DataFrame:
 
     Returns:
         Scores of the test split, one row per method, missing type and missing rate.
-
-    Raises:
-        UserError: make_arrow.py failed.
     """
     folder = next(path for i in count() if not (path := log_dir / f"demo_{i}").exists())
     raw, arrow, small_clip = folder / "raw", folder / "arrow", folder / "clip"
@@ -56,6 +52,6 @@ def run_demo(call: Callable[..., Any], log_dir: Path) -> pd.DataFrame:
     results = pd.concat(scores)
     write_text(folder / "demo.csv", results.to_csv(index=False))
     title = "Generated films, a small CLIP; fine-tuned at 70 % missing both"
-    draw_sweep(results, METRIC, folder / "demo.png", title)
-    print(f"\n{sweep_text(results, METRIC)}\n\nwritten: {folder}/demo.csv, demo.png")
+    draw_sweep(results, "F1_Macro", folder / "demo.png", title)
+    print(f"\n{sweep_text(results, 'F1_Macro')}\n\nwritten: {folder}/demo.csv, demo.png")
     return results

@@ -27,8 +27,7 @@ from clip.utils.errors import UserError
 PATCH = 8  # pixels
 CONTEXT, VOCABULARY = 77, 2048  # token ids of a text, and different ones at most
 ACTIVATION = "quick_gelu"
-BATCH_SIZE = 64
-LEARNING_RATE, WEIGHT_DECAY = 2e-3, 0.1
+BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 64, 2e-3, 0.1
 WARMUP = 0.1  # share of all steps
 MIN_SCALE, TOKEN_DROPOUT = 0.9, 0.1  # augmentation: smallest side of a crop, share of tokens left out
 INIT_LOGIT_SCALE, MAX_LOGIT_SCALE = math.log(1 / 0.07), math.log(100)  # as OpenAI trained
@@ -36,12 +35,7 @@ RETRIEVAL_SIZE = 200  # validation pairs among which each image looks for its te
 
 
 class ContrastiveModule(pl.LightningModule):
-    """A CLIP that is trained to match images and texts (Radford et al., 2021, Figure 3).
-
-    Args:
-        image_size, width, layers: as in ``train_clip``.
-        vocabulary: number of token ids.
-    """
+    """A CLIP that is trained to match images and texts (Radford et al., 2021, Figure 3)."""
 
     def __init__(self, image_size: int, width: int, layers: int, vocabulary: int):
         super().__init__()
@@ -69,19 +63,12 @@ class ContrastiveModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """Return AdamW with warm-up and cosine decay; norms and biases have no weight decay."""
-        groups = [
-            {"params": [p for p in self.parameters() if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
-            {"params": [p for p in self.parameters() if p.ndim <= 1], "weight_decay": 0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE)
+        plain = {"params": [p for p in self.parameters() if p.ndim <= 1], "weight_decay": 0}
+        groups = [{"params": [p for p in self.parameters() if p.ndim > 1]}, plain]
+        optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = get_cosine_schedule_with_warmup(optimizer, int(WARMUP * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def clip_state_dict(self) -> dict[str, Tensor]:
-        """Return the weights under OpenAI's names."""
-        names = ((name.removeprefix("text."), tensor) for name, tensor in self.state_dict().items())
-        return {name: tensor.cpu() for name, tensor in names}
 
 
 def crop_and_flip(pixels: Tensor) -> Tensor:
@@ -118,14 +105,7 @@ def read_pairs(dataset: ArrowDataset, tokenizer: Tokenizer, size: int) -> Tensor
 
 
 def train_clip(
-    train: ArrowDataset,
-    val: ArrowDataset | None,
-    trainer: pl.Trainer,
-    *,
-    target: str,
-    image_size: int,
-    width: int,
-    layers: int,
+    train: ArrowDataset, val: ArrowDataset | None, trainer: pl.Trainer, *, target: str, image_size: int, **sizes: int
 ) -> Path:
     """Train a small CLIP on image-text pairs and save it as a folder that ``vit=`` takes.
 
@@ -135,11 +115,7 @@ def train_clip(
         trainer: runs the epochs.
         target: folder to write.
         image_size: side of an image in pixels, a multiple of 8.
-        width: channels of both towers and of the feature, a multiple of 64.
-        layers: blocks of both towers.
-
-    Raises:
-        UserError: the folder already has a CLIP, or no training sample has both an image and a text.
+        sizes: "width", channels of both towers and of the feature, a multiple of 64; "layers", blocks of both towers.
     """
     if ((folder := Path(target)) / "model.safetensors").exists():
         raise UserError(f"pretrain.target={folder} already holds a CLIP; choose another folder")
@@ -147,7 +123,7 @@ def train_clip(
     if not (complete := complete_samples(train)):
         raise UserError(f"{train.place} has no sample with image and text; pretrain needs such pairs")
     tokenizer = train_tokenizer((train.text(index) for index in complete), VOCABULARY, CONTEXT)
-    module = ContrastiveModule(image_size, width, layers, len(tokenizer.vocab))
+    module = ContrastiveModule(image_size, vocabulary=len(tokenizer.vocab), **sizes)
     pairs = read_pairs(train, tokenizer, image_size)
     trainer.fit(module, DataLoader(pairs, min(BATCH_SIZE, len(pairs)), shuffle=True, drop_last=True))
     if val is not None and complete_samples(val):
@@ -156,5 +132,7 @@ def train_clip(
             logits = module.eval()(pixels.to(module.device), tokens.to(module.device)).cpu()
         accuracy = (logits.argmax(dim=1) == torch.arange(len(logits))).float().mean()
         print(f"validation: {accuracy:.1%} of {len(logits)} images find their text (chance {1 / len(logits):.1%})")
-    save_clip(folder, module.clip_state_dict(), ACTIVATION, tokenizer)
+    # OpenAI's names have no prefix for the text tower.
+    weights = {name.removeprefix("text."): tensor.cpu() for name, tensor in module.state_dict().items()}
+    save_clip(folder, weights, ACTIVATION, tokenizer)
     return folder

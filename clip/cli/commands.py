@@ -1,6 +1,6 @@
 """The commands of run.py that train and evaluate, as functions of the configuration."""
 
-import functools
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -155,9 +155,10 @@ def sweep(config: Config) -> pd.DataFrame:
     folder = Path(start_run(config, "sweep", record)[0].log_dir)
     stored.save(folder / "predictions.arrow")
     task = resolve_task(config.task, stored.model_config)
-    draw = functools.partial(data.draw, "test", stored.observed)
     seeds = config.sweep.seeds or [config.missing_seed]
-    results = predictions.score_grid(stored, task, draw, config.sweep.types, config.sweep.ratios, seeds)
+    cases = itertools.product(config.sweep.types, map(float, config.sweep.ratios), seeds)
+    masks = {case: data.draw("test", stored.observed, *case) for case in cases}
+    results = predictions.score_grid(stored, task, masks)
     write_text(folder / "sweep.csv", results.to_csv(index=False))
     figures.draw_sweep(results, task.headline, folder / "sweep.png", config.exp_name)
     print(report.sweep_text(results, task.headline))

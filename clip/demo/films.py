@@ -18,12 +18,8 @@ from PIL import Image, ImageDraw
 
 SIZES = {"train": 2800, "dev": 400, "test": 800}
 NUM_GENRES = {1: 35, 2: 40, 3: 25}  # genres of a film -> relative frequency
-EVIDENCE = {
-    ("poster",): 0.18,
-    ("plot",): 0.18,
-    ("poster", "plot"): 0.61,
-    (): 0.03,
-}  # where a genre shows -> probability
+# Where a genre shows -> probability.
+EVIDENCE = {("poster",): 0.18, ("plot",): 0.18, ("poster", "plot"): 0.61, (): 0.03}
 P_WRONG_HINT = 0.12  # a wrong genre is hinted at, drawn for poster and plot separately
 P_MENTION = 0.3  # a plot mentions time, place or color, drawn for each separately
 

@@ -32,17 +32,10 @@ def draw(
     path: Path,
     title: str = "",
 ) -> None:
-    """Draw means with standard deviations as error bars, in one panel for each combination of the panels' axes.
+    """Draw means with standard deviations as error bars, as curves or bars, in one panel per value of ``panels``.
 
-    Args:
-        data: one row per point with the axes, mean, std, published and, to draw it as a line, constant_baseline.
-        metric: label of y.
-        axis: axis of the series, which get one colour each.
-        along: axis along x.
-        panels: axes of the panels.
-        curves: draw curves instead of bars.
-        path: image file to write.
-        title: title above all panels.
+    The data has one row per point: its value of ``axis`` (one colour each), ``along`` (x) and ``panels``; mean, std and
+    published; and constant_baseline if it is drawn.
     """
     groups = list(data.groupby(list(panels), sort=False)) if panels else [((), data)]
     names = data[axis].unique()

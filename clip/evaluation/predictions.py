@@ -4,9 +4,8 @@ A test sample can only be complete, missing its text or missing its image. Its l
 cases therefore answer every missing type and rate without running the model again.
 """
 
-import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,24 +34,16 @@ METADATA = ("num_rows", "split", "model_config", "missing_rows")  # fields store
 class CasePredictions:
     """Logits of every sample of a split in each missing case.
 
-    Attributes:
-        logits: (3, N, C), in the order of ``CASES``.
-        labels: (N,) or (N, C).
-        rows: row of the arrow file that each sample comes from, (N,); it indexes a mask.
-        num_rows: number of rows of the arrow file.
-        split: name of the split.
-        model_config: configuration that the model's checkpoints record; it names the task.
-        missing_rows: missing case -> rows that are in this case in the data itself. The logits of
-            their samples are those of this case three times.
+    A sample that is incomplete in the data itself has the logits of its own case three times.
     """
 
-    logits: Tensor
-    labels: Tensor
-    rows: np.ndarray
-    num_rows: int
+    logits: Tensor  # (3, N, C), in the order of ``CASES``
+    labels: Tensor  # (N,) or (N, C)
+    rows: np.ndarray  # row of the arrow file that each sample comes from, (N,); it indexes a mask
+    num_rows: int  # of the arrow file
     split: str
-    model_config: dict[str, Any]
-    missing_rows: dict[str, list[int]] = field(default_factory=dict)
+    model_config: dict[str, Any]  # what the model's checkpoints record; it names the task
+    missing_rows: dict[str, list[int]] = field(default_factory=dict)  # incomplete in the data itself, by missing case
 
     @property
     def observed(self) -> np.ndarray:
@@ -93,12 +84,9 @@ class CasePredictions:
             rows = table["row"].to_numpy()
         except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError) as error:
             raise UserError(f"{path} is not a file of predictions ({error}); make it with run.py sweep") from None
-        for key, found, wanted in (
-            ("task", metadata["model_config"]["task"], task),
-            ("split", metadata["split"], split),
-        ):
-            if found != wanted:
-                raise UserError(f"{path} has predictions of {key}={found}, not {wanted}; give another file")
+        found = metadata["model_config"]["task"], metadata["split"]
+        if found != (task, split):
+            raise UserError("{} is of task={} split={}, not {} {}; give another".format(path, *found, task, split))
         size = len(rows) // len(CASES)
         labels = labels[:size].float() if labels.is_floating_point() else labels[:size]
         fields = {key: metadata[key] for key in METADATA}
@@ -117,14 +105,8 @@ def predict_cases(
 ) -> CasePredictions:
     """Run every sample of a split through the model in all missing cases.
 
-    Args:
-        model: the model; it is moved to the device.
-        loader: unshuffled batches of an ``ArrowDataset`` without simulated missing cases.
-        normalize: pixels (B, 3, H, W) uint8 -> input of the image tower, on the device.
-        device: torch device such as "cpu" or "cuda".
-        dtype: autocast dtype, as in a test; float32 turns autocast off.
-        split: name of the split.
-        model_config: configuration of the model.
+    The loader gives unshuffled batches of an ``ArrowDataset`` without simulated missing cases, and ``normalize`` turns
+    pixels (B, 3, H, W) uint8 into the input of the image tower. An autocast ``dtype`` of float32 turns autocast off.
     """
     model.to(device).eval()
     logits, labels, samples = [], [], []
@@ -154,31 +136,19 @@ def fix_observed(logits: Tensor, observed: Tensor) -> Tensor:
 def score_grid(
     predictions: CasePredictions,
     task: Task,
-    draw: Callable[[str, float, int], np.ndarray],
-    types: Iterable[str],
-    ratios: Iterable[float],
-    seeds: Iterable[int],
+    masks: Mapping[tuple[str, float, int], np.ndarray],
     metric: str | None = None,
 ) -> pd.DataFrame:
-    """Score a grid of missing types, missing rates and mask seeds.
-
-    Args:
-        predictions: predictions of the split.
-        task: task whose metrics are computed.
-        draw: (type, rate, seed) -> mask, (num_rows,).
-        types: "text", "image", "both".
-        ratios: missing rates from 0 to 1.
-        seeds: seeds of the masks.
-        metric: metric of the constant baseline; None for the task's headline.
+    """Score test cases: (missing type, missing rate, mask seed) -> mask (num_rows,).
 
     Returns:
         One row per test case: missing_type, missing_ratio, missing_seed, the task's metrics,
-        constant_baseline (score of the best constant prediction) and missing_table (SHA-256 of the mask).
+        constant_baseline (``metric`` of the best constant prediction, by default the task's headline) and
+        missing_table (SHA-256 of the mask).
     """
     baseline = task.constant_baseline(predictions.labels)[metric or task.headline]
     rows = []
-    for kind, ratio, seed in itertools.product(types, ratios, seeds):
-        mask = draw(kind, float(ratio), seed)
+    for (kind, ratio, seed), mask in masks.items():
         scores = task.score(predictions.select(mask), predictions.labels)
         case = {"missing_type": kind, "missing_ratio": float(ratio), "missing_seed": seed}
         rows.append(case | scores | {"constant_baseline": baseline, "missing_table": mask_hash(mask)})

@@ -28,7 +28,6 @@ from clip.utils.command_line import flatten, format_command
 from clip.utils.errors import UserError
 from clip.utils.settings import user_error
 
-KEY_LENGTH = 16
 # A run of an experiment trains from scratch and is evaluated in every missing case.
 NOT_ALLOWED = {"load_path", "resume_from", "test_only", "fast_dev_run", "test_type", "test_ratio"}
 MASK_SETTINGS = {"missing_type", "missing_ratio", "both_ratio", "missing_draw", "missing_seed", "missing_table"}
@@ -75,7 +74,7 @@ def key_of(config: Config) -> tuple[str, dict[str, Any]]:
         "backbone": cached_sha256(BACKBONES[config.backbone].find(config.vit)),
         "data": {split: cached_fingerprint(*DATASETS[config.task].find(data_root, split)) for split in SPLITS},
     }
-    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH], hashed
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16], hashed
 
 
 def masks_of(config: Config) -> dict[str, np.ndarray]:
@@ -114,11 +113,7 @@ def resolve(experiment: Experiment, run: Run | None, users: dict[str, Any], seed
     try:
         return Config(**values)
     except ValidationError as error:
-        raise user_error(error, f"{experiment.name} at {_place(run)}: ") from None
-
-
-def _place(run: Run | None) -> str:
-    return ", ".join(f"{name} {value}" for name, value in run.at.items()) if run else "base"
+        raise user_error(error, f"{experiment.name} at {run or 'base'}: ") from None
 
 
 def plan(experiment: Experiment, users: dict[str, Any], seeds: Sequence[int], only: Sequence[str]) -> list[PlannedRun]:
@@ -130,7 +125,7 @@ def plan(experiment: Experiment, users: dict[str, Any], seeds: Sequence[int], on
     for run, seed in itertools.product(experiment.runs, seeds):
         if any(name in restricted and f"{name}={value}" not in only for name, value in run.at.items()):
             continue
-        config, label = resolve(experiment, run, users, seed), f"{experiment.name}: {_place(run)}, seed {seed}"
+        config, label = resolve(experiment, run, users, seed), f"{experiment.name}: {run}, seed {seed}"
         task, _ = build.task_from_data(config)
         if (metric := experiment.read.metric_of(task)) not in task.metrics(task.num_classes):
             raise UserError(f"{label}: read.metric={metric} is not a metric of task={config.task}; correct it")

@@ -71,8 +71,8 @@ def write_report(
     rank = near["_task"].map(list(TASKS).index)
     main = near.assign(_task=rank).sort_values(["_task", "_kind", "_gap"], kind="stable").iloc[0]
     near["_main"] = (near[others] == main[others]).all(axis=1)
-    cases, classes, resampled = analyse(near, axes, tasks, masks, folders)
     names = records[main["run"]]["model_config"].get("class_names")
+    cases, classes, resampled = analyse(near, axes, tasks, masks, folders)
     by_case = cases.groupby([*axes, "metric", "constant baseline", "missing case"], sort=False)["score"].agg(mean_std)
     first, last = scores.columns.get_loc(CASE_AXES[-1]) + 1, scores.columns.get_loc("constant_baseline")
     by_metric = near.groupby([*axes, "split", *CASE_AXES], sort=False)[list(scores.columns[first:last])]

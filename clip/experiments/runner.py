@@ -18,9 +18,6 @@ from clip.experiments.spec import available, load_experiment
 from clip.utils.errors import UserError
 from clip.utils.files import write_text
 
-POLL_SECONDS = 0.2
-SIGTERM_EXIT_CODE = 143
-
 
 def reproduce(config: Config) -> None:
     """Run everything of some experiments that is not finished, and write their tables and reports."""
@@ -78,7 +75,7 @@ def run_all(todo: list[PlannedRun], start: Callable[[Path], Popen | SlurmJob], j
         print(f"[{ended}/{len(todo)}] {outcome}: {run.label}{rest}", flush=True)
 
     # On SIGTERM the children are terminated too, and save a checkpoint.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         while waiting or running:
             free = ((run, lock) for run in list(waiting) if (lock := claim(run.folder)))
@@ -104,7 +101,7 @@ def run_all(todo: list[PlannedRun], start: Callable[[Path], Popen | SlurmJob], j
                 else:
                     failed.append(run)
                     print_progress(run, f"exit code {code}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(0.2)
     finally:
         for _, job, *_ in running.values():
             job.terminate()

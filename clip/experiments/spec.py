@@ -26,6 +26,9 @@ class Run(Settings):
     at: Annotated[dict[str, Coordinate], Field(min_length=1)]
     settings: dict[str, Any]
 
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.at.items())
+
 
 class TestCases(Settings):
     """Test cases: each missing type at each missing rate."""
@@ -37,17 +40,11 @@ class TestCases(Settings):
 
 
 class EvalSpec(Settings):
-    """What is evaluated of a run.
-
-    Attributes:
-        splits: "val", "test".
-        cases: test cases; None for the missing case that the run was trained with.
-        metric: metric of the task; None for the task's headline.
-    """
+    """What is evaluated of a run."""
 
     splits: Annotated[list[Literal["val", "test"]], Field(min_length=1)]
-    cases: TestCases | None = None
-    metric: str | None = None
+    cases: TestCases | None = None  # None for the missing case that the run was trained with
+    metric: str | None = None  # None for the task's headline
 
     def metric_of(self, task: Task) -> str:
         """Return the metric that is evaluated for a task."""
@@ -55,33 +52,20 @@ class EvalSpec(Settings):
 
 
 class Experiment(Settings):
-    """A table or figure.
+    """A table or figure."""
 
-    Attributes:
-        name: stem of the file name.
-        title: one line.
-        source: table or figure of the paper.
-        base: settings of all runs; the user's override them.
-        grid: coordinate -> value -> settings; the runs are the product.
-        listed: runs, in place of ``grid``.
-        read: what is evaluated.
-        rows: axes down the table.
-        columns: axes across the table.
-        published: one dict per published value in percent: the value of every axis, and "value".
-        figure: "curves" with ``columns`` along x, a curve per value of the last of ``rows`` and a
-            panel per value of the others; "none" for bars.
-    """
-
-    name: str
+    name: str  # stem of the file name
     title: str
-    source: str
-    base: dict[str, Any]
-    grid: dict[str, dict[Coordinate, dict[str, Any]]] | None = None
-    listed: list[Run] = Field([], alias="runs")
+    source: str  # table or figure of the paper
+    base: dict[str, Any]  # settings of all runs; the user's override them
+    grid: dict[str, dict[Coordinate, dict[str, Any]]] | None = None  # coordinate -> value -> settings, for the product
+    listed: list[Run] = Field([], alias="runs")  # in place of ``grid``
     read: EvalSpec
-    rows: list[str]
-    columns: list[str]
-    published: list[dict[str, Coordinate]]
+    rows: list[str]  # axes down the table
+    columns: list[str]  # axes across the table
+    published: list[dict[str, Coordinate]]  # values in percent: the value of every axis, and "value"
+    # "curves" with ``columns`` along x, a curve per value of the last of ``rows`` and a panel per value of the others;
+    # "none" for bars.
     figure: Literal["none", "curves"] = "none"
 
     @cached_property

@@ -43,46 +43,35 @@ def collect(experiment: Experiment, planned: Iterable[PlannedRun]) -> tuple[pd.D
         published (in percent, NaN where there is none); and the masks by their SHA-256.
     """
     first, rows, masks = [*experiment.coordinates, "seed", "split", *CASE_AXES], [], {}
+    cases = experiment.read.cases
     for run, split in itertools.product(planned, experiment.read.splits):
         if not run.finished:
             continue
-        task, _ = build.task_from_data(run.config)
-        predictions = CasePredictions.load(run.folder / f"{split}.arrow", run.config.task, split)
+        config, seed = run.config, run.config.missing_seed
+        task, _ = build.task_from_data(config)
+        predictions = CasePredictions.load(run.folder / f"{split}.arrow", config.task, split)
         metric = experiment.read.metric_of(task)
-        for scores in _scores(experiment, run, predictions, metric, masks):
-            row = run.at | {"seed": run.config.seed, "split": split} | scores
+        drawn = {(config.missing_type[split], config.missing_ratio[split], seed): masks_of(config)[split]}
+        if cases:
+            data = build.build_data(config, task, 1, tokenize=list)
+            grid = itertools.product(cases.types, map(float, cases.ratios), [seed])
+            drawn = {case: data.draw(split, predictions.observed, *case) for case in grid}
+        masks |= {mask_hash(mask): mask for mask in drawn.values()}
+        scores = score_grid(predictions, task, drawn, metric).drop(columns="missing_seed")
+        scores = scores.rename(columns={"missing_type": "test_type", "missing_ratio": "test_ratio"})
+        for score in scores.to_dict("records"):
+            row = run.at | {"seed": config.seed, "split": split} | score
             published = experiment.published_values.get(tuple(row[axis] for axis in experiment.axes), math.nan)
             rows.append(row | {"score": row[metric], "run": run.key, "published": published})
     metrics = dict.fromkeys(name for row in rows for name in row if name not in (*first, *LAST))
     return pd.DataFrame(rows, columns=[*first, *metrics, *LAST]), masks
 
 
-def _scores(
-    experiment: Experiment, run: PlannedRun, predictions: CasePredictions, metric: str, masks: Masks
-) -> list[dict[str, Any]]:
-    """Score the missing case that a run was trained with, or each test case; add the masks used to ``masks``."""
-    config, split, cases = run.config, predictions.split, experiment.read.cases
-
-    def draw(*case: Any) -> np.ndarray:
-        mask = data.draw(split, predictions.observed, *case) if cases else masks_of(config)[split]
-        masks[mask_hash(mask)] = mask
-        return mask
-
-    types = cases.types if cases else [config.missing_type[split]]
-    ratios = cases.ratios if cases else [config.missing_ratio[split]]
-    task, _ = build.task_from_data(config)
-    data = build.build_data(config, task, 1, tokenize=list)
-    scores = score_grid(predictions, task, draw, types, ratios, [config.missing_seed], metric)
-    names = {"missing_type": "test_type", "missing_ratio": "test_ratio"}
-    return scores.drop(columns="missing_seed").rename(columns=names).to_dict("records")
-
-
 def layout(experiment: Experiment, scores: pd.DataFrame, planned: Iterable[PlannedRun]) -> pd.DataFrame:
     """Lay out an experiment as in the paper, as text in percent; the cells of unfinished runs are empty.
 
-    Returns:
-        Rows: values of ``rows``. Columns, for each value of ``columns``: "ours" (mean ± standard
-        deviation over the seeds) and, if anything is published, "paper".
+    For each value of ``columns`` there is "ours" (mean ± standard deviation over the seeds) and, if anything is
+    published, "paper".
     """
     axes, cases, published = experiment.axes, experiment.read.cases, experiment.published_values
     ours = {place: mean_std(group) for place, group in scores.groupby(axes, sort=False)["score"]} if len(scores) else {}

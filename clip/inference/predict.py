@@ -28,7 +28,6 @@ SYNONYMS = (  # names of the image column and of the text column, in any case; t
 )
 WRITERS = {".csv": pd.DataFrame.to_csv, ".parquet": pd.DataFrame.to_parquet}
 HEADS = {"complete": "image and text", "text": "image alone", "image": "text alone"}
-MAX_WORKERS = 8
 
 
 def predict(config: Config) -> None:
@@ -47,7 +46,7 @@ def predict(config: Config) -> None:
     with reserve(output):
         table = read_inputs(source)  # before the model, which takes seconds to load
         predictor = Predictor.from_config(config)
-        workers = min(MAX_WORKERS, os.cpu_count() or 1) if config.num_workers is None else config.num_workers
+        workers = min(8, os.cpu_count() or 1) if config.num_workers is None else config.num_workers
         frame = classify_table(predictor, table, workers)
         if len(frame):
             with atomic_write(output) as temporary:
@@ -107,15 +106,15 @@ def read_inputs(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"name": given, "image": paths, "text": texts}, range(1, len(images) + 1), dtype=object)
 
 
-def read_batch(rows: list[tuple], transform: Transform) -> tuple[dict[int, Sample], dict[int, UserError]]:
-    """Read rows of ``read_inputs``; return the samples, and the errors of those that cannot be read, by row."""
-    samples, errors = {}, {}
+def read_batch(rows: list[tuple], transform: Transform) -> dict[int, Sample | UserError]:
+    """Read rows of ``read_inputs``; return by row the sample, or the error of one that cannot be read."""
+    found = {}
     for row, _, image, text in rows:
         try:
-            samples[row] = read_sample(image, text, transform)
+            found[row] = read_sample(image, text, transform)
         except UserError as error:
-            errors[row] = error
-    return samples, errors
+            found[row] = error
+    return found
 
 
 def classify_table(predictor: Predictor, table: pd.DataFrame, workers: int) -> pd.DataFrame:
@@ -124,9 +123,10 @@ def classify_table(predictor: Predictor, table: pd.DataFrame, workers: int) -> p
     workers = min(workers, len(table) // size)  # none for a few rows
     loader = DataLoader([*table.itertuples(name=None)], size, num_workers=workers, collate_fn=collate)
     frames = [pd.DataFrame()]
-    for samples, errors in tqdm(loader, desc="predicting", unit="batch", disable=None):
-        for row, error in errors.items():
-            tqdm.write(f"skipped row {row}: {error}", file=sys.stderr)
+    for batch in tqdm(loader, desc="predicting", unit="batch", disable=None):
+        samples = {row: found for row, found in batch.items() if isinstance(found, Sample)}
+        for row in sorted(batch.keys() - samples):
+            tqdm.write(f"skipped row {row}: {batch[row]}", file=sys.stderr)
         if samples:
             frames.append(predictor.classify([*samples.values()]))
             frames[-1].insert(0, "row", [*samples])

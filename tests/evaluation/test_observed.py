@@ -21,9 +21,12 @@ def test_a_sample_without_a_text_is_scored_without_it_in_every_cell(tmp_path):
     found = CasePredictions.load(tmp_path / "p.arrow", "manifest", "test")
     assert found.observed.tolist() == [1, 0]
 
-    def cell(missing_type, ratio, seed):
-        missing = MissingConfig({"test": missing_type}, {"test": ratio}, seed=seed)
-        return draw_mask("toy", "test", found.observed, missing)
-
-    scores = score_grid(found, resolve_task("manifest", metadata), cell, ["text", "image"], [0.0, 1.0], [7])
+    masks = {
+        (kind, ratio, 7): draw_mask(
+            "toy", "test", found.observed, MissingConfig({"test": kind}, {"test": ratio}, seed=7)
+        )
+        for kind in ("text", "image")
+        for ratio in (0.0, 1.0)
+    }
+    scores = score_grid(found, resolve_task("manifest", metadata), masks)
     assert scores["accuracy"].tolist() == [0.5, 0.0, 0.5, 0.5]

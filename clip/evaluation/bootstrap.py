@@ -9,11 +9,11 @@ from torch import Tensor
 
 from clip.modules.objectives import Task
 
-RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
+RESAMPLES = 1000
 BLOCK = 50  # resamples scored at once; bounds the memory
 
 
-def resample(samples: int, times: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
+def resample(samples: int, times: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """Draw resamples with replacement: how often each sample was drawn, (times, samples)."""
     return np.random.default_rng(seed).multinomial(samples, np.full(samples, 1 / samples), size=times)
 
@@ -87,10 +87,9 @@ def resampled(name: str, task: Task, logits: Tensor, labels: Tensor, weights: np
     return np.concatenate([SCORES[name](probabilities, truth, block) for block in blocks])
 
 
-def interval(scores: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Return the percentile interval of the defined scores; NaN if none is defined."""
-    defined = scores[~np.isnan(scores)]
-    if not len(defined):
-        return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+def interval(scores: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the defined scores; NaN if none is defined."""
+    if np.isnan(scores).all():
+        return np.nan, np.nan
+    low, high = np.nanquantile(scores, [0.025, 0.975])
     return float(low), float(high)

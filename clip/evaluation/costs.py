@@ -21,7 +21,6 @@ from clip.modules.prompts.base import Sizes
 from clip.utils.errors import UserError
 
 PARTS = ("prompts", "generators", "unfrozen", "head")
-LAYER_PARAMETERS = ("weight", "bias", "scale", "shift")  # names of the parameters of a layer
 PUBLISHED_SIZES = {  # of OpenAI's CLIPs
     "ViT-B/32": ClipSizes(768, 12, 32, 7, 512, 12, 77, 49408, 512),
     "ViT-B/16": ClipSizes(768, 12, 16, 14, 512, 12, 77, 49408, 512),
@@ -45,7 +44,7 @@ def cost(sizes: Sizes, prompt_type: str, num_classes: int, *shape: int, **settin
     parts = dict.fromkeys(PARTS, 0)
     for name in model.trainable_names():
         # Parameters of a layer inside a method generate prompts; all other parameters of a method are prompts.
-        inside = "generators" if name.endswith(LAYER_PARAMETERS) else "prompts"
+        inside = "generators" if name.endswith(("weight", "bias", "scale", "shift")) else "prompts"
         parts[{"prompts": inside, "classifier": "head"}.get(name.partition(".")[0], "unfrozen")] += counts[name]
     total, batch = sum(parts.values()), model.example_inputs(sizes, "meta")
     backbone = sum(count for name, count in counts.items() if name.partition(".")[0] in model.tower_names)

@@ -71,8 +71,9 @@ def write_report(
     rank = near["_task"].map(list(TASKS).index)
     main = near.assign(_task=rank).sort_values(["_task", "_kind", "_gap"], kind="stable").iloc[0]
     near["_main"] = (near[others] == main[others]).all(axis=1)
-    names = records[main["run"]]["model_config"].get("class_names")
-    cases, classes, resampled = analyse(near, axes, tasks, masks, folders)
+    cases, classes, support, resampled = analyse(near, axes, tasks, masks, folders)
+    names = records[main["run"]]["model_config"].get("class_names") or [f"class {i}" for i in classes.index]
+    by_class = pd.concat([pd.DataFrame({"class": names, "samples": support}), classes.map(percent)], axis=1)
     by_case = cases.groupby([*axes, "metric", "constant baseline", "missing case"], sort=False)["score"].agg(mean_std)
     first, last = scores.columns.get_loc(CASE_AXES[-1]) + 1, scores.columns.get_loc("constant_baseline")
     by_metric = near.groupby([*axes, "split", *CASE_AXES], sort=False)[list(scores.columns[first:last])]
@@ -86,7 +87,7 @@ def write_report(
         split=split,
         results=table,
         cases=by_case.unstack(sort=False).reset_index(),
-        classes=class_table(classes, names),
+        classes=by_class.loc[classes.mean(axis=1).sort_values(ascending=False, kind="stable").index],  # best first
         intervals=interval_table(resampled, axes, baseline),
         metrics=by_metric.agg(mean_std).reset_index(),
         costs=cost_table(scores, axes, records),
@@ -106,7 +107,7 @@ def _weights(samples: int) -> np.ndarray:
 
 def analyse(
     near: pd.DataFrame, axes: list[str], tasks: Mapping[str, Task], masks: Masks, folders: Mapping[str, Path]
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[tuple, list[np.ndarray]]]:
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, dict[tuple, list[np.ndarray]]]:
     """Score the predictions of every run at its test case in ``near``, those marked ``_main`` more closely.
 
     Returns:
@@ -134,17 +135,9 @@ def analyse(
             by_class = bootstrap.class_f1 if truth.ndim > 1 else bootstrap.class_accuracy
             values = by_class(task.probabilities(logits.float()).numpy(), truth, weights[:1])[0]
             classes.setdefault(str(row[axes[-1]]), []).append(values)
-            classes["samples"] = [truth.sum(0) if truth.ndim > 1 else np.bincount(truth, minlength=task.num_classes)]
-    return pd.DataFrame(cases), pd.DataFrame({name: np.mean(each, axis=0) for name, each in classes.items()}), resampled
-
-
-def class_table(classes: pd.DataFrame, names: list[str] | None) -> pd.DataFrame:
-    """Format the score of each class, best first."""
-    support = classes.pop("samples")
-    table = classes.map(percent)
-    table.insert(0, "class", names or [f"class {i}" for i in range(len(table))])
-    table.insert(1, "samples", support.astype(int))
-    return table.loc[classes.mean(axis=1).sort_values(ascending=False, kind="stable").index]
+            support = truth.sum(0) if truth.ndim > 1 else np.bincount(truth, minlength=task.num_classes)
+    classes = pd.DataFrame({name: np.mean(each, axis=0) for name, each in classes.items()})
+    return pd.DataFrame(cases), classes, support, resampled
 
 
 def interval_table(resampled: dict[tuple, list[np.ndarray]], axes: list[str], baseline: Any) -> pd.DataFrame:

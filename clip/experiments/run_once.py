@@ -11,7 +11,6 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_only
@@ -28,7 +27,7 @@ MEASURED = ("seconds_train", "seconds_per_step", "steps", "peak_memory_mb")
 
 
 def run_once(folder: Path) -> None:
-    """Train and predict unless the run is finished; continue it if it was interrupted."""
+    """Train and predict with the best checkpoint unless the run is finished; continue it if it was interrupted."""
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     config = Config(**plan.pop("config"))
     # The other processes of a run on several GPUs are started by the first, which has the lock.
@@ -44,25 +43,21 @@ def run_once(folder: Path) -> None:
             interrupted = any(training.glob(f"**/epoch-*-{LAST}*.pt"))
             resume_from = str(training) if interrupted else ""
             trained = train(config.replace(log_dir=str(training), resume_from=resume_from))
-        if rank_zero_only.rank == 0:
-            _predict(config, folder, trained, plan)
-
-
-def _predict(config: Config, folder: Path, trained: dict[str, Any], plan: dict[str, Any]) -> None:
-    """Predict with the best checkpoint and write all files, the result last."""
-    best = find_checkpoint(trained["folder"], BEST)
-    alone = config.replace(num_gpus=min(1, config.num_gpus), num_nodes=1, load_path=str(best))
-    device = choose_single_device(alone, "predicting")
-    _, module, data = build_all(alone, device)
-    for split in ("val", "test"):
-        predict_split(module, data, split, device).save(folder / f"{split}.arrow")
-    record = run_record(config, module, data) | plan | {"seed": config.seed}
-    record["missing_tables"] = plan["hashed"]["missing_tables"]
-    write_json(folder / "run.json", record)
-    headline = module.task.headline
-    result = {"headline": headline, "best_val": trained[f"val/{headline}"], "checkpoint": str(best)}
-    write_json(folder / "result.json", result | {name: trained[name] for name in MEASURED})
-    print(f"finished: {folder}")
+        if rank_zero_only.rank:
+            return
+        best = find_checkpoint(trained["folder"], BEST)
+        alone = config.replace(num_gpus=min(1, config.num_gpus), num_nodes=1, load_path=str(best))
+        device = choose_single_device(alone, "predicting")
+        _, module, data = build_all(alone, device)
+        for split in ("val", "test"):
+            predict_split(module, data, split, device).save(folder / f"{split}.arrow")
+        record = run_record(config, module, data) | plan | {"seed": config.seed}
+        record["missing_tables"] = plan["hashed"]["missing_tables"]
+        write_json(folder / "run.json", record)
+        headline = module.task.headline
+        result = {"headline": headline, "best_val": trained[f"val/{headline}"], "checkpoint": str(best)}
+        write_json(folder / "result.json", result | {name: trained[name] for name in MEASURED})  # last: it is finished
+        print(f"finished: {folder}")
 
 
 if __name__ == "__main__":

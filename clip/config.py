@@ -226,7 +226,7 @@ class BaseConfig(*reversed(SECTIONS)):  # reversed: pydantic puts the fields of 
             raise ValueError("test_only=True needs load_path=, a checkpoint or the folder of a run")
         if self.load_path and self.resume_from:
             raise ValueError(
-                f"load_path={self.load_path} starts a new run and resume_from={self.resume_from} continues one; give one"
+                f"load_path={self.load_path} starts a run and resume_from={self.resume_from} continues one; give one"
             )
         return self
 

@@ -65,12 +65,7 @@ class Built(NamedTuple):
 def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, LoadedCheckpoint | None]:
     """Read ``load_path`` if it is set and fill unset model settings from it, validated like user input.
 
-    Args:
-        config: the settings.
-        inherited: further settings to take from the checkpoint.
-
-    Raises:
-        UserError: there is no such checkpoint, or its settings are not valid here.
+    ``inherited`` names further settings to take from the checkpoint.
     """
     if not config.load_path:
         return config, None
@@ -92,13 +87,7 @@ def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, LoadedChec
 def build(
     config: Config, task: Task, label_metadata: dict[str, Any], checkpoint: LoadedCheckpoint | None = None
 ) -> Built:
-    """Build the model and load the checkpoint into it if there is one; no data set is needed.
-
-    Args:
-        config: the settings, completed by ``load_checkpoint``.
-        task: what the model predicts.
-        label_metadata: "class_names" and "task_type", if known.
-        checkpoint: result of ``load_checkpoint``.
+    """Build the model and load the checkpoint of ``load_checkpoint`` into it; no data set is needed.
 
     Raises:
         UserError: the checkpoint is of another task or backbone, or another model is asked for.
@@ -136,11 +125,7 @@ def build(
 
 
 def task_from_data(config: Config) -> tuple[Task, dict[str, Any]]:
-    """Return the task of a run and what its arrow files state about their labels.
-
-    Raises:
-        UserError: there are no arrow files, or they do not state the task that only they can state.
-    """
+    """Return the task of a run and what its arrow files state about their labels."""
     label_metadata = DATASETS[config.task].label_metadata(Path(config.data_root))
     return resolve_task(config.task, label_metadata), label_metadata
 
@@ -170,15 +155,7 @@ def build_data(config: Config, task: Task, image_size: int, tokenize: Any) -> Mi
 def build_all(
     config: Config, device: dict[str, Any]
 ) -> tuple[Config, MissingAwarePromptModule, MissingModalityDataModule]:
-    """Build the LightningModule and the data module of a run, starting from ``load_path`` if it is set.
-
-    Args:
-        config: the settings.
-        device: result of ``choose_device``.
-
-    Returns:
-        The settings completed by the checkpoint and the micro-batch size, the module, and its data.
-    """
+    """Return the settings completed by the checkpoint and the micro-batch size, the module, and its data."""
     task, label_metadata = task_from_data(config)  # first: absent data must not cost the time to read weights
     config, checkpoint = load_checkpoint(config)
     built = build(config, task, label_metadata, checkpoint)

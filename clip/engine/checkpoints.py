@@ -24,12 +24,7 @@ COMPARED_IF_STATED = ("class_names", "task_type", "arrow_files.train", "arrow_fi
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's callback with the suffix .pt, as in the published README.
-
-    Args:
-        resumed: checkpoint of the interrupted run that continues here, if any.
-        settings: arguments of ``ModelCheckpoint``.
-    """
+    """Lightning's callback with the suffix .pt, as in the published README, that continues from ``resumed``."""
 
     FILE_EXTENSION = ".pt"
 
@@ -79,13 +74,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def checkpoint_callbacks(folder: Path, monitor: str, resumed: Path | None = None) -> list[Callback]:
-    """Return callbacks that keep the best checkpoint (small) and the last one (with optimiser, to resume from).
-
-    Args:
-        folder: folder of the run.
-        monitor: metric of the validation split; larger is better.
-        resumed: checkpoint of the interrupted run that continues here, if any.
-    """
+    """Return callbacks that keep the checkpoint with the highest ``monitor`` and the last one, to resume from."""
     common = {"dirpath": folder / "checkpoints", "auto_insert_metric_name": False, "resumed": resumed}
     best = Checkpoint(
         filename=f"{CHECKPOINT_NAME}-{BEST}", monitor=monitor, mode="max", save_weights_only=True, **common
@@ -137,7 +126,7 @@ def read_checkpoint(path: Path, seed: int = 0) -> dict[str, Any]:
 
     Args:
         path: the file.
-        seed: seed of the run that wrote it; only the released DCP code's checkpoints need it.
+        seed: seed of the run that wrote it, which only checkpoints of the released DCP code need.
 
     Returns:
         At least "model_config" and "state_dict"; for released code also "released", its backbone.
@@ -162,11 +151,7 @@ def read_checkpoint(path: Path, seed: int = 0) -> dict[str, Any]:
 
 
 def validate_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Check the types of a checkpoint's parts.
-
-    Raises:
-        UserError: names the part that is not as this project writes it.
-    """
+    """Check the types of a checkpoint's parts; raise UserError for one that this project does not write."""
     config, state = checkpoint["model_config"], checkpoint["state_dict"]
     names = config.get("class_names", []) if isinstance(config, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in [*names, *config]):
@@ -210,16 +195,9 @@ def _shorten(value: Any, other: Any) -> Any:
 def check_resume(
     path: Path, model_config: dict[str, Any], training_config: dict[str, Any], shape: dict[str, int]
 ) -> None:
-    """Check that a run with this model, data, masks and optimiser can continue from a checkpoint.
+    """Check that a run can continue from a checkpoint; raise UserError with the first difference.
 
-    Args:
-        path: the checkpoint.
-        model_config: configuration of the model.
-        training_config: settings and data that decide the numbers of a training run.
-        shape: "per_gpu_batchsize" and "processes", compared only if the run stopped within an epoch.
-
-    Raises:
-        UserError: names the first difference with both values, or says that there is nothing to resume.
+    ``shape``, "per_gpu_batchsize" and "processes", matters only if the run stopped within an epoch.
     """
     checkpoint = read_checkpoint(path)
     if "optimizer_states" not in checkpoint or "training_config" not in checkpoint:

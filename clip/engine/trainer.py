@@ -32,16 +32,7 @@ RANK_VARIABLES = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE")
 
 
 def choose_device(num_gpus: int, num_nodes: int, precision: str) -> dict[str, Any]:
-    """Return the Trainer's accelerator, devices, num_nodes and precision; print where they differ from the settings.
-
-    Args:
-        num_gpus: GPUs wanted per node.
-        num_nodes: machines.
-        precision: a key of ``PRECISIONS``.
-
-    Raises:
-        UserError: more GPUs are wanted than the machine has, and it has some.
-    """
+    """Return the Trainer's accelerator, devices, num_nodes and precision; print where they differ from the settings."""
     available = torch.cuda.device_count()
     if num_gpus > available > 0:
         raise UserError(f"num_gpus={num_gpus}, but this machine has {available}; give at most {available}")
@@ -80,14 +71,7 @@ def cluster_environment(processes: int) -> ClusterEnvironment:
 def make_trainer(
     loggers: list[Logger], device: dict[str, Any], callbacks: list[Callback] = (), **settings: Any
 ) -> pl.Trainer:
-    """Return Lightning's Trainer with what all commands share.
-
-    Args:
-        loggers: loggers of the run; the first one knows its folder.
-        device: result of ``choose_device``.
-        callbacks: callbacks of a training run.
-        settings: further arguments of the Trainer.
-    """
+    """Return Lightning's Trainer with what all commands share, on the device of ``choose_device``."""
     progress: list[Callback] = [TQDMProgressBar(refresh_rate=REFRESH_RATE)]
     if loggers and callbacks:
         progress.append(LearningRateMonitor("step"))
@@ -111,11 +95,7 @@ def make_trainer(
 
 
 def accumulation(batch_size: int, micro_batch: int, processes: int) -> int:
-    """Return the micro-batches of one optimiser step in each process.
-
-    Raises:
-        UserError: the batch is not a multiple of what the processes take in one pass.
-    """
+    """Return the micro-batches of one optimiser step in each process."""
     samples = micro_batch * processes
     if batch_size % samples:
         raise UserError(
@@ -128,12 +108,7 @@ def accumulation(batch_size: int, micro_batch: int, processes: int) -> int:
 def choose_micro_batch(model: PromptedModel, sizes: Sizes, batch_size: int, processes: int, on_gpu: bool) -> int:
     """Return the largest micro-batch that helps and fits: a divisor of each process's share of the batch.
 
-    Args:
-        model: the model, on the CPU.
-        sizes: sizes of its backbone.
-        batch_size: samples of one optimiser step over all processes.
-        processes: processes of the run.
-        on_gpu: whether GPUs compute, which are taken to be equal.
+    The model must be on the CPU; all GPUs are taken to be equal.
     """
     share, largest = batch_size // processes, CPU_MICRO_BATCH
     if on_gpu:

@@ -181,7 +181,7 @@ OTHERS = [
         "reproduce",
         ("reproduce.only=[\\'method=MMP\\']", "method=MMP"),
         ("reproduce.only=[\\'way=DCP\\']", "way.*method"),
-        ("reproduce.only=method", "reproduce.only='method'.*task=mmimdb"),
+        ("reproduce.only=method", "reproduce.only='method'"),
         ("reproduce.experiment=tabel4", "tabel4.*table4"),
         ("reproduce.experiment=None", "reproduce.experiment="),
         ("reproduce.experiment={wrong}/list.yaml", r"list\.yaml"),

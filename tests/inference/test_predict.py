@@ -32,16 +32,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*decompression bomb")
 
 
 @pytest.fixture(scope="module")
-def run_folder(clip_folder, tmp_path_factory):
-    return p.write_run(clip_folder, tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def model(run_folder):
-    return clip.load(run_folder)
-
-
-@pytest.fixture(scope="module")
 def posters(arrow_folder, tmp_path_factory):
     """The test films in a folder, with a table of each kind in which some cells are empty."""
     folder = tmp_path_factory.mktemp("posters")

@@ -16,9 +16,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-import clip
 from clip.inference.web import MAX_BYTES, PAGE, create_app
-from tests import predicting as p
 from tests.cli.wrong_files import png
 from tests.conftest import ROOT
 
@@ -27,16 +25,6 @@ TEXT = "horror number 3"
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--disable-dev-shm-usage")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def run_folder(clip_folder, tmp_path_factory):
-    return p.write_run(clip_folder, tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def model(run_folder):
-    return clip.load(run_folder)
 
 
 @pytest.fixture(scope="module")

@@ -27,12 +27,8 @@ FINETUNE = {"batch_size": 32, "per_gpu_batchsize": 32, "max_epoch": 8, "val_chec
 def run_demo(call: Callable[..., Any], log_dir: Path) -> pd.DataFrame:
     """Generate films, convert them, pretrain a small CLIP, then fine-tune and sweep each method.
 
-    Args:
-        call: runs a command of run.py, (command, **settings) -> its result.
-        log_dir: folder in which everything is written to a new subfolder demo_0, demo_1, ...
-
-    Returns:
-        Scores of the test split, one row per method, missing type and missing rate.
+    Everything is written to a new folder demo_0, demo_1, ... of ``log_dir``. ``call(command, **settings)`` runs a
+    command of run.py and returns its result. The scores have one row per method, missing type and missing rate.
     """
     folder = next(path for i in count() if not (path := log_dir / f"demo_{i}").exists())
     raw, arrow, small_clip = folder / "raw", folder / "arrow", folder / "clip"

@@ -49,9 +49,8 @@ class ContrastiveModule(pl.LightningModule):
         end = tokens.argmax(dim=1)
         image = self.visual.encode(self.visual.embed(ClipTransform.normalize(pixels)), [])
         text = self.text.encode(self.text.embed(tokens)[:, : int(end.max()) + 1], [], end)
-        return (
-            self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
-        )
+        scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+        return scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """Return the contrastive loss on augmented pairs."""
@@ -105,17 +104,19 @@ def read_pairs(dataset: ArrowDataset, tokenizer: Tokenizer, size: int) -> Tensor
 
 
 def train_clip(
-    train: ArrowDataset, val: ArrowDataset | None, trainer: pl.Trainer, *, target: str, image_size: int, **sizes: int
+    train: ArrowDataset,
+    val: ArrowDataset | None,
+    trainer: pl.Trainer,
+    *,
+    target: str,
+    image_size: int,
+    width: int,
+    layers: int,
 ) -> Path:
     """Train a small CLIP on image-text pairs and save it as a folder that ``vit=`` takes.
 
-    Args:
-        train: training split.
-        val: split whose pairs measure the retrieval accuracy, if there is one.
-        trainer: runs the epochs.
-        target: folder to write.
-        image_size: side of an image in pixels, a multiple of 8.
-        sizes: "width", channels of both towers and of the feature, a multiple of 64; "layers", blocks of both towers.
+    The pairs of ``val`` measure the retrieval accuracy. The image size is a multiple of 8 pixels; ``width``, the
+    channels of both towers and of the feature, is a multiple of 64; ``layers`` are the blocks of each tower.
     """
     if ((folder := Path(target)) / "model.safetensors").exists():
         raise UserError(f"pretrain.target={folder} already holds a CLIP; choose another folder")
@@ -123,7 +124,7 @@ def train_clip(
     if not (complete := complete_samples(train)):
         raise UserError(f"{train.place} has no sample with image and text; pretrain needs such pairs")
     tokenizer = train_tokenizer((train.text(index) for index in complete), VOCABULARY, CONTEXT)
-    module = ContrastiveModule(image_size, vocabulary=len(tokenizer.vocab), **sizes)
+    module = ContrastiveModule(image_size, width, layers, len(tokenizer.vocab))
     pairs = read_pairs(train, tokenizer, image_size)
     trainer.fit(module, DataLoader(pairs, min(BATCH_SIZE, len(pairs)), shuffle=True, drop_last=True))
     if val is not None and complete_samples(val):

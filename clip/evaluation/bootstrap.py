@@ -78,10 +78,7 @@ SCORES = {  # metrics of ``objectives`` that can be resampled
 
 
 def resampled(name: str, task: Task, logits: Tensor, labels: Tensor, weights: np.ndarray) -> np.ndarray:
-    """Return the score ``name`` of each resample, (R,); NaN where it is undefined.
-
-    Logits are (N, C), labels (N,) or (N, C), and weights (R, N), of which a row of ones is the set itself.
-    """
+    """Return the score of logits (N, C) for each resample, a row of the weights (R, N); NaN where it is undefined."""
     probabilities, truth = task.probabilities(logits.float()).numpy(), labels.long().numpy()
     blocks = np.split(weights, range(BLOCK, len(weights), BLOCK))
     return np.concatenate([SCORES[name](probabilities, truth, block) for block in blocks])

@@ -1,7 +1,6 @@
 """Figures of scores in percent: curves over the missing rate, or bars."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,14 @@ STYLE |= {"axes.grid": True, "grid.alpha": 0.15, "axes.spines.top": False, "axes
 
 
 def draw(
-    data: pd.DataFrame,
-    metric: str,
-    axis: str,
-    along: str,
-    panels: Sequence[str],
-    curves: bool,
-    path: Path,
-    title: str = "",
+    data: pd.DataFrame, metric: str, axis: str, along: str, panels: list[str], curves: bool, path: Path, title: str = ""
 ) -> None:
     """Draw means with standard deviations as error bars, as curves or bars, in one panel per value of ``panels``.
 
     The data has one row per point: its value of ``axis`` (one colour each), ``along`` (x) and ``panels``; mean, std and
     published; and constant_baseline if it is drawn.
     """
-    groups = list(data.groupby(list(panels), sort=False)) if panels else [((), data)]
+    groups = list(data.groupby(panels, sort=False)) if panels else [((), data)]
     names = data[axis].unique()
     width, columns = 0.8 / len(names), min(3, len(groups))
     rows = math.ceil(len(groups) / columns)

@@ -5,7 +5,7 @@ cases therefore answer every missing type and rate without running the model aga
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,10 +134,7 @@ def fix_observed(logits: Tensor, observed: Tensor) -> Tensor:
 
 
 def score_grid(
-    predictions: CasePredictions,
-    task: Task,
-    masks: Mapping[tuple[str, float, int], np.ndarray],
-    metric: str | None = None,
+    predictions: CasePredictions, task: Task, masks: dict[tuple[str, float, int], np.ndarray], metric: str | None = None
 ) -> pd.DataFrame:
     """Score test cases: (missing type, missing rate, mask seed) -> mask (num_rows,).
 

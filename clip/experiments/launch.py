@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,11 @@ def local(folder: Path) -> subprocess.Popen:
     return subprocess.Popen(run_command(folder))
 
 
+@dataclass
 class SlurmJob:
     """A run submitted with sbatch."""
 
-    def __init__(self, job: submitit.Job):
-        self.job = job
+    job: submitit.Job
 
     def poll(self) -> int | None:
         """Return its exit code; 1 if SLURM ended it, None while it waits or runs."""
@@ -55,12 +56,7 @@ class SlurmJob:
 
 
 def slurm(log_dir: Path, options: Sequence[str]) -> Callable[[Path], SlurmJob]:
-    """Return a function that submits runs as jobs.
-
-    Args:
-        log_dir: folder of submitit's files; visible to all machines.
-        options: "name=value", parameters of ``submitit.SlurmExecutor.update_parameters``.
-    """
+    """Return a function that submits runs as jobs; options are words "name=value" for ``update_parameters``."""
     try:
         executor = submitit.SlurmExecutor(log_dir / "slurm")
     except RuntimeError:

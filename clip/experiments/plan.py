@@ -117,10 +117,7 @@ def resolve(experiment: Experiment, run: Run | None, users: dict[str, Any], seed
 
 
 def plan(experiment: Experiment, users: dict[str, Any], seeds: Sequence[int], only: Sequence[str]) -> list[PlannedRun]:
-    """Plan the runs of an experiment with every seed.
-
-    The restrictions of ``only`` are words "coordinate=value"; several values of one coordinate are alternatives.
-    """
+    """Plan all runs with every seed; words "coordinate=value" in ``only`` are alternatives for that coordinate."""
     planned, restricted = [], {word.partition("=")[0] for word in only}
     for run, seed in itertools.product(experiment.runs, seeds):
         if any(name in restricted and f"{name}={value}" not in only for name, value in run.at.items()):

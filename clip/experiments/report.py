@@ -22,6 +22,7 @@ from clip.modules.objectives import TASKS, Task, resolve_task
 from clip.utils.files import write_text
 
 MAIN_CASE = ("both", 0.7)  # the paper's default, at which methods are looked at more closely
+cached_resample = functools.lru_cache(maxsize=2)(bootstrap.resample)
 MEASURED = ["seconds_per_step", "peak_memory_mb", "seconds_train", "steps"]  # of result.json
 
 
@@ -33,16 +34,7 @@ def write_report(
     folders: Mapping[str, Path],
     target: Path,
 ) -> Path:
-    """Write report.html and its figures to ``target``.
-
-    Args:
-        experiment: the experiment.
-        scores: rows of ``collect``, at least one.
-        masks: masks by their SHA-256.
-        table: the experiment's table.
-        folders: run -> its folder.
-        target: folder to write to.
-    """
+    """Write report.html and its figures to ``target``, from the results of ``collect`` and the folder of each run."""
     records = {}  # run -> its run.json and result.json in one
     for run in scores["run"].unique():
         files = (folders[run] / "run.json", folders[run] / "result.json")
@@ -99,12 +91,6 @@ def write_report(
     return write_text(target / "report.html", text)
 
 
-@functools.lru_cache(maxsize=2)
-def _weights(samples: int) -> np.ndarray:
-    """Return the split itself and its resamples, (1 + R, samples)."""
-    return np.vstack([np.ones((1, samples), dtype=np.int64), bootstrap.resample(samples)])
-
-
 def analyse(
     near: pd.DataFrame, axes: list[str], tasks: Mapping[str, Task], masks: Masks, folders: Mapping[str, Path]
 ) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, dict[tuple, list[np.ndarray]]]:
@@ -124,16 +110,15 @@ def analyse(
             score = {"missing case": case.replace("_", " "), "score": task.score(logits, found.labels)[metric]}
             cases.append(place | shared | score | {"published": np.nan, "_main": row["_main"]})
         logits, truth = found.select(masks[row["missing_table"]]), found.labels.long().numpy()
-        weights = _weights(len(truth))
         # mAP and AUROC sort the samples anew for each class: all metrics in the main setting only.
         for name in dict.fromkeys([metric, *(task.metrics(task.num_classes) if row["_main"] else ())]):
             if name in bootstrap.SCORES:
                 key = (*place.values(), f"{row['test_type']} {row['test_ratio']:g}", name)
-                values = bootstrap.resampled(name, task, logits, found.labels, weights)
-                resampled.setdefault(key, []).append(values)
+                values = bootstrap.resampled(name, task, logits, found.labels, cached_resample(len(truth)))
+                resampled.setdefault(key, []).append(np.append(row[name], values))
         if row["_main"]:
             by_class = bootstrap.class_f1 if truth.ndim > 1 else bootstrap.class_accuracy
-            values = by_class(task.probabilities(logits.float()).numpy(), truth, weights[:1])[0]
+            values = by_class(task.probabilities(logits.float()).numpy(), truth, np.ones((1, len(truth))))[0]
             classes.setdefault(str(row[axes[-1]]), []).append(values)
             support = truth.sum(0) if truth.ndim > 1 else np.bincount(truth, minlength=task.num_classes)
     classes = pd.DataFrame({name: np.mean(each, axis=0) for name, each in classes.items()})

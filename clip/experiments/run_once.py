@@ -63,7 +63,5 @@ def run_once(folder: Path) -> None:
 if __name__ == "__main__":
     try:
         run_once(Path(sys.argv[1]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {describe_os_error(error)}")
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {describe_os_error(error) if isinstance(error, OSError) else error}")

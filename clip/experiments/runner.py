@@ -55,8 +55,7 @@ def print_plan(plans: Iterable[list[PlannedRun]]) -> list[PlannedRun]:
     """Print all runs and return those that are not finished, each once."""
     runs = {run.key: run for planned in plans for run in planned}
     todo = [run for run in runs.values() if not run.finished]
-    places = sum(map(len, plans))
-    shared = f" for {places} places" if places > len(runs) else ""
+    shared = f" for {places} places" if (places := sum(map(len, plans))) > len(runs) else ""
     print(f"{len(runs)} runs{shared}: {len(runs) - len(todo)} finished, {len(todo)} to do")
     for run in runs.values():
         print(f"  {'finished' if run.finished else 'to do'}  {run.key}  {run.label}\n    $ {run.command}")

@@ -37,10 +37,9 @@ def collect(experiment: Experiment, planned: Iterable[PlannedRun]) -> tuple[pd.D
     """Score the finished runs of an experiment from their predictions.
 
     Returns:
-        One row per run, split and test case: the coordinates, seed, split, test_type, test_ratio, all
-        metrics of the task as fractions, constant_baseline (score of the best constant prediction),
-        missing_table (SHA-256 of the mask), score (the metric that is evaluated), run (its key),
-        published (in percent, NaN where there is none); and the masks by their SHA-256.
+        One row per run, split and test case: the coordinates, seed, split, test_type, test_ratio, all metrics of the
+        task as fractions, constant_baseline (score of the best constant prediction), missing_table (SHA-256 of the
+        mask), score (the metric that is evaluated), run (its key), published (in percent or NaN); and masks by hash.
     """
     first, rows, masks = [*experiment.coordinates, "seed", "split", *CASE_AXES], [], {}
     cases = experiment.read.cases

@@ -77,10 +77,9 @@ def reserve(output: Path) -> Iterator[None]:
 
 
 def read_inputs(path: Path) -> pd.DataFrame:
-    """Read the rows of a table, or list the images in a folder and its subfolders.
+    """Read a table, or list the images in a folder and its subfolders: name (as given), image (path or bytes), text.
 
-    Returns:
-        Rows numbered from 1 with the columns "name" (image as given), "image" (path or bytes) and "text".
+    The rows are numbered from 1.
     """
     if path.is_dir():
         known = Image.registered_extensions()
@@ -92,9 +91,8 @@ def read_inputs(path: Path) -> pd.DataFrame:
         names = {name.lower(): name for name in reversed(table.columns)}
         used = [next((names[name] for name in synonyms if name in names), None) for synonyms in SYNONYMS]
         if not any(used):
-            raise UserError(
-                f"{path} has the columns {', '.join(table.columns) or 'none'}; name one of them image or text"
-            )
+            columns = ", ".join(table.columns) or "none"
+            raise UserError(f"{path} has the columns {columns}; name one of them image or text")
         print("image column: {}; text column: {}".format(*(escape(name or "none") for name in used)))
         images, texts = (table[name].tolist() if name else [None] * len(table) for name in used)
     if not images:

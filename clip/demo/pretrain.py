@@ -1,7 +1,6 @@
-"""Contrastive training of a small CLIP on the pairs of an arrow file, for machines without a network.
+"""Pretrain a small CLIP on the image-text pairs of an arrow file, for machines without a network.
 
-The result is a folder with weights, config and tokenizer like that of any other CLIP: ``vit=`` takes it, and it is
-frozen from then on.
+The result is a folder with weights, config and tokenizer that can be used as ``vit=`` like any other CLIP.
 """
 
 import math
@@ -25,18 +24,18 @@ from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
 
 PATCH = 8  # pixels
-CONTEXT, VOCABULARY = 77, 2048  # token ids of a text, and different ones at most
+CONTEXT, VOCABULARY = 77, 2048  # context length, and maximum vocabulary size
 ACTIVATION = "quick_gelu"
 BATCH_SIZE = 64
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 0.1
-WARMUP = 0.1  # share of all steps
-MIN_SCALE, TOKEN_DROPOUT = 0.9, 0.1  # augmentation: smallest side of a crop, share of tokens left out
-INIT_LOGIT_SCALE, MAX_LOGIT_SCALE = math.log(1 / 0.07), math.log(100)  # as OpenAI trained
-RETRIEVAL_SIZE = 200  # validation pairs among which each image looks for its text
+WARMUP = 0.1  # fraction of all steps
+MIN_SCALE, TOKEN_DROPOUT = 0.9, 0.1  # augmentation: minimum side of a crop, fraction of tokens dropped
+INIT_LOGIT_SCALE, MAX_LOGIT_SCALE = math.log(1 / 0.07), math.log(100)  # as in OpenAI's CLIP
+RETRIEVAL_SIZE = 200  # validation pairs of the image-to-text retrieval
 
 
 class ContrastiveModule(pl.LightningModule):
-    """A CLIP that is trained to match images and texts (Radford et al., 2021, Figure 3).
+    """CLIP trained with the contrastive loss (Radford et al., 2021, Figure 3).
 
     Args:
         image_size, width, layers: as in ``train_clip``.
@@ -68,7 +67,7 @@ class ContrastiveModule(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> dict:
-        """Return AdamW with warm-up and cosine decay; norms and biases have no weight decay."""
+        """Return AdamW with warm-up and cosine decay; LayerNorms and biases have no weight decay."""
         groups = [
             {"params": [p for p in self.parameters() if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
             {"params": [p for p in self.parameters() if p.ndim <= 1], "weight_decay": 0},
@@ -85,7 +84,7 @@ class ContrastiveModule(pl.LightningModule):
 
 
 def crop_and_flip(pixels: Tensor) -> Tensor:
-    """Crop each image at random and mirror half of them: (B, 3, S, S) uint8 to float."""
+    """Crop each image at random and flip half of them: (B, 3, S, S) uint8 to float."""
     count, device = len(pixels), pixels.device
     scale = torch.empty(count, device=device).uniform_(MIN_SCALE, 1)
     flip = torch.randint(2, (count,), device=device) * 2 - 1
@@ -127,23 +126,23 @@ def train_clip(
     width: int,
     layers: int,
 ) -> Path:
-    """Train a small CLIP on image-text pairs and save it as a folder that ``vit=`` takes.
+    """Train a small CLIP on image-text pairs and save it as a folder for ``vit=``.
 
     Args:
         train: training split.
-        val: split whose pairs measure the retrieval accuracy, if there is one.
-        trainer: runs the epochs.
+        val: split to compute the retrieval accuracy on, or None.
+        trainer: trainer with the number of epochs.
         target: folder to write.
         image_size: side of an image in pixels, a multiple of 8.
         width: channels of both towers and of the feature, a multiple of 64.
-        layers: blocks of both towers.
+        layers: number of blocks of each tower.
 
     Raises:
         UserError: the folder already has a CLIP, or no training sample has both an image and a text.
     """
     if ((folder := Path(target)) / "model.safetensors").exists():
-        raise UserError(f"pretrain.target={folder} already holds a CLIP; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)  # before training, so that a wrong path does not lose it
+        raise UserError(f"pretrain.target={folder} already contains a CLIP; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)  # first, so that an invalid path fails before training
     if not (complete := complete_samples(train)):
         raise UserError(f"{train.place} has no sample with image and text; pretrain needs such pairs")
     tokenizer = train_tokenizer((train.text(index) for index in complete), VOCABULARY, CONTEXT)
@@ -155,6 +154,6 @@ def train_clip(
         with torch.inference_mode():
             logits = module.eval()(pixels.to(module.device), tokens.to(module.device)).cpu()
         accuracy = (logits.argmax(dim=1) == torch.arange(len(logits))).float().mean()
-        print(f"validation: {accuracy:.1%} of {len(logits)} images find their text (chance {1 / len(logits):.1%})")
+        print(f"validation: {accuracy:.1%} of {len(logits)} images retrieve their text (chance {1 / len(logits):.1%})")
     save_clip(folder, module.clip_state_dict(), ACTIVATION, tokenizer)
     return folder

@@ -1,6 +1,6 @@
-"""Parameters and FLOPs of every method, counted on torch's ``meta`` device without weights.
+"""Count parameters and FLOPs of every method on the ``meta`` device, without weights.
 
-Attention runs in its plain form there, which the FLOP counter knows.
+On this device, attention uses the math kernel, whose operations the FLOP counter supports.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ from clip.utils.errors import UserError
 
 BASELINE = "none"
 PARTS = ("prompts", "generators", "unfrozen", "head")
-LAYER_PARAMETERS = ("weight", "bias", "scale", "shift")  # names of the parameters of a layer
+LAYER_PARAMETERS = ("weight", "bias", "scale", "shift")  # parameter names of layers, in contrast to prompts
 PUBLISHED_SIZES = {  # of OpenAI's CLIPs
     "ViT-B/32": ClipSizes(768, 12, 32, 7, 512, 12, 77, 49408, 512),
     "ViT-B/16": ClipSizes(768, 12, 16, 14, 512, 12, 77, 49408, 512),
@@ -64,19 +64,19 @@ def backbone(model: PromptedModel) -> int:
 
 
 def count_flops(call: Callable[[], Any]) -> int:
-    """Return the floating-point operations of all matrix products; one multiply-add is two."""
+    """Return the FLOPs of all matrix products; one multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
 
 
 def cost(sizes: Sizes, prompt_type: str, num_classes: int, *shape: int, **settings: Any) -> dict[str, Any]:
-    """Count one method; arguments as in ``init_model``.
+    """Count the parameters and FLOPs of one method; arguments as in ``init_model``.
 
     Returns:
-        method; the parameters of each of ``PARTS``; total, their sum; share, all but the head as a
-        share of the backbone; forward_flops of one complete pair with a text of full length;
-        step_flops, of its forward and backward pass.
+        method; the parameters of each of ``PARTS``; total, their sum; share, all but the head
+        relative to the backbone; forward_flops, for one complete pair with a text of full length;
+        step_flops, for its forward and backward pass.
     """
     model = shape_model(sizes, prompt_type, num_classes, *shape, **settings)
     parts, batch = count_by_part(trainable(model)), model.example_inputs(sizes, "meta")
@@ -90,7 +90,7 @@ def cost(sizes: Sizes, prompt_type: str, num_classes: int, *shape: int, **settin
 
 
 def costs(sizes: Sizes, num_classes: int, *shape: int, **settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Count every method; methods that do not fit the backbone or the shape are printed and left out.
+    """Count the parameters and FLOPs of every method; print and omit those that do not support the sizes or shape.
 
     Args:
         sizes: sizes of the backbone.

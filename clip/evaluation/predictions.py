@@ -1,7 +1,7 @@
-"""Predictions of every sample in every missing case, and the scores of any test case selected from them.
+"""Predict every sample in every missing case, and score any missing type and rate from these predictions.
 
-A test sample can only be complete, missing its text or missing its image. Its logits in these three
-cases therefore answer every missing type and rate without running the model again.
+A test sample is complete, missing its text or missing its image. Its logits in these three cases are therefore
+sufficient to score every missing type and rate without running the model again.
 """
 
 import itertools
@@ -41,9 +41,9 @@ class CasePredictions:
         rows: row of the arrow file that each sample comes from, (N,); it indexes a mask.
         num_rows: number of rows of the arrow file.
         split: name of the split.
-        model_config: configuration that the model's checkpoints record; it names the task.
-        missing_rows: missing case -> rows that are in this case in the data itself. The logits of
-            their samples are those of this case three times.
+        model_config: model configuration stored in the checkpoint; contains the task.
+        missing_rows: missing case -> rows that have this case in the data itself. Their samples have
+            the logits of this case in all three entries.
     """
 
     logits: Tensor
@@ -56,14 +56,14 @@ class CasePredictions:
 
     @property
     def observed(self) -> np.ndarray:
-        """The missing case of each row in the data itself, (num_rows,) uint8."""
+        """Missing case of each row in the data itself, (num_rows,) uint8."""
         cases = np.full(self.num_rows, COMPLETE, dtype=np.uint8)
         for name, rows in self.missing_rows.items():
             cases[rows] = CASES.index(name)
         return cases
 
     def select(self, mask: np.ndarray) -> Tensor:
-        """Return the logits (N, C) of each sample in its case of a mask over all rows, (num_rows,)."""
+        """Return the logits (N, C) of the samples in the missing cases of a mask, (num_rows,)."""
         cases = torch.from_numpy(mask[self.rows].astype(np.int64))
         return self.logits[cases, torch.arange(len(cases))]
 
@@ -87,7 +87,7 @@ class CasePredictions:
         """Read a file written by ``save``.
 
         Raises:
-            UserError: the file cannot be read, or is of another task or split.
+            UserError: the file cannot be read, or belongs to another task or split.
         """
         try:
             with pa.memory_map(str(path)) as source:
@@ -96,7 +96,7 @@ class CasePredictions:
             logits, labels = (torch.tensor(column_to_numpy(table[key])) for key in ("logits", "label"))
             rows = table["row"].to_numpy()
         except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError) as error:
-            raise UserError(f"{path} is not a file of predictions ({error}); make it with run.py sweep") from None
+            raise UserError(f"{path} is not a predictions file ({error}); create one with run.py sweep") from None
         found = {"task": metadata["model_config"]["task"], "split": metadata["split"]}
         for key, wanted in (("task", task), ("split", split)):
             if found[key] != wanted:
@@ -122,9 +122,9 @@ def predict_cases(
     Args:
         model: the model; it is moved to the device.
         loader: unshuffled batches of an ``ArrowDataset`` without simulated missing cases.
-        normalize: pixels (B, 3, H, W) uint8 -> input of the image tower, on the device.
-        device: torch device such as "cpu" or "cuda".
-        dtype: autocast dtype, as in a test; float32 turns autocast off.
+        normalize: pixels (B, 3, H, W) uint8 -> input of the image tower.
+        device: device type such as "cpu" or "cuda".
+        dtype: autocast dtype; float32 disables autocast.
         split: name of the split.
         model_config: configuration of the model.
     """
@@ -146,12 +146,12 @@ def predict_cases(
         for case in np.unique(dataset.observed)
         if case != COMPLETE
     }
-    possible = fix_observed(torch.cat(logits, dim=1), torch.from_numpy(dataset.observed[rows]).long())
-    return CasePredictions(possible, torch.cat(labels), rows, dataset.num_rows, split, model_config, missing_rows)
+    fixed = fix_observed(torch.cat(logits, dim=1), torch.from_numpy(dataset.observed[rows]).long())
+    return CasePredictions(fixed, torch.cat(labels), rows, dataset.num_rows, split, model_config, missing_rows)
 
 
 def fix_observed(logits: Tensor, observed: Tensor) -> Tensor:
-    """Replace the logits of samples with a modality missing in the data by those of that case.
+    """Replace the logits of samples that are incomplete in the data by those of their observed case.
 
     Args:
         logits: (3, N, C), in the order of ``CASES``.
@@ -179,7 +179,7 @@ def score_grid(
         types: "text", "image", "both".
         ratios: missing rates from 0 to 1.
         seeds: seeds of the masks.
-        metric: metric of the constant baseline; None for the task's headline.
+        metric: metric of the constant baseline; None for the task's headline metric.
 
     Returns:
         One row per test case: missing_type, missing_ratio, missing_seed, the task's metrics,

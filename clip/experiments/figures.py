@@ -1,4 +1,4 @@
-"""Figures of an experiment as SVG: bars with error bars per method, and curves over the missing rate."""
+"""Draw the SVG figures of an experiment: bar charts with error bars, or curves over the missing rate."""
 
 import math
 from pathlib import Path
@@ -12,24 +12,24 @@ from clip.evaluation.report import MARKERS, PERCENT
 from clip.experiments.spec import Experiment
 from clip.utils.files import atomic_write
 
-matplotlib.use("Agg")  # no screen is needed
+matplotlib.use("Agg")  # no display is needed
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
+# Okabe and Ito's colour-blind-safe palette.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "dcp", "font.size": 9, "axes.titlesize": 9.5}
 STYLE |= {"axes.grid": True, "grid.alpha": 0.15, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def average(scores: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
-    """Average scores over the seeds: one row per point with the axes, mean, std, n and published, in percent."""
+    """Average scores over the seeds; return one row per point with the axes, mean, std, n and published (percent)."""
     groups = scores.groupby(axes, sort=False)
     table = PERCENT * groups["score"].agg(["mean", "std"])
     return table.assign(n=groups["seed"].nunique(), published=groups["published"].first()).reset_index()
 
 
 def arrange(experiment: Experiment, scores: pd.DataFrame, axis: str) -> tuple[str, str, list[str], str]:
-    """Choose the axes of a figure: that of its series, that along x, those of its panels; and its kind."""
+    """Return the axes of a figure (series, x, panels) and its kind."""
     if experiment.figure == "curves":
         axis, along = experiment.rows[-1], experiment.columns[-1]
     else:
@@ -45,9 +45,9 @@ def draw(data: pd.DataFrame, metric: str, axis: str, along: str, panels: list[st
 
     Args:
         data: rows of ``average``.
-        metric: label of y.
-        axis: axis of the series, which get one colour each.
-        along: axis along x.
+        metric: label of the y axis.
+        axis: axis of the series; each series has its own colour.
+        along: axis shown along x.
         panels: axes of the panels.
         kind: "curves", or "none" for bars.
         path: SVG file to write.
@@ -78,7 +78,7 @@ def draw(data: pd.DataFrame, metric: str, axis: str, along: str, panels: list[st
             plot.set_xticks(places, map(_text, values))
             plot.set_xlabel(along)
             plot.set_title(", ".join(f"{key} {_text(value)}" for key, value in zip(panels, place, strict=True)))
-        if kind == "none":  # from 0 on, the differences could not be seen
+        if kind == "none":  # starting at 0 would hide the differences
             lowest = pd.concat([data["mean"] - data["std"].fillna(0), data["published"]]).min()
             grid[0, 0].set_ylim(bottom=max(0, math.floor(lowest) - 2))
         for plot in grid.flat[len(groups) :]:

@@ -1,4 +1,4 @@
-"""The reproduce command: run what is not finished of some experiments, then write tables and reports."""
+"""The reproduce command: run the unfinished runs of one or more experiments, then write tables and reports."""
 
 import json
 import signal
@@ -22,10 +22,10 @@ SIGTERM_EXIT_CODE = 143
 
 
 def reproduce(config: Config) -> None:
-    """Run everything of some experiments that is not finished, and write their tables and reports.
+    """Run the unfinished runs of the chosen experiments and write their tables and reports.
 
     Raises:
-        UserError: a wrong setting, before any run starts; or, at the end, that some runs failed.
+        UserError: a setting is invalid (before any run starts), or some runs failed (at the end).
     """
     chosen = config.reproduce
     if not chosen.experiment:
@@ -54,11 +54,11 @@ def reproduce(config: Config) -> None:
             folders = {run.key: run.folder for run in planned}
             print(f"written: {report.write_report(experiment, scores, masks, table, folders, target)}")
     if failed:
-        raise UserError(f"{len(failed)} of {len(todo)} runs failed, see above; call the same command to retry them")
+        raise UserError(f"{len(failed)} of {len(todo)} runs failed, see above; repeat the command to retry them")
 
 
 def print_plan(plans: Iterable[list[PlannedRun]]) -> list[PlannedRun]:
-    """Print all runs and return those that are not finished, each once."""
+    """Print all runs and return the unfinished ones without duplicates."""
     runs = {run.key: run for planned in plans for run in planned}
     todo = [run for run in runs.values() if not run.finished]
     places = sum(map(len, plans))
@@ -70,10 +70,10 @@ def print_plan(plans: Iterable[list[PlannedRun]]) -> list[PlannedRun]:
 
 
 def run_all(todo: list[PlannedRun], start: Start, jobs: int) -> list[PlannedRun]:
-    """Run several runs at a time; those that another process is working on come last.
+    """Run up to ``jobs`` runs at a time; runs claimed by another process come last.
 
     Returns:
-        The runs that failed; the reason of each is printed.
+        The failed runs; the last log line of each is printed.
     """
     waiting, failed, durations = list(todo), [], []
     running: dict[str, tuple[PlannedRun, Job, FileLock, float]] = {}
@@ -84,7 +84,7 @@ def run_all(todo: list[PlannedRun], start: Start, jobs: int) -> list[PlannedRun]
         rest = f"; about {left:.1f} minutes left" if left else ""
         print(f"[{ended}/{len(todo)}] {outcome}: {run.label}{rest}", flush=True)
 
-    # On SIGTERM the children are terminated too, and save a checkpoint.
+    # Turn SIGTERM into SystemExit, so that the children are terminated too and save a checkpoint.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
     try:
         while waiting or running:
@@ -121,10 +121,10 @@ def run_all(todo: list[PlannedRun], start: Start, jobs: int) -> list[PlannedRun]
 
 
 def claim(folder: Path) -> FileLock | None:
-    """Reserve a run for this command; None if another command has it or a process is working on it.
+    """Reserve a run for this command; return None if another command has claimed it or is running it.
 
-    A started run takes its own lock only seconds later, or when SLURM starts it. Without a claim,
-    two commands would start the same runs, and one of each pair would only wait.
+    A run acquires its own lock only seconds after its start, or when SLURM starts it. Without a claim,
+    two commands would start the same run twice, and one process would only wait for the other.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "claim.lock", blocking=False)

@@ -1,4 +1,4 @@
-"""Scores of finished runs, and the table of an experiment with published values next to ours."""
+"""Score the finished runs of an experiment and format its table with the published values."""
 
 import itertools
 import math
@@ -39,7 +39,7 @@ def collect(experiment: Experiment, planned: Iterable[PlannedRun]) -> tuple[pd.D
     Returns:
         One row per run, split and test case: the coordinates, seed, split, test_type, test_ratio, all
         metrics of the task as fractions, constant_baseline (score of the best constant prediction),
-        missing_table (SHA-256 of the mask), score (the metric that is evaluated), run (its key),
+        missing_table (SHA-256 of the mask), score (value of the experiment's metric), run (its key),
         published (in percent, NaN where there is none); and the masks by their SHA-256.
     """
     first, rows, masks = [*experiment.coordinates, "seed", "split", *CASE_AXES], [], {}
@@ -60,7 +60,7 @@ def collect(experiment: Experiment, planned: Iterable[PlannedRun]) -> tuple[pd.D
 def _scores(
     experiment: Experiment, run: PlannedRun, predictions: CasePredictions, metric: str, masks: Masks
 ) -> list[dict[str, Any]]:
-    """Score the missing case that a run was trained with, or each test case; add the masks used to ``masks``."""
+    """Score a run with its own mask or in each test case; add the masks to ``masks``."""
     config, split, cases = run.config, predictions.split, experiment.read.cases
 
     def draw(*case: Any) -> np.ndarray:
@@ -92,7 +92,7 @@ def layout(experiment: Experiment, scores: pd.DataFrame, planned: Iterable[Plann
     axes, cases = experiment.axes, experiment.read.cases
     ours = {place: mean_std(group) for place, group in scores.groupby(axes, sort=False)["score"]} if len(scores) else {}
     grid = [experiment.read.splits, cases.types if cases else [None], cases.ratios if cases else [None]]
-    places = {}  # an ordered set
+    places = {}  # keys only: an ordered set
     for run, case in itertools.product(planned, itertools.product(*grid)):
         at = run.at | dict(zip(("split", *CASE_AXES), case, strict=True))
         places[tuple(at[axis] for axis in axes)] = None
@@ -124,7 +124,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 def write(
     experiment: Experiment, scores: pd.DataFrame, table: pd.DataFrame, planned: list[PlannedRun], target: Path
 ) -> str:
-    """Write scores.csv, table.csv and table.md to a folder, and return the text of the last."""
+    """Write scores.csv, table.csv and table.md to a folder, and return the text of table.md."""
     seeds, finished = sorted({run.config.seed for run in planned}), sum(run.finished for run in planned)
     spread = f", mean ± standard deviation over the seeds {seeds}" if len(seeds) > 1 else ""
     published = '; "paper" is the published value' if experiment.published else ""

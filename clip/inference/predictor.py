@@ -1,4 +1,4 @@
-"""A trained model that classifies images and texts."""
+"""Classify images and texts with a trained model."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -24,17 +24,17 @@ RESERVED = ("row", "image", "missing", "predicted")  # columns of an output that
 
 
 class Predictor:
-    """Classifies pairs of image and text of which one may be missing.
+    """Classify image-text pairs in which one modality may be missing.
 
     Args:
         model: the model; moved to the device.
         tokenizer: tokenizer of its backbone.
         transform: image transform of its backbone.
         task: classification task.
-        class_names: one name per class; "class" is prepended to a name that another column has.
+        class_names: one name per class; "class" is prepended to duplicates and to names of other columns.
         device: result of ``choose_device``.
         batch_size: samples of one forward pass.
-        source: where the model comes from, to be shown to users: "run", "task", "backbone", "method".
+        source: description of the model for users: "run", "task", "backbone", "method".
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Predictor:
         """Load the checkpoint ``load_path``; model settings that the user did not set come from it.
 
         Raises:
-            UserError: the checkpoint or its backbone does not exist, or they do not match.
+            UserError: the checkpoint or its backbone is not found, or they do not match.
         """
         if not config.load_path:
             raise UserError("load_path is not set; give a checkpoint or the folder of a run")
@@ -85,7 +85,7 @@ class Predictor:
         return cls(model, backbone.tokenizer, transform, task, [*map(str, names)], device, size, source)
 
     def predict(self, images: Sequence[Any] | None = None, texts: Sequence[str | None] | None = None) -> pd.DataFrame:
-        """Classify pairs of image and text.
+        """Classify image-text pairs.
 
         Args:
             images: one path, Pillow image or None per pair; None if all are missing.
@@ -97,7 +97,7 @@ class Predictor:
             (the likeliest class, or for a multi-label task those above 0.5, the likeliest first).
 
         Raises:
-            UserError: names the row, counted from 0, that has neither modality or cannot be read.
+            UserError: a row has neither modality or cannot be read; the message has its number, from 0.
         """
         for name, values in (("images", images), ("texts", texts)):
             if isinstance(values, str | bytes | PathLike | Image.Image):  # a string is a sequence of characters

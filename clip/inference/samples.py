@@ -1,4 +1,4 @@
-"""User input as samples: an image, a text, or both."""
+"""Read user input (an image, a text, or both) as a sample."""
 
 import os
 import re
@@ -19,8 +19,8 @@ class Sample:
     """One sample to classify, with at least one modality.
 
     Attributes:
-        image: (3, H, W) uint8, or None if missing. An array and not a tensor: loader processes would
-            pass every tensor through a file in /dev/shm, which is small in containers.
+        image: (3, H, W) uint8, or None if missing. An array, not a tensor: DataLoader workers pass tensors
+            through /dev/shm, which is small in containers.
         text: a text that is not blank, or None if missing.
     """
 
@@ -35,7 +35,7 @@ class Sample:
         return MISSING_TEXT if self.text is None else COMPLETE
 
     def cases(self) -> list["Sample"]:
-        """Return the sample in every missing case that can be made of it, its own first."""
+        """Return the sample in every missing case that can be derived from it, its own first."""
         if self.case != COMPLETE:
             return [self]
         return [self, replace(self, text=None), replace(self, image=None)]

@@ -60,7 +60,7 @@ def text_length(config: Config) -> TextLength:
 
 
 def pretrain(config: Config) -> Path:
-    """Train a small CLIP on the image-text pairs of the training split and return its folder, to be used as ``vit=``."""
+    """Train a small CLIP on the pairs of the training split and return its folder, to be used as ``vit=``."""
     pl.seed_everything(config.seed, workers=True, verbose=False)
     settings = config.pretrain
     trainer = make_trainer([], choose_single_device(config, "pretrain"), max_epochs=settings.epochs)

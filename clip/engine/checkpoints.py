@@ -86,8 +86,7 @@ def checkpoint_callbacks(folder: Path, monitor: str, resumed: Path | None = None
 def find_checkpoint(path: str, kind: str) -> Path:
     """Return a checkpoint file, or the latest one of a kind in the newest version of a run.
 
-    The latest is determined by epoch and step in the file name, not by modification time, so that
-    clock changes do not matter.
+    The latest is determined by epoch and step in the file name, not by modification time: clocks change.
 
     Args:
         path: a file, the folder of a run, or the folder of all versions of a run.

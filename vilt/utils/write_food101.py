@@ -1,4 +1,4 @@
-"""UPMC Food-101: split.json, class_idx.json, titles and images to arrow files."""
+"""Convert UPMC Food-101 (split.json, class_idx.json, titles and images) to arrow files."""
 
 import re
 from collections.abc import Iterable

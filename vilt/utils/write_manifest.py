@@ -1,4 +1,4 @@
-"""The user's own data: a manifest of images, texts and labels to arrow files, with the classes found in it."""
+"""Convert a user's manifest of images, texts and labels to arrow files with the classes found in it."""
 
 import ast
 import hashlib

@@ -24,7 +24,7 @@ class DePTSettings(Settings):
 class DePT(PromptMethod):
     """Add a linear head on scaled and shifted feature channels (Zhang et al., 2024).
 
-    Losses and probabilities of the two heads are mixed as λ·CAT + (1-λ)·head. Features of a missing
+    Losses and logits of the two heads are mixed as λ·CAT + (1-λ)·head. Features of a missing
     modality are zero, so the adjusted ones equal the shift.
     """
 

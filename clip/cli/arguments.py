@@ -73,9 +73,7 @@ def _check_setting(word: str, known: set[str]) -> str:
         raise UserError(f"{key}={text[:60]}... is too long for a value") from None
     if not _is_plain(value):
         raise UserError(f"{key}={text:.100} is not valid; give a number, a string, a list or a dictionary")
-    if key == "seed" and not (
-        type(value) is int and 0 <= value < 2**32
-    ):  # Sacred seeds its generators before validation
+    if key == "seed" and not (type(value) is int and 0 <= value < 2**32):  # Sacred seeds before the schema validates
         raise UserError(f"seed={text:.100} is not valid; it must be an integer from 0 to {2**32 - 1}")
     return word
 

@@ -105,7 +105,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
             plots=self.plots,
         )
         if not len(dataset):
-            raise UserError(f"{dataset.place} has no samples; convert the data again with make_arrow.py")
+            raise UserError(f"{dataset.place} has no samples; run make_arrow.py again")
         return dataset
 
     def mask(self, split: str, dataset: ArrowDataset) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Scores as text, and the figure of a sweep."""
+"""Format scores as text and draw the figure of a sweep."""
 
 import math
 from pathlib import Path

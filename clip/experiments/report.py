@@ -1,4 +1,4 @@
-"""The report of an experiment: one self-contained HTML file, with its figures and tables as files next to it."""
+"""Write the report of an experiment: a self-contained HTML file, with figures and tables next to it."""
 
 import base64
 import functools

@@ -1,4 +1,4 @@
-"""Registry of the tasks with their losses, metrics and headline metric; no other module depends on task names.
+"""Registry of the tasks with their losses, metrics and headline metric.
 
 A published task has fixed classes; the arrow files of one's own data say what its task is.
 """

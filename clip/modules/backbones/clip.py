@@ -39,14 +39,8 @@ EPSILON = 1e-5  # of the LayerNorms
 TOKENIZERS = [name for group in TOKENIZER_FILES for name in group]
 CONFIGS = ("config.json", "open_clip_config.json")
 OPEN_CLIP_KEYS = ("embed_dim", "quick_gelu", "vision_cfg", "text_cfg")
-OPEN_CLIP_SIZES = (
-    "width",
-    "layers",
-    "patch_size",
-    "image_size",
-    "context_length",
-    "vocab_size",
-)  # already read from the tensors
+# Not compared, since the sizes are read from the tensors.
+OPEN_CLIP_SIZES = ("width", "layers", "patch_size", "image_size", "context_length", "vocab_size")
 
 
 def load_clip(vit: str, activation: str | None = None, settings: Any = NO_SETTINGS, task: str = "") -> Backbone:

@@ -1,4 +1,4 @@
-"""Names and shapes of a backbone's tensors in public files, translated to ours and checked."""
+"""Convert the tensor names and layouts of public weight files to those of this project, and validate shapes."""
 
 import re
 from collections.abc import Mapping

@@ -75,7 +75,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def make_arrow(args: argparse.Namespace) -> str:
-    """Convert or download and return the closing table."""
+    """Convert or download and return the summary table."""
     # Imported here: each worker process imports this file, and would load pyarrow and pandas.
     if args.download:
         from vilt.utils.download import download

@@ -1,1 +1,1 @@
-"""Raw data sets to arrow files; named after ViLT, whose column layout the field still shares."""
+"""Convert raw data sets to arrow files in the column layout of ViLT, after which the package is named."""

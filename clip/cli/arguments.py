@@ -1,6 +1,6 @@
-"""Check of the command line before Sacred sees it: Sacred answers mistakes with tracebacks.
+"""Validate the command line before Sacred parses it, since Sacred prints tracebacks for user errors.
 
-Settings files after ``with`` are read here, as data only: Sacred would unpickle them.
+Settings files after ``with`` are read here as plain data; Sacred would unpickle them.
 """
 
 import ast
@@ -23,10 +23,10 @@ LARGEST_INT = 2**63
 def check_arguments(
     words: list[str], commands: Container[str], presets: Container[str], defaults: dict[str, Any]
 ) -> list[str]:
-    """Check the words of a command line and replace settings files by the settings they hold.
+    """Check the words of a command line and expand settings files into ``key=value`` words.
 
     Args:
-        words: the command line without the program.
+        words: ``sys.argv[1:]``.
         commands: names of the commands.
         presets: names of the presets.
         defaults: nested settings with their default values.
@@ -35,7 +35,7 @@ def check_arguments(
         The words for Sacred.
 
     Raises:
-        UserError: names the first word that is not a command, option, preset, setting or settings file.
+        UserError: a word is not a command, option, preset, setting or settings file.
     """
     start = words.index("with") if "with" in words else len(words)
     for word in words[:start]:
@@ -54,9 +54,9 @@ def check_arguments(
         elif word in presets:
             checked.append(word)
         elif Path(word).suffix in SETTINGS_FILES:
-            checked += [_check_setting(each, known) for each in to_cli_args(_read_settings_file(Path(word)))]
+            checked += [_check_setting(setting, known) for setting in to_cli_args(_read_settings_file(Path(word)))]
         else:
-            hint = f"; write {word}=VALUE without blanks" if word in known else suggest(word, presets)
+            hint = f"; write {word}=VALUE without spaces" if word in known else suggest(word, presets)
             raise UserError(f"{word!r} is not a preset, a setting or a .yaml or .json file{hint}")
     return checked
 
@@ -68,18 +68,18 @@ def _check_setting(word: str, known: set[str]) -> str:
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        value = text  # Sacred reads what is not a Python literal as a string
+        value = text  # like Sacred, which reads anything else as a string
     except (MemoryError, RecursionError):
         raise UserError(f"{key}={text[:60]}... is too long for a value") from None
     if not _is_plain(value):
         raise UserError(f"{key}={text:.100} is not valid; give a number, a string, a list or a dictionary")
-    if key == "seed" and not (type(value) is int and 0 <= value < 2**32):  # Sacred seeds its generators at once
+    if key == "seed" and not (type(value) is int and 0 <= value < 2**32):  # Sacred seeds before the schema validates
         raise UserError(f"seed={text:.100} is not valid; it must be an integer from 0 to {2**32 - 1}")
     return word
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value has only types that settings can have; Sacred fails on others."""
+    """Return whether a value consists of types that Sacred accepts in settings."""
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     if isinstance(value, dict):
@@ -90,7 +90,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _read_settings_file(path: Path) -> dict[str, Any]:
-    """Read settings from YAML or JSON; of a run.json take the settings of its run."""
+    """Read settings from a YAML or JSON file, or the settings of a run from its run.json."""
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -99,5 +99,5 @@ def _read_settings_file(path: Path) -> dict[str, Any]:
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
         content = content["config"]
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{path} does not hold settings; write lines such as 'batch_size: 64'")
+        raise UserError(f"{path} does not contain settings; write lines such as 'batch_size: 64'")
     return content

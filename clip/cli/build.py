@@ -1,4 +1,4 @@
-"""From settings and checkpoints to a model with its data: the one place that joins the parts."""
+"""Build the model, the LightningModule and the data module from the settings and a checkpoint."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from clip.modules.released import check_backbone
 from clip.transforms import TRANSFORMS
 from clip.utils.errors import UserError
 
-TRAINING_KEYS = (  # with the masks: what must not change when an interrupted run continues
+TRAINING_KEYS = (  # with the masks and data files, these must not change when a run is resumed
     "seed",
     "plots",
     "simulate_missing",
@@ -47,13 +47,13 @@ class LoadedCheckpoint(NamedTuple):
 
 
 class Built(NamedTuple):
-    """A model and what it was built from.
+    """A model with its backbone, task and configuration.
 
     Attributes:
         model: the model, with the checkpoint's tensors if there is one.
         backbone: its frozen backbone.
-        task: what it predicts.
-        model_config: what a checkpoint must agree with to be loaded into it.
+        task: its classification task.
+        model_config: configuration stored in checkpoints; a checkpoint to be loaded must match it.
     """
 
     model: PromptedModel
@@ -87,10 +87,10 @@ def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, LoadedChec
 def build(
     config: Config, task: Task, label_metadata: dict[str, Any], checkpoint: LoadedCheckpoint | None = None
 ) -> Built:
-    """Build the model and load the checkpoint of ``load_checkpoint`` into it; no data set is needed.
+    """Build the model and load the checkpoint, if any, into it; no data set is needed.
 
     Raises:
-        UserError: the checkpoint is of another task or backbone, or another model is asked for.
+        UserError: the checkpoint's task, backbone or model settings differ from those of the config.
     """
     backbone = BACKBONES[config.backbone].load(config.vit, config.activation, config.backbone_settings, config.task)
     model = build_model(
@@ -125,18 +125,18 @@ def build(
 
 
 def task_from_data(config: Config) -> tuple[Task, dict[str, Any]]:
-    """Return the task of a run and what its arrow files state about their labels."""
+    """Return the task of a run and the label metadata of its arrow files."""
     label_metadata = DATASETS[config.task].label_metadata(Path(config.data_root))
     return resolve_task(config.task, label_metadata), label_metadata
 
 
 def task_from_checkpoint(config: Config, checkpoint: LoadedCheckpoint) -> tuple[Task, dict[str, Any]]:
-    """Return the task of a checkpoint and what it states about its labels."""
+    """Return the task of a checkpoint and its label metadata."""
     return stated_task(config.task, checkpoint.content["model_config"])
 
 
 def stated_task(name: str, model_config: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
-    """Return a task by name and the label metadata of a stored model configuration."""
+    """Return the task of this name and the label metadata in ``model_config``."""
     label_metadata = {key: model_config[key] for key in COMPARED_IF_STATED if key in model_config}
     return resolve_task(name, label_metadata), label_metadata
 
@@ -155,8 +155,8 @@ def build_data(config: Config, task: Task, image_size: int, tokenize: Any) -> Mi
 def build_all(
     config: Config, device: dict[str, Any]
 ) -> tuple[Config, MissingAwarePromptModule, MissingModalityDataModule]:
-    """Return the settings completed by the checkpoint and the micro-batch size, the module, and its data."""
-    task, label_metadata = task_from_data(config)  # first: absent data must not cost the time to read weights
+    """Return the resolved settings (checkpoint, micro-batch size), the module and the data module."""
+    task, label_metadata = task_from_data(config)  # first, so that missing data fails before the weights are read
     config, checkpoint = load_checkpoint(config)
     built = build(config, task, label_metadata, checkpoint)
     if checkpoint:
@@ -167,7 +167,7 @@ def build_all(
         config = config.replace(per_gpu_batchsize=size)
     data = build_data(config, task, built.backbone.sizes.image_size, built.backbone.tokenizer)
     if config.compile:
-        compiler = os.environ.get("CXX", "g++")  # a GPU's compiler comes with torch
+        compiler = os.environ.get("CXX", "g++")  # on a GPU, torch brings Triton
         if device["accelerator"] == "cpu" and not shutil.which(compiler):
             raise UserError(f"compile=True needs the C++ compiler {compiler}; install it or set CXX")
         built.model.compile_towers()
@@ -176,7 +176,7 @@ def build_all(
 
 
 def training_config(config: Config, data: MissingModalityDataModule) -> dict[str, Any]:
-    """Return what makes a training run the same after an interruption; the data must be set up."""
+    """Return what must be equal for a run to be resumed; the data module must be set up."""
     files = {f"arrow_files.{split}": fingerprint for split, fingerprint in data.fingerprints.items()}
     return {key: getattr(config, key) for key in TRAINING_KEYS} | {"missing_tables": dict(data.mask_hashes)} | files
 

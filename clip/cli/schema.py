@@ -1,4 +1,4 @@
-"""The complete configuration: all settings, with those of the registered prompt methods and backbones."""
+"""Configuration of a run: all settings, including those of the registered prompt methods and backbones."""
 
 from typing import Any
 

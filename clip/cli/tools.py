@@ -1,4 +1,4 @@
-"""The commands of run.py around training: check a data set, pretrain a small CLIP, run the demo."""
+"""Commands besides training: check a data set, pretrain a small CLIP, run the demo."""
 
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,14 @@ def check(config: Config) -> Path:
     if len(names) > task.num_classes:
         raise UserError(
             f"data_root={config.data_root} names {len(names)} classes, but task={config.task} has "
-            f"{task.num_classes}; give the task or the folder of this data set"
+            f"{task.num_classes}; set the task and data_root of the same data set"
         )
     names = [*names, *(f"class {number}" for number in range(len(names), task.num_classes))]
     available = DATASETS[config.task].available_splits(data.data_root)
     print(f"{config.task}: {label_metadata.get('task_type', 'labels')}, {task.num_classes} classes")
     for split in SPLITS:
         if split not in available:
-            print(f"{split}: skipped, data_root={config.data_root} has no arrow file of it")
+            print(f"{split}: skipped, data_root={config.data_root} has no arrow file for it")
     datasets = {split: data.dataset(split) for split in SPLITS if split in available}
     length = text_length(config)
     summaries = {split: summarize(dataset, task.num_classes, length) for split, dataset in datasets.items()}
@@ -48,26 +48,26 @@ def check(config: Config) -> Path:
 
 
 def text_length(config: Config) -> TextLength:
-    """Return the measure of a text's length: tokens if there is a tokenizer, else words."""
+    """Return how to measure text length: in tokens if there is a tokenizer, else in words."""
     backbone, settings = BACKBONES[config.backbone], config.backbone_settings
     try:
         tokenizer = backbone.tokenizer(config.vit, settings, config.task)
     except UserError as error:
-        unit = f"words, since there is no tokenizer ({error})"
+        unit = f"words, since no tokenizer is available ({error})"
         limit = backbone.positions(settings, config.task)
         return TextLength(unit, lambda texts: [len(text.split()) for text in texts], limit)
     return TextLength("tokens", tokenizer.lengths, tokenizer.context)
 
 
 def pretrain(config: Config) -> Path:
-    """Train a small CLIP on the pairs of the training split; its folder is a ``vit=``."""
+    """Train a small CLIP on the pairs of the training split and return its folder, to be used as ``vit=``."""
     pl.seed_everything(config.seed, workers=True, verbose=False)
     settings = config.pretrain
     trainer = make_trainer([], choose_single_device(config, "pretrain"), max_epochs=settings.epochs)
     data = build_data(config, task_from_data(config)[0], settings.image_size, tokenize=list)
     val = data.dataset("val") if "val" in DATASETS[config.task].available_splits(data.data_root) else None
     folder = train_clip(data.dataset("train"), val, trainer, **settings.model_dump(exclude={"epochs"}))
-    print(f"a CLIP for vit={folder}")
+    print(f"written: {folder}; use it with vit={folder}")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Arrow files and masks to batches, for every data set of ``DATASETS``."""
+"""LightningDataModule that loads arrow files and masks as batches, for every data set of ``DATASETS``."""
 
 import os
 import signal
@@ -25,24 +25,24 @@ from clip.transforms import Transform
 from clip.utils.errors import UserError
 
 MAX_WORKERS = 8
-# End a run gracefully (clip.engine.callbacks); SLURM and cloud machines announce their end with one of them.
+# Signals that end a run gracefully (clip.engine.callbacks); schedulers send one of them before preemption.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
 
 def ignore_signals(worker: int) -> None:
-    """Ignore signals in a loader worker: the training process decides when to stop."""
+    """Ignore ``STOP_SIGNALS`` in a DataLoader worker; the training process handles them."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 class MissingModalityDataModule(pl.LightningDataModule):
-    """Loaders of one data set; a batch is the dict of ``ArrowDataset``, collated as the model takes it.
+    """Data loaders of one data set; a batch is the dict of ``ArrowDataset``, collated for the model.
 
     Args:
         name: key of ``DATASETS``.
         data_root: folder of the arrow files.
-        task: task that the labels must fit.
+        task: classification task; the labels must match it.
         transform: Pillow image -> (3, H, W) uint8.
         tokenize: texts -> token ids (N, L).
         collate: samples -> batch.
@@ -73,14 +73,14 @@ class MissingModalityDataModule(pl.LightningDataModule):
         self.task, self.transform, self.tokenize, self.collate = task, transform, tokenize, collate
         self.missing, self.plots, self.batch_size, self.seed = missing, plots, batch_size, seed
         self.num_workers = min(MAX_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers
-        self.datasets: dict[str, ArrowDataset] = {}  # by split, for those that were set up, likewise the following
+        self.datasets: dict[str, ArrowDataset] = {}  # by split, as in the next two
         self.mask_hashes: dict[str, str] = {}  # SHA-256 of the mask
-        self.fingerprints: dict[str, str] = {}  # hash of the content of the arrow files
+        self.fingerprints: dict[str, str] = {}  # content hash of the arrow files
         self.resume_at(0, 0)
 
     @classmethod
     def from_config(cls, config: Any, **model: Any) -> "MissingModalityDataModule":
-        """Build the data module from validated settings and the constructor's arguments that belong to the model."""
+        """Build the data module from validated settings and the constructor arguments that depend on the model."""
         missing = MissingConfig(
             types=config.missing_type,
             ratios=config.missing_ratio,
@@ -94,7 +94,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         return cls(config.task, config.data_root, missing=missing, plots=config.plots, **loading, **model)
 
     def dataset(self, split: str) -> ArrowDataset:
-        """Open a split without a mask; its files must exist and have samples."""
+        """Open a split without a mask; raise UserError if it has no samples."""
         dataset = ArrowDataset(
             *self.spec.find(self.data_root, split),
             text_column=self.spec.text_column,
@@ -105,7 +105,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
             plots=self.plots,
         )
         if not len(dataset):
-            raise UserError(f"{dataset.place} has no samples; make it again with make_arrow.py")
+            raise UserError(f"{dataset.place} has no samples; run make_arrow.py again")
         return dataset
 
     def mask(self, split: str, dataset: ArrowDataset) -> np.ndarray:
@@ -123,7 +123,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         if missing.draw == "nested":
             return draw_mask(self.name, split, observed, missing)
         cases = {}
-        for earlier in SPLITS[: SPLITS.index(split)]:  # the released code's random stream passes through them first
+        for earlier in SPLITS[: SPLITS.index(split)]:  # the released code draws the splits in order from one generator
             table = open_table(*self.spec.find(self.data_root, earlier))
             cases[earlier] = observed_cases(table, self.spec.text_column)
         return draw_released_masks(cases | {split: observed}, missing)[split]
@@ -152,12 +152,12 @@ class MissingModalityDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=ignore_signals,
-            # The workers' seeds, from a generator of their own: only the model uses the global one.
+            # A separate generator for the workers' seeds, so that loading does not advance the global one.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
     def resume_at(self, epoch: int, batches: int) -> None:
-        """Set the epoch in which training continues, and how many of its batches each process has already seen."""
+        """Set the epoch to resume in and the number of its batches that each process has already seen."""
         self.start_epoch, self.seen_batches = epoch, batches
 
     def train_dataloader(self) -> DataLoader:
@@ -167,16 +167,16 @@ class MissingModalityDataModule(pl.LightningDataModule):
         return self.loader(dataset, EpochSampler(dataset, self.seed, size, rank, self.start_epoch, seen))
 
     def val_dataloader(self) -> DataLoader:
-        """Return the validation batches of this process: each sample once, in file order, dealt out."""
+        """Return the validation batches of this process: each sample once, in file order."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader:
-        """Return the test batches of this process, dealt out likewise."""
+        """Return the test batches of this process: each sample once, in file order."""
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         dataset, size, rank = self.datasets[split], self.trainer.world_size, self.trainer.global_rank
-        if len(dataset) < size:  # on all ranks alike; one without a batch would let the others wait forever
+        if len(dataset) < size:  # a rank without a batch would make the others hang
             raise UserError(f"{dataset.place} has {len(dataset)} samples for {size} processes; use fewer processes")
         return self.loader(dataset, UnrepeatedDistributedSampler(dataset, size, rank, shuffle=False))
 

@@ -1,4 +1,4 @@
-"""Order of the training samples of a process."""
+"""Distributed sampler that can resume within an epoch."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -9,11 +9,10 @@ from clip.datasets import ArrowDataset
 
 
 class EpochSampler(DistributedSampler):
-    """Shuffle the samples anew in each epoch, which Lightning sets.
+    """Shuffle the samples in each epoch and skip those that a resumed run has already seen.
 
-    The global random state is not used, so a resumed run sees the samples, and the cases that ``simulate`` draws for
-    them, in the order of an unbroken run. It continues in the epoch ``start``, of which this process has already seen
-    ``skip`` samples.
+    The global random state is not used, so a resumed run sees the same samples and simulated missing cases as an
+    uninterrupted one. It continues in the epoch ``start``, of which this process has already seen ``skip`` samples.
     """
 
     def __init__(self, dataset: ArrowDataset, seed: int, world_size=1, rank=0, start: int = 0, skip: int = 0):
@@ -23,10 +22,10 @@ class EpochSampler(DistributedSampler):
         self.set_epoch(start)
 
     def __iter__(self) -> Iterator[int]:
-        """Iterate without the seen samples; the length stays, since Lightning's progress counts them."""
+        """Yield the indices that are not skipped; ``len`` includes the others, which Lightning's progress counts."""
         return islice(super().__iter__(), self.skip if self.epoch == self.start else 0, None)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the order and of the simulated cases."""
+        """Set the epoch that seeds the sample order and the simulated missing cases."""
         super().set_epoch(epoch)
         self.dataset.set_epoch(epoch)

@@ -1,4 +1,4 @@
-"""One arrow dataset for all data sets, and one row of the registry for each."""
+"""``ArrowDataset``, shared by all data sets, and the registry of data sets."""
 
 from clip.datasets.arrow_dataset import PLOT_POLICIES, ArrowDataset
 from clip.datasets.registry import DATASETS, DatasetSpec

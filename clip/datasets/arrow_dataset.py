@@ -1,4 +1,4 @@
-"""Samples of one split, memory-mapped and opened anew in every process."""
+"""Map-style dataset of one split, memory-mapped and reopened in each process."""
 
 import hashlib
 import re

@@ -51,7 +51,7 @@ def read_label_metadata(path: Path) -> dict[str, Any]:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise TypeError("class_names is not a list of strings")
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} has no valid class names ({error!r}); make it again with make_arrow.py") from None
+        raise UserError(f"{path} has no valid class names ({error!r}); run make_arrow.py again") from None
     return {"class_names": names, "task_type": task_type}
 
 
@@ -66,4 +66,4 @@ def _open(path: Path, rows: bool = True) -> pa.Table:
         return table
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a complete arrow file ({cause}); make it again with make_arrow.py") from None
+        raise UserError(f"{path} is not a complete arrow file ({cause}); run make_arrow.py again") from None

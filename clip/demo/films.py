@@ -1,8 +1,8 @@
-"""Generate an invented film collection in MM-IMDb's raw layout, to run everything without a download.
+"""Generate synthetic films in MM-IMDb's raw layout, to run the pipeline without a download.
 
 A film's genre shows in the poster, in the plot, in both or (rarely) in neither, and each of the two may hint at a
 genre that the film does not have: neither modality alone suffices. Poster and plot also share a scene (time, place,
-color) that is independent of the genres, so that contrastive training has more to align than the genres.
+color) that is independent of the genres, so that contrastive pretraining cannot rely on genres alone.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The complete pipeline on generated data: raw films, arrow files, a small CLIP, two methods, one table and figure.
+"""Run the complete pipeline on generated data: films, arrow files, a small CLIP, two methods, table and figure.
 
-No network, no download, no GPU. Each step is a command of this project, printed as one would type it.
+It needs no network, download or GPU. Each step is a command of this project, printed as typed in a shell.
 """
 
 import subprocess

@@ -1,7 +1,6 @@
-"""Contrastive training of a small CLIP on the pairs of an arrow file, for machines without a network.
+"""Pretrain a small CLIP on the image-text pairs of an arrow file, for machines without a network.
 
-The result is a folder with weights, config and tokenizer like that of any other CLIP: ``vit=`` takes it, and it is
-frozen from then on.
+The result is a folder with weights, config and tokenizer that can be used as ``vit=`` like any other CLIP.
 """
 
 import math
@@ -25,7 +24,7 @@ from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
 
 PATCH = 8  # pixels
-CONTEXT, VOCABULARY = 77, 2048  # token ids of a text, and different ones at most
+CONTEXT, VOCABULARY = 77, 2048  # context length, and maximum vocabulary size
 ACTIVATION = "quick_gelu"
 BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 64, 2e-3, 0.1
 WARMUP = 0.1  # share of all steps
@@ -71,7 +70,7 @@ class ContrastiveModule(pl.LightningModule):
 
 
 def crop_and_flip(pixels: Tensor) -> Tensor:
-    """Crop each image at random and mirror half of them: (B, 3, S, S) uint8 to float."""
+    """Crop each image at random and flip half of them: (B, 3, S, S) uint8 to float."""
     count, device = len(pixels), pixels.device
     scale = torch.empty(count, device=device).uniform_(MIN_SCALE, 1)
     flip = torch.randint(2, (count,), device=device) * 2 - 1
@@ -113,14 +112,14 @@ def train_clip(
     width: int,
     layers: int,
 ) -> Path:
-    """Train a small CLIP on image-text pairs and save it as a folder that ``vit=`` takes.
+    """Train a small CLIP on image-text pairs and save it as a folder for ``vit=``.
 
     The pairs of ``val`` measure the retrieval accuracy. The image size is a multiple of 8 pixels; ``width``, the
     channels of both towers and of the feature, is a multiple of 64; ``layers`` are the blocks of each tower.
     """
     if ((folder := Path(target)) / "model.safetensors").exists():
-        raise UserError(f"pretrain.target={folder} already holds a CLIP; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)  # before training, so that a wrong path does not lose it
+        raise UserError(f"pretrain.target={folder} already contains a CLIP; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)  # first, so that an invalid path fails before training
     if not (complete := complete_samples(train)):
         raise UserError(f"{train.place} has no sample with image and text; pretrain needs such pairs")
     tokenizer = train_tokenizer((train.text(index) for index in complete), VOCABULARY, CONTEXT)

@@ -1,4 +1,4 @@
-"""Callbacks of a training run: graceful stops from which a run resumes exactly, and its time and memory."""
+"""Callbacks that stop a training run gracefully for exact resumption and measure its time and memory."""
 
 import resource
 import signal
@@ -15,7 +15,7 @@ from clip.datamodules.datamodule import STOP_SIGNALS
 from clip.engine.checkpoints import CHECKPOINT_NAME, LAST
 
 MAX_SIGINTS = 3
-SIGNAL_EXIT = 128  # a shell reports a signal as this plus its number
+SIGNAL_EXIT = 128  # exit code of a process ended by a signal: this plus its number
 
 
 class GracefulStop(Callback):
@@ -53,7 +53,7 @@ class GracefulStop(Callback):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        # torchrun forwards what a terminal or SLURM sent to all processes, so that a signal may come twice.
+        # torchrun forwards signals that the terminal or SLURM also sends to all processes: one may arrive twice.
         self.sigint_count += number == signal.SIGINT
         if self.sigint_count == MAX_SIGINTS:
             raise SystemExit(SIGNAL_EXIT + number)
@@ -62,13 +62,13 @@ class GracefulStop(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: dict[str, Any], batch_idx: int
     ) -> None:
-        """Stop here if any process received a signal and no optimiser step is half done."""
+        """Save and exit if any process received a signal and no gradient accumulation is in progress."""
         if batch_idx % trainer.accumulate_grad_batches:
             return
         # One process may receive the signal earlier than another; all must stop at the same step.
         if not trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
             return
-        if batch_idx:  # otherwise the checkpoint of the last epoch's end is this very point
+        if batch_idx:  # at 0, the checkpoint of the previous epoch already has this state
             name = CHECKPOINT_NAME.format(epoch=trainer.current_epoch, step=trainer.global_step)
             trainer.save_checkpoint(self.folder / "checkpoints" / f"{name}-{LAST}.pt", weights_only=False)
         number = self.received or signal.SIGTERM
@@ -83,7 +83,7 @@ class GracefulStop(Callback):
     ) -> None:
         """End the run after ``max_steps``.
 
-        Not by the Trainer's own limit: with it, Lightning resumes from the end of an epoch as from its middle.
+        ``Trainer(max_steps=...)`` is not used: with it, Lightning treats a checkpoint at an epoch's end as mid-epoch.
         """
         if self.max_steps and trainer.global_step >= self.max_steps:
             trainer.should_stop = True
@@ -109,7 +109,7 @@ class GracefulStop(Callback):
             set_mid_epoch(loops, trainer.current_epoch, done, trainer.global_step - at_validation)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Send the data loader to the position and keep the metrics until training starts."""
+        """Set the position of the data module and keep the metrics until training starts."""
         position = checkpoint["position"]
         epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         trainer.datamodule.resume_at(epoch, position["batches"])
@@ -117,15 +117,15 @@ class GracefulStop(Callback):
 
 
 def set_mid_epoch(loops: dict[str, Any], epoch: int, batches: int, logged_steps: int) -> None:
-    """Rewrite the saved state of Lightning's loops to "``batches`` of this epoch are done, the rest is not begun".
+    """Set the saved state of Lightning's loops to ``batches`` finished and none started in this epoch.
 
-    Lightning saves what it had fetched: a batch that was not trained counts as begun, and if it is the epoch's last
-    one, as the end of the epoch.
+    Lightning saves the progress including the prefetched batch: it counts as started, and if it is the last of the
+    epoch, the epoch counts as finished.
 
     Args:
         loops: state of the fit loop in a checkpoint, changed in place.
-        epoch: the epoch that goes on.
-        batches: micro-batches of it that are done.
+        epoch: index of the unfinished epoch.
+        batches: finished micro-batches of that epoch.
         logged_steps: Lightning's step counter for loggers, which it increments on resume after a validation.
     """
     for scope in ("current", "total"):
@@ -137,7 +137,7 @@ def set_mid_epoch(loops: dict[str, Any], epoch: int, batches: int, logged_steps:
 
 
 class Timer(Callback):
-    """Measure training time over all interruptions of a run, without its validations, and peak memory."""
+    """Measure peak memory and the training time of a run across resumptions, excluding validation."""
 
     def __init__(self):
         self.elapsed: float = 0.0
@@ -160,15 +160,15 @@ class Timer(Callback):
         self.elapsed, self.since = self.seconds(), None
 
     def state_dict(self) -> dict[str, float]:
-        """Return the seconds so far, for a checkpoint."""
+        """Return the elapsed seconds."""
         return {"seconds": self.seconds()}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Add the seconds before an interruption."""
+        """Restore the seconds elapsed before the run was resumed."""
         self.elapsed = state["seconds"]
 
     def seconds(self) -> float:
-        """Return the training time so far."""
+        """Return the training time so far, in seconds."""
         return self.elapsed + (time.perf_counter() - self.since if self.since else 0.0)
 
     def summary(self, steps: int) -> dict[str, float]:

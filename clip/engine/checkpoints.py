@@ -1,4 +1,4 @@
-"""Checkpoints of a run: writing, finding, reading, and the checks before any tensor is used."""
+"""Write, find, read and validate the checkpoints of a run."""
 
 import pickle
 import re
@@ -19,12 +19,12 @@ BEST, LAST = "best", "last"
 CHECKPOINT_NAME = "epoch-{epoch:02d}-step-{step:06d}"
 POSITION = re.compile(r"epoch-(\d+)-step-(\d+)-")
 LONGEST_LIST = 12  # entries of a list in a message
-# Files and checkpoints made elsewhere do not state these.
+# Optional: data files and checkpoints of other projects may not have these.
 COMPARED_IF_STATED = ("class_names", "task_type", "arrow_files.train", "arrow_files.val")
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's callback with the suffix .pt, as in the published README, that continues from ``resumed``."""
+    """``ModelCheckpoint`` that writes .pt files, as the released README names them, and can resume from ``resumed``."""
 
     FILE_EXTENSION = ".pt"
 
@@ -34,11 +34,11 @@ class Checkpoint(ModelCheckpoint):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Copy the checkpoint kept by the interrupted run into this run's folder."""
-        kept = self.resumed  # the last one; it may be newer than the one that its own state names
+        kept = self.resumed  # the last checkpoint; it may be newer than the one named in its state
         if self.monitor:
             kept = self.resumed.parent / Path(state["best_model_path"]).name
         if not kept.is_file():
-            print(f"{kept} does not exist any more; the best checkpoint is selected anew from here on")
+            print(f"{kept} no longer exists; the best checkpoint is selected from the remaining epochs only")
             return
         own = Path(self.dirpath) / kept.name
         with atomic_write(own) as partial:
@@ -58,8 +58,8 @@ class Checkpoint(ModelCheckpoint):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write checkpoints atomically.
 
-    Lightning writes into the system's temporary folder and moves the file: across file systems, that is a copy, and
-    a killed run leaves half a checkpoint.
+    Lightning writes to the system's temporary folder and moves the file. Across file systems the move is a copy, so a
+    killed run leaves a truncated checkpoint.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -67,7 +67,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         with atomic_write(Path(path)) as partial, partial.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch hides the system's error
+            except RuntimeError as error:  # torch wraps the OSError
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None
                 raise
@@ -84,9 +84,9 @@ def checkpoint_callbacks(folder: Path, monitor: str, resumed: Path | None = None
 
 
 def find_checkpoint(path: str, kind: str) -> Path:
-    """Return a checkpoint file, or the furthest one of a kind in the newest version of a run.
+    """Return a checkpoint file, or the latest one of a kind in the newest version of a run.
 
-    The names decide, not the modification times, so that changed clocks do not matter.
+    The latest is determined by epoch and step in the file name, not by modification time: clocks change.
 
     Args:
         path: a file, the folder of a run, or the folder of all versions of a run.
@@ -122,17 +122,17 @@ def _position(file: Path) -> tuple[int, ...]:
 
 
 def read_checkpoint(path: Path, seed: int = 0) -> dict[str, Any]:
-    """Read a checkpoint of this project or of released code; no code in it can run.
+    """Read a checkpoint of this project or of the released code without executing code in it.
 
     Args:
         path: the file.
-        seed: seed of the run that wrote it, which only checkpoints of the released DCP code need.
+        seed: seed of the run that wrote it; used only for checkpoints of the released DCP code.
 
     Returns:
-        At least "model_config" and "state_dict"; for released code also "released", its backbone.
+        Dict with at least "model_config" and "state_dict"; for the released code also "released", its backbone.
 
     Raises:
-        UserError: the file is damaged or not such a checkpoint.
+        UserError: the file is damaged or not a checkpoint.
     """
     try:
         try:
@@ -151,7 +151,7 @@ def read_checkpoint(path: Path, seed: int = 0) -> dict[str, Any]:
 
 
 def validate_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Check the types of a checkpoint's parts; raise UserError for one that this project does not write."""
+    """Check the types in a checkpoint; raise UserError if they are not those that this project writes."""
     config, state = checkpoint["model_config"], checkpoint["state_dict"]
     names = config.get("class_names", []) if isinstance(config, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in [*names, *config]):
@@ -172,7 +172,7 @@ def check_compatible(ours: dict[str, Any], theirs: dict[str, Any], source: objec
     The name of the backbone may differ, since a folder can move; its SHA-256 may not.
 
     Raises:
-        UserError: names the first setting that differs, with both values.
+        UserError: a setting differs; the message has both values.
     """
     for key in ours:
         if key == "vit" or (key in COMPARED_IF_STATED and key not in theirs) or ours[key] == theirs.get(key):
@@ -195,9 +195,9 @@ def _shorten(value: Any, other: Any) -> Any:
 def check_resume(
     path: Path, model_config: dict[str, Any], training_config: dict[str, Any], shape: dict[str, int]
 ) -> None:
-    """Check that a run can continue from a checkpoint; raise UserError with the first difference.
+    """Check that a run can resume from a checkpoint; raise UserError with the first difference.
 
-    ``shape``, "per_gpu_batchsize" and "processes", matters only if the run stopped within an epoch.
+    ``shape`` ("per_gpu_batchsize" and "processes") is only compared if the run stopped within an epoch.
     """
     checkpoint = read_checkpoint(path)
     if "optimizer_states" not in checkpoint or "training_config" not in checkpoint:

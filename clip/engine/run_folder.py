@@ -1,4 +1,4 @@
-"""The folder of a run: its version, its log and its records, all written atomically."""
+"""Version folders, metric loggers and JSON records of a run, written atomically."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from clip.utils.files import atomic_write, write_text
 class MetricsLog(Logger):
     """Write metrics.csv, one row per call of the Trainer.
 
-    Lightning's CSVLogger rewrites the file in place when a new metric comes: a run killed then loses its log.
+    Lightning's CSVLogger rewrites the file in place when a new metric appears; a run killed meanwhile loses its log.
 
     Args:
         folder: folder of the run, ``.../NAME/version_K``.
@@ -49,7 +49,7 @@ class MetricsLog(Logger):
         self.rows.append({"step": step} | {name: float(value) for name, value in metrics.items()})
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Ignore them; run.json holds all settings."""
+        """Do nothing; run.json contains all settings."""
 
     @rank_zero_only
     def save(self) -> None:
@@ -64,8 +64,8 @@ class MetricsLog(Logger):
 
 
 def make_loggers(log_dir: str, name: str) -> list[Logger]:
-    """Create the version folder of a run; return its CSV log and, if TensorBoard is installed, its events."""
-    # Only the first process writes; it tells the others where the files are.
+    """Create the version folder of a run and return its CSV and, if installed, TensorBoard loggers."""
+    # Only rank 0 writes; the other ranks get the folder by broadcast.
     folder = Path(log_dir) / name / "version_0" if rank_zero_only.rank else make_version_dir(Path(log_dir) / name)
     loggers: list[Logger] = [MetricsLog(folder)]
     if find_spec("tensorboard") or find_spec("tensorboardX"):
@@ -74,7 +74,7 @@ def make_loggers(log_dir: str, name: str) -> list[Logger]:
 
 
 def make_version_dir(folder: Path) -> Path:
-    """Create and return the next ``version_K`` in a folder; two runs starting at the same time get two."""
+    """Create and return the next ``version_K`` in a folder; concurrent runs get different ones."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers = [path.name.removeprefix("version_") for path in folder.glob("version_*")]
     version = max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
@@ -88,7 +88,7 @@ def make_version_dir(folder: Path) -> Path:
 
 @rank_zero_only
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, in the first process only; numbers that JSON does not have become null."""
+    """Write JSON atomically, on rank 0 only; NaN and infinity become null."""
     write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Lightning's Trainer on the devices of a run, and the size of its micro-batches."""
+"""Choose devices and micro-batch size, and create Lightning's Trainer."""
 
 import os
 import sys

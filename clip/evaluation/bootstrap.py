@@ -1,7 +1,7 @@
 """Bootstrap over test samples, vectorised over the resamples.
 
-A resample is a vector of how often each sample was drawn. Every score here takes such weights, so
-that 1,000 resamples are a few matrix products, and methods are compared on the same resamples (paired).
+A resample is a vector of the number of times that each sample was drawn. Scores take these counts as weights, so
+1,000 resamples are a few matrix products and methods are compared on the same resamples (paired bootstrap).
 """
 
 import numpy as np
@@ -37,15 +37,15 @@ def class_f1(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray)
 
 
 def class_accuracy(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the accuracy within each class, (R, C); NaN for an absent class."""
+    """Return the accuracy within each class, (R, C); NaN for a class without samples."""
     one_hot = np.eye(probabilities.shape[1])[labels]
     return _divide(weights @ (one_hot * (probabilities.argmax(1) == labels)[:, None]), weights @ one_hot)
 
 
 def _counts(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count positives and all samples at or above each threshold, (R, 1 + thresholds) each, from 0 on."""
+    """Count positives and all samples at or above each threshold, (R, 1 + thresholds) each; the first column is 0."""
     order = np.argsort(-score, kind="stable")
-    last = np.append(np.diff(score[order]) != 0, True)  # of the samples with equal scores
+    last = np.append(np.diff(score[order]) != 0, True)  # last of the samples with equal scores
     drawn = weights[:, order]
     counts = (np.cumsum(each, axis=1)[:, last] for each in (drawn * positive[order], drawn))
     true, every = (np.pad(count, ((0, 0), (1, 0))).astype(np.float64) for count in counts)

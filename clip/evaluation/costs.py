@@ -1,6 +1,6 @@
-"""Parameters and FLOPs of every method, counted on torch's ``meta`` device without weights.
+"""Count parameters and FLOPs of every method on the ``meta`` device, without weights.
 
-Attention runs in its plain form there, which the FLOP counter knows.
+On this device, attention uses the math kernel, whose operations the FLOP counter supports.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ PUBLISHED_SIZES = {  # of OpenAI's CLIPs
 
 
 def cost(sizes: Sizes, prompt_type: str, num_classes: int, *shape: int, **settings: Any) -> dict[str, Any]:
-    """Count one method; arguments as in ``init_model``.
+    """Count the parameters and FLOPs of one method; arguments as in ``init_model``.
 
     Returns:
         method; the trainable parameters of each of ``PARTS``; total, their sum; backbone, all its parameters; share,

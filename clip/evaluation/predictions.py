@@ -1,7 +1,7 @@
-"""Predictions of every sample in every missing case, and the scores of any test case selected from them.
+"""Predict every sample in every missing case, and score any missing type and rate from these predictions.
 
-A test sample can only be complete, missing its text or missing its image. Its logits in these three
-cases therefore answer every missing type and rate without running the model again.
+A test sample is complete, missing its text or missing its image. Its logits in these three cases are therefore
+sufficient to score every missing type and rate without running the model again.
 """
 
 import json
@@ -47,14 +47,14 @@ class CasePredictions:
 
     @property
     def observed(self) -> np.ndarray:
-        """The missing case of each row in the data itself, (num_rows,) uint8."""
+        """Missing case of each row in the data itself, (num_rows,) uint8."""
         cases = np.full(self.num_rows, COMPLETE, dtype=np.uint8)
         for name, rows in self.missing_rows.items():
             cases[rows] = CASES.index(name)
         return cases
 
     def select(self, mask: np.ndarray) -> Tensor:
-        """Return the logits (N, C) of each sample in its case of a mask over all rows, (num_rows,)."""
+        """Return the logits (N, C) of the samples in the missing cases of a mask, (num_rows,)."""
         cases = torch.from_numpy(mask[self.rows].astype(np.int64))
         return self.logits[cases, torch.arange(len(cases))]
 

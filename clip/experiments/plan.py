@@ -1,4 +1,4 @@
-"""From an experiment and the user's settings to runs: their settings, keys and folders."""
+"""Plan the runs of an experiment from its spec and the user's settings: their settings, keys and folders."""
 
 import functools
 import hashlib

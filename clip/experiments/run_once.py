@@ -1,4 +1,4 @@
-"""One run of an experiment, done once: train, then predict the validation and test splits in every missing case.
+"""Execute one run of an experiment: train, then predict the validation and test splits in every missing case.
 
     python -m clip.experiments.run_once RUN_FOLDER
 

@@ -1,4 +1,4 @@
-"""The reproduce command: run what is not finished of some experiments, then write tables and reports."""
+"""The reproduce command: run the unfinished runs of one or more experiments, then write tables and reports."""
 
 import json
 import signal
@@ -48,11 +48,11 @@ def reproduce(config: Config) -> None:
             folders = {run.key: run.folder for run in planned}
             print(f"written: {report.write_report(experiment, scores, masks, table, folders, target)}")
     if failed:
-        raise UserError(f"{len(failed)} of {len(todo)} runs failed, see above; call the same command to retry them")
+        raise UserError(f"{len(failed)} of {len(todo)} runs failed, see above; repeat the command to retry them")
 
 
 def print_plan(plans: Iterable[list[PlannedRun]]) -> list[PlannedRun]:
-    """Print all runs and return those that are not finished, each once."""
+    """Print all runs and return the unfinished ones without duplicates."""
     runs = {run.key: run for planned in plans for run in planned}
     todo = [run for run in runs.values() if not run.finished]
     shared = f" for {places} places" if (places := sum(map(len, plans))) > len(runs) else ""
@@ -113,10 +113,10 @@ def run_all(todo: list[PlannedRun], start: Callable[[Path], Popen | SlurmJob], j
 
 
 def claim(folder: Path) -> FileLock | None:
-    """Reserve a run for this command; None if another command has it or a process is working on it.
+    """Reserve a run for this command; return None if another command has claimed it or is running it.
 
-    A started run takes its own lock only seconds later, or when SLURM starts it. Without a claim,
-    two commands would start the same runs, and one of each pair would only wait.
+    A run acquires its own lock only seconds after its start, or when SLURM starts it. Without a claim,
+    two commands would start the same run twice, and one process would only wait for the other.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "claim.lock", blocking=False)

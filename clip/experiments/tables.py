@@ -1,4 +1,4 @@
-"""Scores of finished runs, and the table of an experiment with published values next to ours."""
+"""Score the finished runs of an experiment and format its table with the published values."""
 
 import itertools
 import math
@@ -99,7 +99,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 def write(
     experiment: Experiment, scores: pd.DataFrame, table: pd.DataFrame, planned: list[PlannedRun], target: Path
 ) -> str:
-    """Write scores.csv, table.csv and table.md to a folder, and return the text of the last."""
+    """Write scores.csv, table.csv and table.md to a folder, and return the text of table.md."""
     seeds, finished = sorted({run.config.seed for run in planned}), sum(run.finished for run in planned)
     spread = f", mean ± standard deviation over the seeds {seeds}" if len(seeds) > 1 else ""
     published = '; "paper" is the published value' if experiment.published else ""

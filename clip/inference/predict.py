@@ -1,4 +1,4 @@
-"""The command predict: classify one pair, or every row of a table or image folder."""
+"""The predict command: classify one pair, or every row of a table or image folder."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ from clip.utils.files import atomic_write
 from clip.utils.images import FORMATS
 from clip.utils.tables import read_table
 
-SYNONYMS = (  # names of the image column and of the text column, in any case; the first that exists is read
+SYNONYMS = (  # names of the image and the text column, case-insensitive; the first that exists is used
     ("image", "img", "image_path", "img_path", "file_name", "filename"),
     ("text", "caption", "sentence", "plot"),
 )
@@ -44,7 +44,7 @@ def predict(config: Config) -> None:
         return
     source, output = Path(config.predict.input), Path(config.predict.output)
     with reserve(output):
-        table = read_inputs(source)  # before the model, which takes seconds to load
+        table = read_inputs(source)  # first, since loading the model takes seconds
         predictor = Predictor.from_config(config)
         workers = min(8, os.cpu_count() or 1) if config.num_workers is None else config.num_workers
         frame = classify_table(predictor, table, workers)
@@ -99,7 +99,7 @@ def read_inputs(path: Path) -> pd.DataFrame:
         raise UserError(f"predict.input={path} has no rows or images; give another file or folder")
     folder = path if path.is_dir() else path.parent
     paths = [folder / image.strip() if isinstance(image, str) and image.strip() else image for image in images]
-    # A file name may be any bytes, but an output is UTF-8.
+    # File names may be arbitrary bytes, but the output is UTF-8.
     given = [image.encode(errors="backslashreplace").decode() if isinstance(image, str) else "" for image in images]
     return pd.DataFrame({"name": given, "image": paths, "text": texts}, range(1, len(images) + 1), dtype=object)
 
@@ -118,7 +118,7 @@ def read_batch(rows: list[tuple], transform: Transform) -> dict[int, Sample | Us
 def classify_table(predictor: Predictor, table: pd.DataFrame, workers: int) -> pd.DataFrame:
     """Return the predictions for the rows of ``read_inputs`` that can be read; report the others on stderr."""
     size, collate = predictor.batch_size, partial(read_batch, transform=predictor.transform)
-    workers = min(workers, len(table) // size)  # none for a few rows
+    workers = min(workers, len(table) // size)  # no workers for a few rows
     loader = DataLoader([*table.itertuples(name=None)], size, num_workers=workers, collate_fn=collate)
     frames = [pd.DataFrame()]
     for batch in tqdm(loader, desc="predicting", unit="batch", disable=None):
@@ -133,10 +133,10 @@ def classify_table(predictor: Predictor, table: pd.DataFrame, workers: int) -> p
 
 
 def format_cases(predictor: Predictor, sample: Sample) -> str:
-    """Format the ten likeliest classes of a sample in every missing case that can be made of it."""
-    answers = predictor.classify(sample.cases())
-    table = answers[predictor.class_names].T
-    table.columns = [HEADS[missing] for missing in answers["missing"]]
+    """Format the ten likeliest classes of a sample in every missing case that can be derived from it."""
+    predictions = predictor.classify(sample.cases())
+    table = predictions[predictor.class_names].T
+    table.columns = [HEADS[missing] for missing in predictions["missing"]]
     table = table.sort_values(table.columns[0], ascending=False, kind="stable").head(10).map("{:.1%}".format)
-    table.loc["predicted"] = [names or "no class" for names in answers["predicted"]]
+    table.loc["predicted"] = [names or "no class" for names in predictions["predicted"]]
     return table.rename(index=escape).map(escape).to_string()

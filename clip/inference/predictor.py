@@ -1,4 +1,4 @@
-"""A trained model that classifies images and texts."""
+"""Classify images and texts with a trained model."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class Predictor:
         return cls(model, backbone.tokenizer, transform, task, columns, where, dtype, size, source)
 
     def predict(self, images: Sequence[Any] | None = None, texts: Sequence[str | None] | None = None) -> pd.DataFrame:
-        """Classify pairs of image and text.
+        """Classify image-text pairs.
 
         Args:
             images: one path, Pillow image or None per pair; None if all are missing.
@@ -79,7 +79,7 @@ class Predictor:
             (the likeliest class, or for a multi-label task those above 0.5, the likeliest first).
 
         Raises:
-            UserError: names the row, counted from 0, that has neither modality or cannot be read.
+            UserError: a row has neither modality or cannot be read; the message has its number, from 0.
         """
         for name, values in (("images", images), ("texts", texts)):
             if isinstance(values, str | bytes | PathLike | Image.Image):  # a string is a sequence of characters

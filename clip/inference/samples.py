@@ -1,4 +1,4 @@
-"""User input as samples: an image, a text, or both."""
+"""Read user input (an image, a text, or both) as a sample."""
 
 import os
 import re
@@ -31,7 +31,7 @@ class Sample:
         return MISSING_TEXT if self.text is None else COMPLETE
 
     def cases(self) -> list["Sample"]:
-        """Return the sample in every missing case that can be made of it, its own first."""
+        """Return the sample in every missing case that can be derived from it, its own first."""
         if self.case != COMPLETE:
             return [self]
         return [self, replace(self, text=None), replace(self, image=None)]

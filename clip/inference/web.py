@@ -1,4 +1,4 @@
-"""The command serve: a local web page that classifies an image, a text, or both."""
+"""The serve command: a local web page that classifies an image, a text, or both."""
 
 import contextlib
 import ipaddress

@@ -1,7 +1,7 @@
-"""Import masks that others drew: .pt, .npz, .jsonl and .csv files.
+"""Import masks made by other tools from .pt, .npz, .jsonl and .csv files.
 
 The released DCP code and MoRA save a float tensor with one missing case per arrow row. AOEPT writes one jsonl file for
-all splits, whose ids have lost leading zeros, folders and file suffixes.
+all splits, whose ids have no leading zeros, folders or file suffixes.
 """
 
 import re
@@ -21,7 +21,7 @@ CASE_OF_FLAGS = {"00": COMPLETE, "10": MISSING_TEXT, "01": MISSING_IMAGE}  # tex
 
 
 def import_mask(path: str | Path, size: int, split: str, row_ids: Sequence[object] | None = None) -> np.ndarray:
-    """Read a mask that somebody else drew: missing cases, (size,) uint8, with every row of the split exactly once.
+    """Read a mask file and return the missing case of each row, (size,) uint8.
 
     Args:
         path: .pt or .npz with one number per row, or .jsonl or .csv with the columns `id`, `text_missing` and
@@ -41,7 +41,7 @@ def import_mask(path: str | Path, size: int, split: str, row_ids: Sequence[objec
             raise UserError(f"{path} is not a mask file; use one of {', '.join(SUFFIXES)}")
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001  numpy, torch and pandas raise many kinds on damaged files
+    except Exception as error:  # noqa: BLE001  numpy, torch and pandas raise many types for damaged files
         raise UserError(
             f"{path} is not a readable mask ({error!r:.80}); use a complete file of plain numbers, without code"
         ) from None
@@ -87,7 +87,7 @@ def _read_records(path: Path, row_ids: Sequence[object] | None) -> np.ndarray:
     if row_ids is None or "id" not in records:
         return cases.to_numpy()
     if records["id"].isna().any():
-        raise UserError(f"{path} has records without id; give every record one")
+        raise UserError(f"{path} has records without an id; add the id of each record")
     spell = str if set(map(str, row_ids)) <= set(map(str, records["id"].tolist())) else _bare_id
     wanted_ids, cases.index = pd.Index(map(spell, row_ids)), pd.Index(map(spell, records["id"].tolist()))
     cases = cases[cases.index.isin(wanted_ids)]
@@ -101,6 +101,6 @@ def _read_records(path: Path, row_ids: Sequence[object] | None) -> np.ndarray:
 
 
 def _bare_id(row_id: object) -> str:
-    """Return an id as AOEPT leaves it: "0162024" is 162024, "pie_7.jpg" pie_7, "img/01235.png" 1235."""
+    """Normalise an id as AOEPT does: "0162024" is 162024, "pie_7.jpg" pie_7, "img/01235.png" 1235."""
     stem = re.sub(r"^.*/|\.(jpe?g|png)$", "", str(row_id), flags=re.IGNORECASE)
     return stem.lstrip("0") or "0" if stem.isdecimal() else stem

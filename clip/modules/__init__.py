@@ -1,4 +1,4 @@
-"""The frozen towers, the prompt methods and what trains them."""
+"""Frozen backbones, prompt methods, tasks and the LightningModule."""
 
 from clip.modules.factory import build_model
 from clip.modules.prompted_clip import PromptedCLIP

@@ -1,4 +1,4 @@
-"""The LightningModule: one step that training, validation and test share."""
+"""LightningModule with one shared step for training, validation and test."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn

@@ -1,4 +1,4 @@
-"""The table of backbones, and how a model is built around one."""
+"""Build a prompted model around a backbone, from the registry of model classes."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tasks: loss, metrics and headline, one row each; nothing else in the project asks for a task's name.
+"""Registry of the tasks with their losses, metrics and headline metric.
 
 A published task has fixed classes; the arrow files of one's own data say what its task is.
 """

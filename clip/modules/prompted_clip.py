@@ -1,4 +1,4 @@
-"""Prompted CLIP: each tower reads its own modality, and the features are concatenated."""
+"""Prompted CLIP: each tower encodes its modality, and the features are concatenated."""
 
 from typing import Any, NamedTuple
 

@@ -1,8 +1,7 @@
-"""Prompted ViLT: one stream of blocks reads [prompts, text, image], padding masked.
+"""Prompted ViLT: a single-stream transformer over [prompts, text, image] with a padding mask.
 
-As missing-aware prompts were published on it (Lee et al., CVPR 2023): the first text token is read
-through a pooler that trains, and a missing modality goes through the network as a dummy, a white
-image or an empty text.
+As in the released MMP code (Lee et al., CVPR 2023), the feature is the first text token after a
+trainable pooler, and a missing modality is replaced by a dummy input: a white image or an empty text.
 """
 
 from typing import Any, NamedTuple
@@ -22,18 +21,18 @@ from clip.modules.prompts.base import TowerInput
 from clip.modules.vision_transformer_prompts import Prompts, Transformer, Weights
 from clip.utils.settings import Settings
 
-PAD = 0  # the id after the end of a text
-WHITE = 1.0  # of a dummy image, normalised
-EPS, TEXT_EPS = 1e-6, 1e-12  # of the norms in the blocks, and of BERT's embeddings
-SEGMENT, TEXT_TYPE, IMAGE_TYPE = 0, 0, 1  # rows of learned vectors
-ASPECT = 1333 / 800  # of the largest image, as its transform has it
+PAD = 0  # id of the padding token
+WHITE = 1.0  # normalised pixel value of a dummy image
+EPS, TEXT_EPS = 1e-6, 1e-12  # of the LayerNorms in the blocks and after BERT's embeddings
+SEGMENT, TEXT_TYPE, IMAGE_TYPE = 0, 0, 1  # rows of the segment and modality-type embeddings
+ASPECT = 1333 / 800  # largest aspect ratio that the transform returns
 
 
 class ImageExtents(NamedTuple):
     """Sizes of the images and texts of a batch.
 
     Attributes:
-        sizes: height and width of each image in pixels, (B, 2); the rest of it is padding.
+        sizes: height and width of each image in pixels without padding, (B, 2).
         area: pixels of the largest image.
         positions: tokens of the longest text.
     """
@@ -50,16 +49,16 @@ def measure(sizes: Tensor, tokens: Tensor) -> ImageExtents:
 
 
 def blank(tokens: Tensor) -> Tensor:
-    """Empty the texts of (B, L) ids: their first token, [CLS], and their last, [SEP], stay."""
+    """Return the ids of empty texts, (B, L): only the first token [CLS] and the last [SEP] are kept."""
     last = (tokens != PAD).sum(1, keepdim=True) - 1
     ends = torch.cat([tokens[:, :1], tokens.gather(1, last)], dim=1)
     return F.pad(ends, (0, tokens.shape[1] - 2), value=PAD)
 
 
 def interleave(sets: list[Prompts]) -> Prompts:
-    """Interleave sets of prompts of equal lengths, so that a later layer replaces those of the same kind.
+    """Interleave sets of prompts so that a later layer replaces prompts of each set.
 
-    The order of prompts means nothing to the attention, but a later layer replaces the first ones.
+    Attention does not depend on the order of prompts, but a later layer replaces the first ones.
     """
     if len(sets) == 1:
         return sets[0]
@@ -104,7 +103,7 @@ class ViltTransformer(nn.Module):
             num_patches: patches of the largest image.
 
         Returns:
-            (B, 1 + num_patches, D), and which of them are not padding, (B, 1 + num_patches).
+            Tokens, (B, 1 + num_patches, D), and a mask that is True where they are not padding, (B, 1 + num_patches).
         """
         patches = self.conv1(image)  # (B, D, rows, columns)
         rows, columns = (torch.arange(n, device=image.device) for n in patches.shape[2:])
@@ -121,7 +120,7 @@ class ViltTransformer(nn.Module):
         return tokens + self.type_embedding[IMAGE_TYPE], F.pad(valid, (1, 0), value=True)
 
     def _positions(self, rows: Tensor, columns: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
-        """Stretch the learned grid over the grid of each image: bilinear, corners aligned."""
+        """Resize the positional embeddings to the grid of each image (bilinear, align_corners=True)."""
         learned = rearrange(self.positional_embedding[1:], "(h w) d -> 1 d h w", h=self.grid)
         y = 2 * rows / (heights[:, None] - 1).clamp(min=1) - 1
         x = 2 * columns / (widths[:, None] - 1).clamp(min=1) - 1
@@ -130,7 +129,7 @@ class ViltTransformer(nn.Module):
         return F.grid_sample(learned, grid, align_corners=True, padding_mode="border")
 
     def encode(self, tokens: Tensor, prompts: Prompts, mask: Tensor, weights: Weights | None = None) -> Tensor:
-        """Map X_0 (B, L, D), of which ``mask`` (B, L) is not padding, to the feature (B, D)."""
+        """Map X_0 (B, L, D) to the feature (B, D); ``mask`` (B, L) is True for tokens that are not padding."""
         first = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
         pooled = self.transformer(tokens, prompts, first, mask, weights)
         return self.pooler(self.ln_final(pooled)).tanh()
@@ -143,7 +142,7 @@ class ViltSettings(Settings):
 
 
 class PromptedViLT(PromptedModel):
-    """ViLT with prompts in front of its one sequence; features are (B, D)."""
+    """ViLT with prompts prepended to its joint sequence; features are (B, D)."""
 
     Settings = ViltSettings
     Sizes = ViltSizes
@@ -152,12 +151,12 @@ class PromptedViLT(PromptedModel):
 
     @classmethod
     def build_towers(cls, sizes: ViltSizes, activation: str) -> dict[str, nn.Module]:
-        """Build the one stream; see ``PromptedModel.build_towers``."""
+        """Build the single stream; see ``PromptedModel.build_towers``."""
         return {"stream": ViltTransformer(sizes, activation)}
 
     @staticmethod
     def tower_states(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Return tensors under the names of ``ViltTransformer`` as they are."""
+        """Return the state dict of the single stream unchanged."""
         return {"stream": state}
 
     @classmethod
@@ -171,7 +170,7 @@ class PromptedViLT(PromptedModel):
 
     @staticmethod
     def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Stack samples, the images padded to the largest; "present" is an ``ImageExtents``."""
+        """Stack samples with images padded to the largest one; "present" is an ``ImageExtents``."""
         sizes = torch.tensor([sample["image"].shape[1:] for sample in samples])
         height, width = sizes.max(dim=0).values.tolist()
         batch = default_collate([sample | {"image": pad_to(sample["image"], height, width)} for sample in samples])
@@ -179,11 +178,11 @@ class PromptedViLT(PromptedModel):
 
     @staticmethod
     def reindex(present: ImageExtents, tokens: Tensor, missing_case: Tensor) -> ImageExtents:
-        """Return ``present``: dummies have the sizes of what they stand for; see ``PromptedModel.reindex``."""
+        """Return ``present`` unchanged, since dummies keep the original sizes; see ``PromptedModel.reindex``."""
         return present
 
     def build_classifier(self, num_classes: int) -> nn.Module:
-        """Build the classifier of two layers (MMP's release)."""
+        """Build the two-layer classifier of the released MMP code."""
         width = self.stream.pooler.out_features
         hidden = [init_linear(width, 2 * width), nn.LayerNorm(2 * width), nn.GELU()]
         return nn.Sequential(*hidden, init_linear(2 * width, num_classes))
@@ -193,7 +192,7 @@ class PromptedViLT(PromptedModel):
     ) -> Tensor:
         """Encode pairs, dummies included; see ``PromptedModel.features``.
 
-        Without ``present`` no image has padding: all are as large as the batch.
+        If ``present`` is None, no image has padding.
         """
         ids = torch.where((missing_case == MISSING_TEXT)[:, None], blank(tokens), tokens)
         if present is None:

@@ -1,17 +1,16 @@
-"""The towers of CLIP, and the layer loop that ViLT shares, where prompts enter.
+"""Transformer towers of CLIP that accept prompts at each layer; ViLT shares ``Transformer``.
 
-The towers know nothing about prompt methods. They get ``prompts``, a list of entries, one per layer:
+The towers are independent of the prompt methods. ``prompts`` is a list with one entry per layer:
 
 * a tensor: at layer 0, (B, P, D) is prepended to the tokens; at a later layer, (B, Q, D) replaces the
-  first Q prompts before that layer's attention (paper, eq. 1); after the last entry, all prompts are
-  carried on (eq. 2);
-* ``Prepended``: prompts that replace nothing;
-* ``Prefix``: keys and values of that layer's attention; the sequence stays as it is;
-* a function: called with the tokens that enter the layer, (B, L, D) without prompts, it returns one of
-  the above.
+  first Q prompts before that layer's attention (paper, eq. 1); after the last entry, all prompts
+  pass through the remaining layers (eq. 2);
+* ``Prepended``: prompts that are prepended and replace nothing;
+* ``Prefix``: keys and values prepended to those of that layer's attention; the sequence does not change;
+* a function: maps the layer's input tokens without prompts, (B, L, D), to one of the above.
 
-An empty list is the plain backbone. ``weights`` are input projections, layer -> (3 D, D), that replace
-those of the layers' attentions.
+With an empty list, a tower is the plain backbone. ``weights`` maps a layer to an input projection (3 D, D) that
+replaces the one of its attention.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,14 +27,14 @@ Weights = Mapping[int, Tensor]
 
 
 class Transformer(nn.Module):
-    """The blocks of one tower.
+    """Residual attention blocks of one tower.
 
     Args:
         width: channels of a token.
         layers: number of blocks.
         activation: a key of ``layers.ACTIVATIONS``.
-        causal: a position attends only to itself and to earlier positions (text).
-        eps: epsilon of the norms.
+        causal: whether to use a causal attention mask (text tower).
+        eps: epsilon of the LayerNorms.
     """
 
     def __init__(self, width: int, layers: int, activation: str, causal: bool, eps: float = 1e-5):
@@ -44,21 +43,21 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, activation, eps) for _ in range(layers))
 
     def compile_blocks(self) -> None:
-        """Compile each block; they share their code, so that few graphs serve all layers."""
+        """Compile each block; all blocks share the same few graphs."""
         for block in self.resblocks:
-            block.compile(dynamic=True)  # the number of rows that have a modality differs in each batch
+            block.compile(dynamic=True)  # the number of samples that have a modality differs between batches
 
     def forward(
         self, x: Tensor, prompts: Prompts, position: Tensor, mask: Tensor | None = None, weights: Weights | None = None
     ) -> Tensor:
-        """Run the blocks over [prompts, tokens] and read one token.
+        """Run the blocks over [prompts, tokens] and return one output token per sample.
 
         Args:
             x: embedded tokens, (B, L, D).
-            prompts: see the head of this file.
-            position: position of the token that is read, prompts not counted, (B,).
-            mask: which tokens are not padding, (B, L) bool; None if all of them may be attended to.
-            weights: see the head of this file.
+            prompts: see the module docstring.
+            position: index of the token to return, prompts not counted, (B,).
+            mask: True for tokens that are not padding, (B, L) bool; None if there is no padding.
+            weights: see the module docstring.
 
         Returns:
             (B, D).
@@ -80,21 +79,21 @@ class Transformer(nn.Module):
             if block is self.resblocks[-1]:
                 x = block.pool(x, position + num_prompts, self.causal, prefix, padded, weights.get(i))
             else:
-                # The prompts that the next layer replaces need no output.
+                # Skip the outputs of prompts that the next layer replaces.
                 replaced = following.shape[1] if isinstance(following, Tensor) else 0
                 x = block(x, self.causal, prefix, min(num_prompts, replaced), padded, weights.get(i))
         return x
 
 
 class VisionTransformer(nn.Module):
-    """CLIP's image tower.
+    """Image tower of CLIP.
 
     Args:
         width: channels of a token, D.
         layers: number of blocks.
-        patch: side of a patch, in pixels.
+        patch: patch size in pixels.
         grid: patches along one side of the image.
-        embed_dim: channels of the feature, E.
+        embed_dim: channels of the output feature, E.
         activation: a key of ``layers.ACTIVATIONS``.
     """
 
@@ -121,14 +120,14 @@ class VisionTransformer(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """CLIP's text tower.
+    """Text tower of CLIP.
 
     Args:
         width: channels of a token, D.
         layers: number of blocks.
         context: number of positions (77 in every published CLIP).
-        vocabulary: number of token ids; the last one ends a text.
-        embed_dim: channels of the feature, E.
+        vocabulary: number of token ids; the last one is the end-of-text token.
+        embed_dim: channels of the output feature, E.
         activation: a key of ``layers.ACTIVATIONS``.
     """
 
@@ -142,19 +141,19 @@ class TextTransformer(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Map ids (B, 77) to X_0 (B, 77, D): embeddings and positions, no norm, padding included."""
+        """Map ids (B, 77) to X_0 (B, 77, D): token plus positional embeddings, without a LayerNorm."""
         return self.token_embedding(tokens) + self.positional_embedding
 
     def encode(self, tokens: Tensor, prompts: Prompts, end: Tensor, weights: Weights | None = None) -> Tensor:
         """Map X_0 (B, L, D) and its prompts to the feature of the end-of-text token, (B, E).
 
-        The tower is causal, so nothing behind the end of a text reaches its feature: the caller may cut
-        the batch there.
+        The tower is causal, so tokens after the end of a text do not affect its feature: the caller may
+        truncate the batch after the longest text.
 
         Args:
             tokens: X_0, (B, L, D).
-            prompts: see the head of this file.
+            prompts: see the module docstring.
             end: position of the first end-of-text token, (B,).
-            weights: see the head of this file.
+            weights: see the module docstring.
         """
         return self.ln_final(self.transformer(tokens, prompts, end, weights=weights)) @ self.text_projection

@@ -1,1 +1,1 @@
-"""Files, tables, images and errors: helpers without knowledge of models or data sets."""
+"""Files, tables, images and errors: helpers that do not depend on models or data sets."""

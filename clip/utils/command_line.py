@@ -1,4 +1,4 @@
-"""Settings as words of the command line, and back."""
+"""Format settings and commands as they are typed on the command line."""
 
 import ast
 import difflib

@@ -1,4 +1,4 @@
-"""Error caused by user input, and escaping of untrusted text."""
+"""Errors caused by user input, and escaping of untrusted text."""
 
 import sys
 
@@ -20,5 +20,5 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str):
-        # A loader worker's error is raised again with its traceback as the message, whose last line is the message.
+        # A DataLoader worker's error is re-raised with its traceback as the message; the last line is the original one.
         super().__init__(escape(message.rpartition(f"{__name__}.UserError: ")[2].strip()))

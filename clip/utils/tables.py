@@ -1,4 +1,4 @@
-"""The one reader of tables that users bring: csv, jsonl and parquet."""
+"""Read csv, jsonl and parquet tables provided by users."""
 
 import csv
 import sys
@@ -12,15 +12,16 @@ import pyarrow.parquet as pq
 from clip.utils.errors import UserError, escape
 from clip.utils.files import parse_object
 
-# What pandas reads as an empty cell, here in all formats.
+# Words that pandas reads as NaN, here in all formats.
 EMPTY_WORDS = {"#N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null", "-nan", "-NaN"}
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a csv (UTF-8, with a header), jsonl or parquet file.
 
-    Rows are numbered from 1; blank lines do not count. Column names are stripped. Cells are Python objects, strings in
-    a csv file. Empty ones are None, also words that pandas reads as empty, such as "nan"; their number is printed.
+    Rows are numbered from 1; blank lines do not count. Column names are stripped. Cells are Python objects; in a
+    csv file, strings. Empty cells and words that pandas reads as NaN, such as "nan", become None; the number of such
+    words is printed.
     """
     kind = path.suffix.lower()
     if kind not in READERS:
@@ -50,7 +51,7 @@ def _is_empty(cell: Any) -> bool:
 def _read_csv(path: Path) -> tuple[list[Any], list[list[Any]]]:
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, strict=True)  # otherwise an open quote swallows the rest of the file
+        lines = csv.reader(file, strict=True)  # otherwise an unclosed quote extends to the end of the file
         names, *rows = [cells for cells in lines if cells] or [[]]
     for number, cells in enumerate(rows, start=1):
         if len(cells) != len(names):

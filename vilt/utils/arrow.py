@@ -1,4 +1,4 @@
-"""The arrow writer of all converters: streamed record batches, complete files or none."""
+"""Write arrow files from raw rows: streamed in record batches, and only as complete files."""
 
 import json
 from collections import defaultdict
@@ -24,12 +24,12 @@ CLASS = pa.int64()
 
 
 def schema(**columns: pa.DataType) -> pa.Schema:
-    """Return the columns of a data set between those that all have: image, image_id and split."""
+    """Return a schema of these columns and those of every data set: image, image_id and split."""
     return pa.schema({"image": pa.binary(), **columns, "image_id": pa.string(), "split": pa.string()})
 
 
 def with_classes(schema: pa.Schema, names: Sequence[str], task_type: str) -> pa.Schema:
-    """Return the schema with class names, by number or position, and a task type such as "multilabel"."""
+    """Return the schema with class names, in label order, and a task type such as "multilabel"."""
     return schema.with_metadata({"class_names": json.dumps(list(names)), "task_type": task_type})
 
 
@@ -60,15 +60,14 @@ def convert(
     published: Mapping[str, int],
     pool: ImagePool | None = None,
 ) -> str:
-    """Write ``{prefix}{split}.arrow`` into target for each split and return the closing table.
+    """Write ``{prefix}{split}.arrow`` into target for each split and return a summary table.
 
-    ``splits`` are the raw rows of each split, and ``pending_row`` returns the row to write for a split and one of them.
-    The files get their names together: new splits beside old ones could share rows with them. ``published`` are numbers
-    of rows for comparison.
+    ``splits`` maps a split to its raw rows, and ``pending_row`` converts a raw row of a split. All files are renamed
+    together, since new splits mixed with old ones could share rows. ``published`` are row counts for comparison.
     """
     lines = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
     paths = {split: target / f"{prefix}{split}.arrow" for split in splits}
-    seen: set[str] = set()  # over all splits: a row of train in test would be known
+    seen: set[str] = set()  # over all splits, to detect leakage between them
 
     def usable(items: Iterable[Item], skipped: defaultdict, noted: defaultdict) -> Iterator[Row]:
         for item in items:

@@ -1,4 +1,4 @@
-"""Download of the arrow files and missing tables that the authors of MoRA converted."""
+"""Download the arrow files and missing tables published by the authors of MoRA."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ TOLERANCE = {"food101": 0.01}  # names without text are dropped, and published t
 
 
 def download(target: Path, datasets: Sequence[str]) -> str:
-    """Download ``target/{dataset}/{train,val,test}.arrow`` with missing tables and return the closing table."""
+    """Download ``target/{dataset}/{train,val,test}.arrow`` with missing tables and return the summary table."""
     patterns = [f"{FOLDERS[dataset]}/*.{ending}" for dataset in datasets for ending in ("arrow", "pt")]
     try:
         snapshot_download(REPOSITORY, repo_type="dataset", local_dir=target, allow_patterns=patterns)

@@ -1,4 +1,4 @@
-"""Image reading and decoding in worker processes: ordered, a bounded number of rows ahead."""
+"""Read and decode images in worker processes, in order and with bounded prefetching."""
 
 import multiprocessing
 import os

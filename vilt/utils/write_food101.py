@@ -1,4 +1,4 @@
-"""UPMC Food-101: split.json, class_idx.json, titles and images to arrow files."""
+"""Convert UPMC Food-101 (split.json, class_idx.json, titles and images) to arrow files."""
 
 import re
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ _RECORD = re.compile(r"([^,\"]+_\d+)\.(?:jpg|txt),(.*)", re.DOTALL)
 
 
 def make_arrow(root: Path, target: Path, pool: ImagePool | None = None) -> str:
-    """Write food101_{train,val,test}.arrow and return the closing table."""
+    """Write food101_{train,val,test}.arrow and return the summary table."""
     require_paths(root, "split.json", "class_idx.json", "images/train", "images/test")
     splits = read_splits(root / "split.json", PUBLISHED)
     classes = read_object(root / "class_idx.json")

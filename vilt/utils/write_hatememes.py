@@ -1,4 +1,4 @@
-"""Hateful Memes: {train,dev,test}.jsonl and img/ to arrow files."""
+"""Convert Hateful Memes ({train,dev,test}.jsonl and img/) to arrow files."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ CLASSES = ("not hateful", "hateful")
 
 
 def make_arrow(root: Path, target: Path, pool: ImagePool | None = None) -> str:
-    """Write hatememes_{train,dev,test}.arrow and return the closing table."""
+    """Write hatememes_{train,dev,test}.arrow and return a summary table."""
     folder = root if (root / "train.jsonl").exists() else root / "data"
     if not folder.exists():
         raise UserError(f"{root} has neither train.jsonl nor data/train.jsonl; see DATA.md")
@@ -31,7 +31,7 @@ def make_arrow(root: Path, target: Path, pool: ImagePool | None = None) -> str:
 
 
 def read_memes(path: Path) -> list[dict[str, Any]]:
-    """Read and check the lines of one split."""
+    """Read and validate the records of one split."""
     memes = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():

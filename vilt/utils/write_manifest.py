@@ -1,4 +1,4 @@
-"""The user's own data: a manifest of images, texts and labels to arrow files, with the classes found in it."""
+"""Convert a user's manifest of images, texts and labels to arrow files with the classes found in it."""
 
 import ast
 import hashlib
@@ -26,7 +26,7 @@ SPLITS = ("train", "val", "test")
 SHARES = (0.8, 0.1, 0.1)
 SPLIT_OF_NAME = {"train": "train", "val": "val", "dev": "val", "test": "test"}
 MAX_CLASSES = 10_000  # more are ids or sentences rather than labels
-MAX_SHOWN = 50  # classes in the closing table
+MAX_SHOWN = 50  # classes in the summary table
 MIN_CLASSES_TO_WARN = 5
 INTEGER = re.compile(r"-?[0-9]{1,18}(\.0)?")
 SEPARATOR = "|"  # between the labels of one csv cell
@@ -67,7 +67,7 @@ def make_arrow(
     shares: Sequence[float] | None = None,
     seed: int | None = None,
 ) -> str:
-    """Write {train,val,test}.arrow and return the closing table; ``shares`` and ``seed`` draw missing splits."""
+    """Write {train,val,test}.arrow and return the summary table; ``shares`` and ``seed`` draw missing splits."""
     entries = read_manifest(root)
     if entries[0].split and (shares is not None or seed is not None):
         raise UserError(f"{root} has a column 'split'; remove --shares and --seed")

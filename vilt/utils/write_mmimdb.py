@@ -1,4 +1,4 @@
-"""MM-IMDb: split.json, posters and label files to arrow files."""
+"""Convert MM-IMDb (split.json, posters and label files) to arrow files."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from vilt.utils.raw import Note, PendingRow, Skip, read_object, read_splits, req
 SCHEMA = arrow.schema(plots=arrow.TEXTS, label=pa.list_(arrow.CLASS), genres=arrow.TEXTS)
 PUBLISHED = {"train": 15552, "dev": 2608, "test": 7799}
 
-# The order of the 23 label positions, as published.
+# In the published order of the 23 label positions.
 GENRES = (
     *("Drama", "Comedy", "Romance", "Thriller", "Crime", "Action", "Adventure", "Horror", "Documentary", "Mystery"),
     *("Sci-Fi", "Fantasy", "Family", "Biography", "War", "History", "Music", "Animation", "Musical", "Western"),
@@ -21,8 +21,8 @@ GENRES = (
 
 
 def make_arrow(root: Path, target: Path, pool: ImagePool | None = None) -> str:
-    """Write mmimdb_{train,dev,test}.arrow and return the closing table."""
-    # The published archive has both kinds of files in one folder.
+    """Write mmimdb_{train,dev,test}.arrow and return a summary table."""
+    # The published archive has images and labels in one folder.
     images, labels = ("dataset", "dataset") if (root / "dataset").exists() else ("images", "labels")
     require_paths(root, "split.json", images, labels)
 
@@ -48,6 +48,6 @@ def make_arrow(root: Path, target: Path, pool: ImagePool | None = None) -> str:
 
 
 def _as_texts(value: object) -> list[str] | None:
-    """Return the texts of a label file's field, which is one text or a list; None if it is neither."""
+    """Return a string or list of strings as a list; None for other values."""
     texts = [value] if isinstance(value, str) else value
     return texts if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else None

@@ -26,24 +26,25 @@ PUBLISHED = {  # name -> Hugging Face id of OpenAI's weights
     "ViT-L/14": "openai/clip-vit-large-patch14",
     "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
 }
-OPENAI_SHA256 = {  # OpenAI's archives, all with QuickGELU; its download links hold these checksums
+OPENAI_SHA256 = {  # OpenAI's archives, all with QuickGELU; its download URLs contain these checksums
     "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "ViT-B-32.pt",
     "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "ViT-B-16.pt",
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "ViT-L-14.pt",
     "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "ViT-L-14-336px.pt",
 }
-CONTEXT = 77  # text positions of every published CLIP
-MAX_WIDTH = 1024  # published image towers beyond this width have heads of other widths than 64
+CONTEXT = 77  # context length of every published CLIP
+MAX_WIDTH = 1024  # published image towers wider than this do not use heads of width 64
 NO_SETTINGS = NoSettings()
-EPSILON = 1e-5  # of our LayerNorms
+EPSILON = 1e-5  # of the LayerNorms
 TOKENIZERS = [name for group in TOKENIZER_FILES for name in group]
 CONFIGS = ("config.json", "open_clip_config.json")
 OPEN_CLIP_KEYS = ("embed_dim", "quick_gelu", "vision_cfg", "text_cfg")
-OPEN_CLIP_SIZES = ("width", "layers", "patch_size", "image_size", "context_length", "vocab_size")  # tensors show them
+# Not compared, since the sizes are read from the tensors.
+OPEN_CLIP_SIZES = ("width", "layers", "patch_size", "image_size", "context_length", "vocab_size")
 
 
 def load_clip(vit: str, activation: str | None = None, settings: Any = NO_SETTINGS, task: str = "") -> Backbone:
-    """Load a CLIP; nothing in its files is executed.
+    """Load a CLIP without executing code in its files.
 
     Args:
         vit: key of ``PUBLISHED``, Hugging Face id, folder, or file (safetensors, ``torch.save`` or TorchScript) with
@@ -75,20 +76,20 @@ def load_clip_tokenizer(vit: str, settings: Any = None, task: str = "") -> Token
 
 
 def clip_positions(settings: Any, task: str) -> int:
-    """Return the number of text tokens that CLIP reads."""
+    """Return the context length of CLIP's text tower."""
     return CONTEXT
 
 
 def find_activation(folder: Path, sizes: ClipSizes, sha256: str, requested: str | None) -> str:
     """Find the activation of a CLIP and check the configuration in its folder against its tensors.
 
-    Tensors do not show whether a CLIP has QuickGELU or GELU, and the wrong one costs accuracy without any error. The
+    Tensors do not show whether a CLIP uses QuickGELU or GELU, and the wrong one silently reduces accuracy. The
     activation must be stated by the config, OpenAI's checksum or ``activation=``; conflicting sources raise.
     """
     stated = {name: _read_config(folder / name, sizes) for name in CONFIGS if (folder / name).exists()}
     if not any(stated.values()) and sizes.image_width > MAX_WIDTH:
-        problem = f"an image tower {sizes.image_width} wide may have any number of heads"
-        raise UserError(f"{problem}, and {folder} has no {' or '.join(CONFIGS)}; add the one of this CLIP")
+        problem = f"the number of heads of an image tower of width {sizes.image_width} is not known"
+        raise UserError(f"{problem}, and {folder} has no {' or '.join(CONFIGS)}; add the config file of this CLIP")
     stated |= {"OpenAI's checksum": "quick_gelu" if sha256 in OPENAI_SHA256 else None, "activation=": requested}
     sources = {source: activation for source, activation in stated.items() if activation}
     if not sources:
@@ -100,7 +101,7 @@ def find_activation(folder: Path, sizes: ClipSizes, sha256: str, requested: str 
 
 
 def find_tokenizer(folder: Path, sizes: ClipSizes) -> Tokenizer:
-    """Load the tokenizer of a folder, or OpenAI's if there is none and the vocabulary has its size."""
+    """Load the tokenizer in a folder; if there is none and the vocabulary size matches, load OpenAI's."""
     if sizes.vocabulary == OPENAI_VOCABULARY and not any((folder / name).exists() for name in TOKENIZERS):
         try:
             folder = find_folder("ViT-B/16", TOKENIZERS, PUBLISHED)
@@ -117,7 +118,7 @@ def find_tokenizer(folder: Path, sizes: ClipSizes) -> Tokenizer:
 
 
 def save_clip(folder: Path, state: dict[str, Tensor], activation: str, tokenizer: Tokenizer) -> None:
-    """Save a CLIP, its tensors under OpenAI's names, as a folder that ``load_clip`` and transformers read."""
+    """Save a state dict with OpenAI's names as a folder that ``load_clip`` and transformers can load."""
     sizes = ClipSizes.of(state)
     config = _transformers_config(sizes)
     config["vision_config"] |= {"hidden_act": activation}
@@ -127,7 +128,7 @@ def save_clip(folder: Path, state: dict[str, Tensor], activation: str, tokenizer
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     tokenizer.save(folder)
     with atomic_write(folder / "model.safetensors") as partial:
-        # Not save_file, whose files only their owner may read.
+        # Not save_file, which makes the file readable only by its owner.
         partial.write_bytes(save(HUGGING_FACE.write(state), metadata={"format": "pt"}))
 
 
@@ -145,7 +146,7 @@ def _transformers_config(sizes: ClipSizes) -> dict[str, Any]:
 
 
 def _read_config(path: Path, sizes: ClipSizes) -> str | None:
-    """Return the activation that a configuration states, or None if it is of another kind of model."""
+    """Return the activation that a configuration states, or None if it is not that of a CLIP."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.get("model_cfg"):
@@ -166,11 +167,11 @@ def _read_config(path: Path, sizes: ClipSizes) -> str | None:
 
 
 def _read_open_clip(config: dict[str, Any], sizes: ClipSizes) -> str:
-    """Return the activation of open_clip's configuration; raise a ValueError if it is of another architecture."""
+    """Return the activation of open_clip's configuration; raise ValueError if it is another architecture."""
     fixed = {"head_width": HEAD_WIDTH, "heads": sizes.text_width // HEAD_WIDTH, "mlp_ratio": 4}
     for section in (config, config.get("vision_cfg") or {}, config.get("text_cfg") or {}):
         for key, value in section.items():
-            # open_clip has many variants; every option that is on must be one that we build too.
+            # open_clip has many variants; reject any enabled option that is not implemented here.
             if value and key not in OPEN_CLIP_KEYS + OPEN_CLIP_SIZES and value != fixed.get(key):
                 raise ValueError(f"{key}={value!r} is not OpenAI's architecture")
     return "quick_gelu" if config.get("quick_gelu") else "gelu"

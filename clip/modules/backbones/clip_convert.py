@@ -1,4 +1,4 @@
-"""Sizes of a CLIP and its tensor names at OpenAI and Hugging Face.
+"""Sizes of a CLIP, and its tensor names in OpenAI's code and Hugging Face transformers.
 
 Inside the project a CLIP is a state dict under OpenAI's names, which open_clip uses too.
 """

@@ -1,4 +1,4 @@
-"""Names and shapes of a backbone's tensors in public files, translated to ours and checked."""
+"""Convert the tensor names and layouts of public weight files to those of this project, and validate shapes."""
 
 import re
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ class Layout:
             elif tensor.shape != (shape := expected[name].shape):
                 problems.append(f"{name} has the shape {tuple(tensor.shape)} instead of {tuple(shape)}")
             elif not tensor.is_floating_point() or tensor.is_meta or tensor.layout != torch.strided:
-                problems.append(f"{name} does not hold floating-point numbers")
+                problems.append(f"{name} is not floating-point")
             # NaN and infinities show in the extremes, at a quarter of the cost of testing every number.
             elif not torch.stack(tensor.aminmax()).isfinite().all():
                 problems.append(f"{name} is not finite")

@@ -1,4 +1,4 @@
-"""The backbones by name."""
+"""Registry of the backbones."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Find, download and read files of tensors. Nothing in a file is ever executed."""
+"""Find, download and read weight files without executing code in them."""
 
 import contextlib
 import hashlib
@@ -44,11 +44,11 @@ def find_folder(vit: str, files: Sequence[str], published: Mapping[str, str], we
         raise UserError(f"vit={vit!r} is not a file, a folder or one of {names}; pass the folder of a backbone")
     try:
         for name in weights:
-            with contextlib.suppress(EntryNotFoundError):  # offline also: not in the cache
+            with contextlib.suppress(EntryNotFoundError):  # in offline mode: not in the cache
                 hf_hub_download(repository, name)
                 break
         return Path(snapshot_download(repository, allow_patterns=[*files]))
-    except (HTTPError, OSError, ValueError) as error:  # offline mode and refused names included
+    except (HTTPError, OSError, ValueError) as error:  # includes offline mode and invalid repository names
         raise UserError(
             f"vit={vit!r} is not a local path, and {repository} cannot be downloaded from Hugging Face "
             f"({first_line(error)}); connect to the network, or pass a local file or folder"
@@ -67,30 +67,30 @@ def find_weights(vit: str, files: Sequence[str], published: Mapping[str, str]) -
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a safetensors, ``torch.save`` or TorchScript file; raise a UserError on anything else."""
+    """Read a state dict from a safetensors, ``torch.save`` or TorchScript file; raise UserError otherwise."""
     try:
         with path.open("rb") as file:
-            starts_like_safetensors = file.read(9)[8:] == b"{"  # 8 bytes with the length of a JSON header, the header
+            starts_like_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of header length, then the JSON header
         if starts_like_safetensors or path.suffix == ".safetensors":
             content = load_file(path)
         elif (content := _read_torchscript(path)) is None:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own message advises to load without a guard
+    except pickle.UnpicklingError as error:  # torch's message recommends weights_only=False
         asked = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it refers to {asked[1]}" if asked else "torch.save did not write it"
         raise UserError(f"{path} is not a file of tensors only ({reason}); get another file") from None
     except Exception as error:  # noqa: BLE001  a crafted or damaged file can raise anything
         raise UserError(f"{path} cannot be read ({first_line(error)}); get the file again") from None
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):  # of a training program
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):  # a training checkpoint
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     ):
-        raise UserError(f"{path} does not hold a state dict (tensors by name); pass another file")
-    # Expanded tensors repeat few numbers; a copy of one could fill the memory. Tied weights count twice.
+        raise UserError(f"{path} does not contain a state dict (tensors by name); pass another file")
+    # Expanded tensors share storage, so that copying one could exhaust memory. Tied weights count twice.
     if (claimed := sum(tensor.nbytes for tensor in content.values())) > 2 * path.stat().st_size:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes, but tensors of {claimed:,}; get another file")
-    if content and all(name.startswith("module.") for name in content):  # data-parallel training
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, but its tensors have {claimed:,}; get another file")
+    if content and all(name.startswith("module.") for name in content):  # saved from DataParallel
         content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
     return content
 
@@ -107,7 +107,7 @@ def first_line(error: BaseException) -> str:
 
 
 def load_inert(data: bytes) -> Any:
-    """Load a file of ``torch.save`` with every class that it names replaced by an empty one; nothing in it can run."""
+    """Load a ``torch.save`` file with every class replaced by an empty stub, so that no code in it is executed."""
     names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
     # The functions of torch.jit._pickle (restore_type_tag, build_intlist and the like) return their first argument.
     functions = {name: lambda value, *_: value for name in names if name.startswith("torch.jit._pickle.")}
@@ -118,7 +118,7 @@ def load_inert(data: bytes) -> Any:
 def _read_torchscript(path: Path) -> dict[str, Tensor] | None:
     """Read the tensors of a TorchScript archive, OpenAI's format; return None for other files.
 
-    ``torch.jit.load`` would run its code, without which it is a file of ``torch.save`` that holds a tree of modules.
+    ``torch.jit.load`` would execute its code. Without the code, it is a ``torch.save`` file of nested modules.
     """
     if not zipfile.is_zipfile(path):
         return None

@@ -103,7 +103,7 @@ def convert_vilt(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UserError: they are not those of one complete ViLT.
     """
-    # Models with a head have these in front of the names of the backbone.
+    # Models with a head prefix the names of the backbone with these.
     state = {name.removeprefix("vilt.").removeprefix("model."): tensor for name, tensor in tensors.items()}
     layout = ORIGINAL if any(name.startswith(("text_embeddings.", "transformer.")) for name in state) else HUGGING_FACE
     sizes = ViltSizes.of(state, layout)

@@ -1,6 +1,6 @@
-"""Sizes of a ViLT and its tensor names at Hugging Face and in the original code.
+"""Sizes of a ViLT, and its tensor names in Hugging Face transformers and in the original code.
 
-Inside the project a ViLT is a state dict under the names of ``prompted_vilt.ViltTransformer``.
+This project uses the names of ``prompted_vilt.ViltTransformer``.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ class ViltSizes:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor], layout: Layout = OURS) -> "ViltSizes":
-        """Read the sizes of a state dict; raise a UserError if it is not that of a ViLT."""
+        """Read the sizes of a state dict; raise UserError if it is not that of a ViLT."""
         vocabulary, width = layout.shape(state, "token_embedding.weight", 2)
         patch = layout.shape(state, "conv1.weight", 4)[2]
         grid = round((layout.shape(state, "positional_embedding", 2)[-2] - 1) ** 0.5)

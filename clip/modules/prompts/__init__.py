@@ -1,4 +1,4 @@
-"""Prompt methods, one file each, and the table of their names."""
+"""Prompt methods, one file each, and their registry."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""CoOp as the paper compares with it: learnable prompts at the input level only."""
+"""CoOp as in the DCP paper: learnable prompts at the input of each tower only."""
 
 from torch import nn
 
@@ -13,7 +13,7 @@ from clip.modules.prompts.base import (
 
 
 class CoOp(PromptMethod):
-    """Context vectors in front of the tokens of each tower, carried through all layers (Zhou et al., 2022).
+    """Context vectors prepended to the tokens of each tower, carried through all layers (Zhou et al., 2022).
 
     The sample's own text takes the place of class names. ``config.depth`` is ignored.
     """

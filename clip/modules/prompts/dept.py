@@ -17,15 +17,15 @@ class DePTSettings(Settings):
 
     base: Literal[tuple(METHODS)] = Field("maple", description="method whose prompts are used, with default settings")
     weight: float = Field(
-        0.7, gt=0, lt=1, description="weight of the channel-adjusted head; the plain head has the rest"
+        0.7, gt=0, lt=1, description="weight of the channel-adjusted head; the plain head has 1 - weight"
     )
 
 
 class DePT(PromptMethod):
-    """A second linear head on scaled and shifted channels of the features (Zhang et al., 2024).
+    """Add a linear head on scaled and shifted feature channels (Zhang et al., 2024).
 
-    Losses and scores of the two heads are mixed as λ·CAT + (1-λ)·head. Where a missing modality leaves
-    zeros in the features, the adjusted features are the shift.
+    Losses and logits of the two heads are mixed as λ·CAT + (1-λ)·head. Features of a missing
+    modality are zero, so the adjusted ones equal the shift.
     """
 
     Settings = DePTSettings
@@ -41,11 +41,11 @@ class DePT(PromptMethod):
         self.classifier = init_linear(channels, config.num_classes)
 
     def prompts_by_case(self) -> CasePrompts:
-        """Return the prompts of the base."""
+        """Return the prompts of the base method."""
         return self.base.prompts_by_case()
 
     def select(self, *args: Any) -> list:
-        """Select from the prompts of the base; see ``PromptMethod.select``."""
+        """Select from the prompts of the base method; see ``PromptMethod.select``."""
         return self.base.select(*args)
 
     def heads(self, features: Tensor, classifier: nn.Module, missing_case: Tensor) -> list[tuple[float, Tensor]]:

@@ -1,4 +1,4 @@
-"""MaPLe: the image tower's prompts are linear in the text tower's."""
+"""MaPLe: prompts of the image tower are linear projections of those of the text tower."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Missing-aware prompts (MMP) in both published designs, on ViLT and as the DCP paper has them on CLIP."""
+"""Missing-aware prompts (MMP) in both published designs, on ViLT and, as in the DCP paper, on CLIP."""
 
 import torch
 from torch import nn
@@ -8,18 +8,18 @@ from clip.modules.layers import Prefix, Prepended
 from clip.modules.prompts.base import CasePrompts, PromptConfig, PromptMethod, prompt_parameter
 from clip.utils.errors import UserError
 
-ROWS = {COMPLETE: 0, MISSING_TEXT: 2, MISSING_IMAGE: 1}  # missing case -> row that starts as ones
+ROWS = {COMPLETE: 0, MISSING_TEXT: 2, MISSING_IMAGE: 1}  # missing case -> row initialised to ones
 
 
 class MMP(PromptMethod):
     """Independent prompts for each missing case, tower and layer (Lee et al., 2023), "input" design.
 
-    They stand in front of the tokens in each of the first ``depth`` layers. On two towers, each
-    layer's prompts replace those of the layer before, and the last ones are carried on; in a single
-    stream all of them stay.
+    They are prepended to the tokens in each of the first ``depth`` layers. With two towers, each
+    layer's prompts replace those of the previous layer, and the last ones pass through the remaining
+    layers; in a single stream all of them are kept.
     """
 
-    halves = 1  # parts of a layer's prompts that start alike
+    halves = 1  # parts of a layer's prompts with the same initialisation
 
     def __init__(self, config: PromptConfig, settings: None = None):
         super().__init__(config, settings)
@@ -31,10 +31,10 @@ class MMP(PromptMethod):
             self.layers[tower] = self._one_hot(*shape) if self.single_stream else prompt_parameter(*shape)
 
     def _one_hot(self, depth: int, cases: int, length: int, width: int) -> nn.Parameter:
-        """Return zeros with a row of ones in each half, another row per missing case (YiLunLee's release)."""
+        """Return zeros with one row of ones per half, a different one for each missing case (released MMP code)."""
         if length < self.halves * cases:
             raise UserError(
-                f"prompt_length={length} is too short: each missing case starts with a row of its own; "
+                f"prompt_length={length} is too short: each missing case needs a row of its own; "
                 f"set at least {self.halves * cases}"
             )
         prompts = torch.zeros(depth, cases, length, width)
@@ -53,8 +53,8 @@ class MMP(PromptMethod):
 class MMPAttention(MMP):
     """Independent prefixes for each missing case, tower and layer (Lee et al., 2023), "attention" design.
 
-    The first half of a layer's prompts is prepended to its keys, the second half to its values; both
-    skip the projections, and the sequence keeps its length.
+    The first half of a layer's prompts is prepended to its keys, the second half to its values, after
+    their projections; the sequence length does not change.
     """
 
     halves = 2

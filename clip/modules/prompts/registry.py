@@ -1,4 +1,4 @@
-"""The table of prompt methods; a new method is a row here. DePT, which wraps any of them, is not."""
+"""Registry of the prompt methods, except DePT, which wraps one of them."""
 
 from clip.modules.prompts.base import PromptMethod
 from clip.modules.prompts.baselines import FineTuning, LinearProbe

@@ -1,8 +1,8 @@
-"""The dynamic queries of the released code, drawn again from the seed of its run.
+"""Reproduce the dynamic queries of the released DCP code from the seed of its run.
 
-In the released code they are plain tensors: never trained, in no checkpoint, drawn when the towers are built. Every
-layer built before them also draws from the generator behind ``seed_everything(seed)``, so these layers are built here
-too, with the same constructors in the same order, and thrown away.
+The released code draws them as plain tensors when it builds the towers; they are not trained and not in its
+checkpoints. Layers built before them draw from the same global generator, so the same constructors are called here in
+the same order and their results discarded.
 """
 
 import torch

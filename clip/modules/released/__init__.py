@@ -24,7 +24,7 @@ def read_released(path: Path, seed: int) -> dict[str, Any]:
         What ``convert_dcp`` and ``convert_mmp`` return.
 
     Raises:
-        UserError: the file does not hold a state dict of released code.
+        UserError: the file does not contain a state dict of released code.
     """
     content = load_inert(path.read_bytes())  # Lightning's callbacks are keyed by their classes
     content = content if isinstance(content, dict) else {}

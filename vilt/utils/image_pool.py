@@ -55,10 +55,6 @@ class ImagePool:
             context = multiprocessing.get_context("spawn")
             worker_end, self._pipe = context.Pipe(duplex=False)
             self._pool = ProcessPoolExecutor(self.num_workers, context, _init_worker, (worker_end,))
-            # A shell sends Ctrl-C to all processes; the main one decides. Processes inherit what is ignored.
-            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            self._pool.submit(int)  # starts the processes
-            signal.signal(signal.SIGINT, handler)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,7 +77,11 @@ class ImagePool:
             rows = iter(rows)
             while (some := list(islice(rows, ROWS_PER_CALL))) or self._calls:
                 if some:
+                    # Starts a process if none is idle. A shell sends Ctrl-C to all processes, and the main one decides:
+                    # processes inherit blocked signals from their parent.
+                    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
                     self._calls.append((some, self._pool.submit(self.read_rows, some)))
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
                 if not some or len(self._calls) == CALLS_AHEAD * self.num_workers:
                     items = self._calls[0][1].result()  # still in the queue: __exit__ waits for it
                     self._calls.popleft()

@@ -24,7 +24,6 @@ Rows = list[PendingRow | Skip]
 
 
 def _init_worker(parent_pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a shell sends Ctrl-C to all processes; the main one decides
     threading.Thread(target=_exit_with_parent, args=[parent_pipe], daemon=True).start()
 
 
@@ -56,6 +55,10 @@ class ImagePool:
             context = multiprocessing.get_context("spawn")
             worker_end, self._pipe = context.Pipe(duplex=False)
             self._pool = ProcessPoolExecutor(self.num_workers, context, _init_worker, (worker_end,))
+            # A shell sends Ctrl-C to all processes; the main one decides. Processes inherit what is ignored.
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._pool.submit(int)  # starts the processes
+            signal.signal(signal.SIGINT, handler)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader, Subset
 
 from benchmarks import machine
 from clip.datasets import DATASETS, ArrowDataset
+from clip.demo.pretrain import train_tokenizer
 from clip.missing.masks import MissingConfig, draw_mask
-from clip.modules.backbones.clip_tokenizer import train_tokenizer
 from clip.transforms import ClipTransform
 from vilt.utils.write_mmimdb import GENRES
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from benchmarks import machine
 from benchmarks.inputs import CLASSES, VIT_B_16, random_model
+from clip.demo.pretrain import train_tokenizer
 from clip.inference.predictor import Predictor
-from clip.modules.backbones.clip_tokenizer import train_tokenizer
 from clip.modules.objectives import TASKS
 from clip.transforms import ClipTransform
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from clip.demo.pretrain import train_tokenizer
 from clip.modules.backbones.clip import load_clip, save_clip
 from clip.modules.backbones.clip_convert import ClipSizes
-from clip.modules.backbones.clip_tokenizer import train_tokenizer
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
 from clip.utils.errors import UserError
 from vilt.utils import write_mmimdb
@@ -30,8 +30,7 @@ TEXTS = ["A hero saves the day.", "The heroine runs & hides", "", "Nobody knows 
 def clip_state(sizes: ClipSizes = SIZES, activation: str = "quick_gelu", seed: int = 0) -> dict[str, torch.Tensor]:
     """Random weights under OpenAI's names; the two towers differ in width and depth."""
     torch.manual_seed(seed)
-    image = VisionTransformer(**sizes.image(), activation=activation)
-    text = TextTransformer(**sizes.text(), activation=activation)
+    image, text = VisionTransformer(sizes, activation), TextTransformer(sizes, activation)
     state = {f"visual.{name}": tensor for name, tensor in image.state_dict().items()}
     state |= text.state_dict() | {"logit_scale": torch.tensor(2.0)}
     # Norms and biases away from 1 and 0, so that a forgotten one shows.

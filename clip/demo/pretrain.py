@@ -3,22 +3,27 @@
 The result is a folder with weights, config and tokenizer that can be used as ``vit=`` like any other CLIP.
 """
 
+import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer as BytePairs
+from tokenizers import models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
-from transformers import get_cosine_schedule_with_warmup
+from transformers import CLIPTokenizer, get_cosine_schedule_with_warmup
 
 from clip.datasets import ArrowDataset
 from clip.missing import COMPLETE
 from clip.modules.backbones.clip import save_clip
-from clip.modules.backbones.clip_tokenizer import Tokenizer, train_tokenizer
+from clip.modules.backbones.clip_convert import ClipSizes
+from clip.modules.backbones.clip_tokenizer import WORD_END, Tokenizer, clean, vocabulary
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
 from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
@@ -38,9 +43,9 @@ class ContrastiveModule(pl.LightningModule):
 
     def __init__(self, image_size: int, width: int, layers: int, vocabulary: int):
         super().__init__()
-        shared = {"width": width, "layers": layers, "embed_dim": width, "activation": ACTIVATION}
-        self.visual = VisionTransformer(patch=PATCH, grid=image_size // PATCH, **shared)
-        self.text = TextTransformer(context=CONTEXT, vocabulary=vocabulary, **shared)
+        grid = image_size // PATCH
+        sizes = ClipSizes(width, layers, PATCH, grid, width, layers, CONTEXT, vocabulary, embed_dim=width)
+        self.visual, self.text = VisionTransformer(sizes, ACTIVATION), TextTransformer(sizes, ACTIVATION)
         self.logit_scale = nn.Parameter(torch.tensor(INIT_LOGIT_SCALE))
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
@@ -102,6 +107,21 @@ def read_pairs(dataset: ArrowDataset, tokenizer: Tokenizer, size: int) -> Tensor
     return TensorDataset(pixels, tokenizer(dataset.text(index) for index in complete))
 
 
+def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
+    """Train byte pairs on texts; ``size`` is the number of tokens, at least the 514 that need no merge."""
+    splitter = CLIPTokenizer(vocab=vocabulary([]), merges=[]).backend_tokenizer
+    trained = BytePairs(models.BPE(end_of_word_suffix=WORD_END))
+    trained.normalizer, trained.pre_tokenizer = splitter.normalizer, splitter.pre_tokenizer
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=alphabet, show_progress=False, end_of_word_suffix=WORD_END
+    )
+    trained.train_from_iterator(map(clean, texts), trainer)
+    merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
+    merges = merges[: size - len(vocabulary([]))]
+    return Tokenizer(vocabulary(merges), merges, CONTEXT)
+
+
 def train_clip(
     train: ArrowDataset,
     val: ArrowDataset | None,
@@ -122,7 +142,7 @@ def train_clip(
     folder.mkdir(parents=True, exist_ok=True)  # first, so that an invalid path fails before training
     if not (complete := complete_samples(train)):
         raise UserError(f"{train.place} has no sample with image and text; pretrain needs such pairs")
-    tokenizer = train_tokenizer((train.text(index) for index in complete), VOCABULARY, CONTEXT)
+    tokenizer = train_tokenizer((train.text(index) for index in complete), VOCABULARY)
     module = ContrastiveModule(image_size, width, layers, len(tokenizer.vocab))
     pairs = read_pairs(train, tokenizer, image_size)
     trainer.fit(module, DataLoader(pairs, min(BATCH_SIZE, len(pairs)), shuffle=True, drop_last=True))

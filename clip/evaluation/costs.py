@@ -47,7 +47,7 @@ def cost(sizes: Sizes, prompt_type: str, num_classes: int, *shape: int, **settin
         inside = "generators" if name.endswith(("weight", "bias", "scale", "shift")) else "prompts"
         parts[{"prompts": inside, "classifier": "head"}.get(name.partition(".")[0], "unfrozen")] += counts[name]
     total, batch = sum(parts.values()), model.example_inputs(sizes, "meta")
-    backbone = sum(count for name, count in counts.items() if name.partition(".")[0] in model.tower_names)
+    backbone = sum(count for name, count in counts.items() if name.partition(".")[0] in model.TOWERS)
     row = {"method": prompt_type, **parts, "total": total, "backbone": backbone}
     row["share"] = (total - parts["head"]) / backbone
     with FlopCounterMode(display=False) as forward:

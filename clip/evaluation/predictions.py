@@ -23,7 +23,7 @@ from clip.datasets.arrow_dataset import column_to_numpy
 from clip.missing import CASES, COMPLETE
 from clip.missing.masks import mask_hash
 from clip.modules.objectives import Task
-from clip.modules.prompted_model import PromptedModel, case_vector
+from clip.modules.prompted_model import PromptedModel
 from clip.utils.errors import UserError
 from clip.utils.files import atomic_write
 
@@ -113,7 +113,7 @@ def predict_cases(
     for batch in tqdm(loader, desc="samples in three cases", unit="batch"):
         inputs = move_data_to_device(batch, device)
         image, tokens, present = normalize(inputs["image"]), inputs["tokens"], inputs["present"]
-        cases = [case_vector(case, len(image), like=image) for case in range(len(CASES))]
+        cases = [torch.full((len(image),), case, device=device) for case in range(len(CASES))]
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             out = [model(image, tokens, case, model.reindex(present, tokens, case)) for case in cases]
         logits.append(torch.stack(out).float().cpu())

@@ -11,14 +11,8 @@ from clip.modules.prompted_vilt import PromptedViLT
 from clip.modules.prompts import PROMPT_TYPES, PromptConfig, read_settings, validate
 from clip.modules.prompts.base import Sizes
 from clip.utils.errors import UserError
-from clip.utils.settings import Settings
 
 MODELS: dict[str, type[PromptedModel]] = {"clip": PromptedCLIP, "vilt": PromptedViLT}
-
-
-def read_backbone_settings(backbone: str, values: Mapping[str, Any]) -> Settings:
-    """Validate the settings of a backbone; raise UserError for an unknown setting or an invalid value."""
-    return validate(backbone, MODELS[backbone].Settings, values)
 
 
 def init_model(
@@ -34,7 +28,7 @@ def init_model(
     seed: int = 0,
     **settings: Any,
 ) -> PromptedModel:
-    """Build a model with random weights.
+    """Build a model with random weights; raise a UserError for an unknown name or prompts that do not fit.
 
     Args:
         sizes: sizes of the backbone; their class decides which backbone it is.
@@ -47,33 +41,24 @@ def init_model(
         activation: activation of the backbone, "quick_gelu" or "gelu".
         seed: seed of the run, for what a method draws apart from its initial weights.
         settings: fields of the method's ``Settings``.
-
-    Raises:
-        UserError: an unknown name, or prompts that do not fit this backbone.
     """
     method_settings = read_settings(prompt_type, settings)
     backbone, model = next(row for row in MODELS.items() if isinstance(sizes, row[1].Sizes))
     if unknown := set(unfreeze or ()) - model.UNFREEZABLE.keys():
         raise UserError(f"unfreeze={sorted(unknown)} is unknown; choose from {', '.join(model.UNFREEZABLE)}")
-    towers = model.build_towers(sizes, activation)
+    towers = {name: tower(sizes, activation) for name, tower in model.TOWERS.items()}
     config = PromptConfig(sizes, prompt_length, prompt_depth, num_classes, seed)
     prompts = PROMPT_TYPES[prompt_type].build(config, method_settings)
     if unfreeze is None:  # a backbone need not have all parts that were unfrozen elsewhere
         unfreeze = tuple(part for part in prompts.unfreeze if part in model.UNFREEZABLE)
-    return model(
-        towers, prompts, num_classes, tuple(unfreeze), read_backbone_settings(backbone, backbone_settings or {})
-    )
+    own_settings = validate(backbone, model.Settings, backbone_settings or {})
+    return model(towers, prompts, num_classes, tuple(unfreeze), own_settings)
 
 
 def build_model(state: dict[str, Tensor], *args: Any, backbone: str = "clip", **kwargs: Any) -> PromptedModel:
-    """Build a model around the weights of a backbone, which stay frozen.
+    """Build a model around the weights of a backbone, which stay frozen; the rest is as in ``init_model``.
 
-    Args:
-        state: tensors of the backbone, of CLIP under OpenAI's names, of ViLT under those of
-            ``ViltTransformer``; all sizes are read from their shapes.
-        args: positional arguments of ``init_model`` after the sizes.
-        backbone: a key of ``MODELS``.
-        kwargs: keyword arguments of ``init_model``.
+    All sizes are read from the weights, which have OpenAI's names for CLIP and those of ``ViltTransformer`` for ViLT.
     """
     if backbone not in MODELS:
         raise UserError(f"backbone={backbone!r} is unknown; choose one of {', '.join(MODELS)}")

@@ -27,37 +27,23 @@ ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 
 
 class Prefix(NamedTuple):
-    """Prefix keys and values of one layer's attention (prefix tuning); they skip the projections.
+    """Prefix keys and values of one layer's attention (prefix tuning); they skip the projections."""
 
-    Attributes:
-        keys: (B, P, D), all heads side by side.
-        values: (B, P, D).
-    """
-
-    keys: Tensor
-    values: Tensor
+    keys: Tensor  # (B, P, D), all heads side by side
+    values: Tensor  # (B, P, D)
 
 
 class Prepended(NamedTuple):
-    """Prompts that are prepended to those of earlier layers instead of replacing them.
+    """Prompts that are prepended to those of earlier layers instead of replacing them."""
 
-    Attributes:
-        tokens: (B, P, D).
-    """
-
-    tokens: Tensor
+    tokens: Tensor  # (B, P, D)
 
 
 PromptEntry = Tensor | Prepended | Prefix  # the prompts of one layer
 
 
 class Attention(nn.Module):
-    """Multi-head attention with the parameters and the initial values of ``nn.MultiheadAttention``.
-
-    Args:
-        width: channels of queries, keys and values.
-        heads: number of heads; each gets ``width // heads`` channels.
-    """
+    """Multi-head attention with the parameters and the initial values of ``nn.MultiheadAttention``."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -78,7 +64,7 @@ class Attention(nn.Module):
         drop_first: int = 0,
         weight: Tensor | None = None,
     ) -> Tensor:
-        """Compute attention from the query to the context, or self-attention if there is none.
+        """Compute attention from the query to the context, (B, L - drop_first, D).
 
         Args:
             query: (B, L, D).
@@ -88,11 +74,14 @@ class Attention(nn.Module):
             prefix: keys and values that every query attends to, whatever the mask.
             drop_first: number of leading positions whose output is not needed.
             weight: (3 D, D), used in place of ``in_proj_weight``.
-
-        Returns:
-            (B, L - drop_first, D).
         """
-        q, k, v = self._project(query, context, self.in_proj_weight if weight is None else weight)
+        weight = self.in_proj_weight if weight is None else weight
+        bias, width = self.in_proj_bias, query.shape[-1]
+        if context is None:
+            q, k, v = F.linear(query, weight, bias).chunk(3, dim=-1)
+        else:
+            q = F.linear(query, weight[:width], bias[:width])
+            k, v = F.linear(context, weight[width:], bias[width:]).chunk(2, dim=-1)
         if prefix is not None:
             k = torch.cat([prefix.keys.to(k.dtype), k], dim=1)
             v = torch.cat([prefix.values.to(v.dtype), v], dim=1)
@@ -108,55 +97,30 @@ class Attention(nn.Module):
             mixed = q @ k.mT @ v  # not every GPU kernel takes an empty batch
         return self.out_proj(rearrange(mixed[:, :, drop_first:], "b h l d -> b l (h d)"))
 
-    def _project(self, query: Tensor, context: Tensor | None, weight: Tensor) -> tuple[Tensor, ...]:
-        if context is None:
-            return F.linear(query, weight, self.in_proj_bias).chunk(3, dim=-1)
-        width = query.shape[-1]
-        q_weight, kv_weight = weight.split([width, 2 * width])
-        q_bias, kv_bias = self.in_proj_bias.split([width, 2 * width])
-        return F.linear(query, q_weight, q_bias), *F.linear(context, kv_weight, kv_bias).chunk(2, dim=-1)
-
 
 class ResidualAttentionBlock(nn.Module):
-    """One pre-norm transformer block.
-
-    Args:
-        width: channels.
-        activation: a key of ``ACTIVATIONS``.
-        eps: epsilon of the norms.
-    """
+    """One pre-norm transformer block; ``activation`` is a key of ``ACTIVATIONS``, ``eps`` is that of the norms."""
 
     def __init__(self, width: int, activation: str, eps: float = 1e-5):
         super().__init__()
         self.attn = Attention(width, width // HEAD_WIDTH)
         self.ln_1 = nn.LayerNorm(width, eps)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(width, 4 * width),
-                gelu=ACTIVATIONS[activation](),
-                c_proj=nn.Linear(4 * width, width),
-            )
-        )
+        c_fc, c_proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(OrderedDict(c_fc=c_fc, gelu=ACTIVATIONS[activation](), c_proj=c_proj))
         self.ln_2 = nn.LayerNorm(width, eps)
 
     def forward(
         self,
         x: Tensor,
         causal: bool,
-        prefix: Prefix | None = None,
-        drop_first: int = 0,
-        mask: Tensor | None = None,
-        weight: Tensor | None = None,
+        prefix: Prefix | None,
+        drop_first: int,
+        mask: Tensor | None,
+        weight: Tensor | None,
     ) -> Tensor:
         """Map (B, L, D) to (B, L - drop_first, D); the leading outputs are not computed.
 
-        Args:
-            x: (B, L, D).
-            causal: position i attends to positions 0..i only.
-            prefix: see ``Attention.forward``.
-            drop_first: see ``Attention.forward``.
-            mask: positions that may be attended to, (B, 1, L) bool; only if not causal.
-            weight: see ``Attention.forward``.
+        The arguments are those of ``Attention.forward``; there is no mask if the block is causal.
         """
         x = x[:, drop_first:] + self.attn(self.ln_1(x), None, causal, mask, prefix, drop_first, weight)
         return x + self.mlp(self.ln_2(x))
@@ -166,14 +130,11 @@ class ResidualAttentionBlock(nn.Module):
         x: Tensor,
         position: Tensor,
         causal: bool,
-        prefix: Prefix | None = None,
-        mask: Tensor | None = None,
-        weight: Tensor | None = None,
+        prefix: Prefix | None,
+        mask: Tensor | None,
+        weight: Tensor | None,
     ) -> Tensor:
-        """Compute the output at one position per sample, (B, D): all that is read of the last block.
-
-        ``position`` is (B,); the other arguments are those of ``forward``.
-        """
+        """Compute the output at one position (B,) per sample, (B, D): all that is read of the last block."""
         rows = torch.arange(x.shape[0], device=x.device)
         if causal:
             mask = (torch.arange(x.shape[1], device=x.device) <= position[:, None])[:, None]  # (B, 1, L)

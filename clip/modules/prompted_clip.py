@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from clip.missing import MISSING_IMAGE, MISSING_TEXT
-from clip.modules.backbones.clip_convert import ClipSizes, tower_states
+from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.layers import init_linear
 from clip.modules.prompted_model import Inputs, PromptedModel
 from clip.modules.prompts.base import IMAGE, TEXT, TowerInput
@@ -15,29 +15,18 @@ from clip.modules.vision_transformer_prompts import TextTransformer, VisionTrans
 
 
 class BatchIndex(NamedTuple):
-    """Rows of a batch that have a modality.
+    """Rows of a batch that have a modality."""
 
-    Attributes:
-        image_rows: rows that have an image, (n,).
-        text_rows: rows that have a text, (m,).
-        longest: positions of the longest text, start and end included.
-    """
-
-    image_rows: Tensor
-    text_rows: Tensor
-    longest: int
-
-
-def end_of_text(tokens: Tensor) -> Tensor:
-    """Return the position of the first end-of-text token of (B, 77) ids: its id is the largest of all."""
-    return tokens.argmax(dim=1)
+    image_rows: Tensor  # (n,)
+    text_rows: Tensor  # (m,)
+    longest: int  # positions of the longest text, start and end included
 
 
 def build_index(tokens: Tensor, missing_case: Tensor) -> BatchIndex:
     """Index the rows of a batch; arguments as in ``PromptedCLIP.features``."""
     image_rows = (missing_case != MISSING_IMAGE).nonzero().squeeze(1)
     text_rows = (missing_case != MISSING_TEXT).nonzero().squeeze(1)
-    end = end_of_text(tokens[text_rows])
+    end = tokens[text_rows].argmax(dim=1)  # the id of the end of a text is the largest of all
     return BatchIndex(image_rows, text_rows, int(end.max()) + 1 if len(end) else 1)
 
 
@@ -54,18 +43,14 @@ class PromptedCLIP(PromptedModel):
         "image_proj": ("image_encoder.proj",),
         "backbone": ("image_encoder.", "text_encoder."),
     }
-    Sizes = ClipSizes
-
-    @classmethod
-    def build_towers(cls, sizes: ClipSizes, activation: str) -> dict[str, nn.Module]:
-        """Build both towers; see ``PromptedModel.build_towers``."""
-        image = VisionTransformer(**sizes.image(), activation=activation)
-        return {"image_encoder": image, "text_encoder": TextTransformer(**sizes.text(), activation=activation)}
+    Sizes, TOWERS = ClipSizes, {"image_encoder": VisionTransformer, "text_encoder": TextTransformer}
 
     @staticmethod
     def tower_states(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Split tensors under OpenAI's names."""
-        return dict(zip(("image_encoder", "text_encoder"), tower_states(state), strict=True))
+        """Split tensors under OpenAI's names; neither tower has ``logit_scale``."""
+        image = {name.removeprefix("visual."): tensor for name, tensor in state.items() if name.startswith("visual.")}
+        text = {n: tensor for n, tensor in state.items() if not n.startswith("visual.") and n != "logit_scale"}
+        return {"image_encoder": image, "text_encoder": text}
 
     @classmethod
     def example_inputs(cls, sizes: ClipSizes, device: str) -> Inputs:
@@ -107,7 +92,7 @@ class PromptedCLIP(PromptedModel):
         x = language.embed(ids)  # the prompts may depend on all 77 positions
         inputs = TowerInput(x, missing_case[text_rows], num_text=x.shape[1])
         selected = self.prompts.select(TEXT, prompts, inputs)
-        text_features = language.encode(x[:, :longest], selected, end_of_text(ids), weights.get(TEXT))
+        text_features = language.encode(x[:, :longest], selected, ids.argmax(dim=1), weights.get(TEXT))
 
         halves = []
         for rows, half in ((image_rows, image_features), (text_rows, text_features)):

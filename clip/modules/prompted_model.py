@@ -11,51 +11,24 @@ from clip.modules.prompts.base import NoSettings, PromptMethod, Sizes, weighted_
 from clip.utils.errors import UserError
 from clip.utils.settings import Settings
 
-COMPILED_VARIANTS = 64
-
 
 class Inputs(NamedTuple):
-    """A batch as the model takes it.
+    """A batch as the model takes it."""
 
-    Attributes:
-        image: normalised images, (B, 3, H, W).
-        tokens: token ids, (B, L).
-        missing_case: missing case of each sample, (B,).
-        present: index that ``collate`` built.
-    """
-
-    image: Tensor
-    tokens: Tensor
-    missing_case: Tensor
-    present: Any
-
-
-def case_vector(case: int, size: int, like: Tensor) -> Tensor:
-    """Return one missing case for a whole batch, (size,), on the device of ``like``."""
-    return torch.full((size,), case, dtype=torch.long, device=like.device)
+    image: Tensor  # normalised images, (B, 3, H, W)
+    tokens: Tensor  # token ids, (B, L)
+    missing_case: Tensor  # missing case of each sample, (B,)
+    present: Any  # index that ``collate`` built
 
 
 class PromptedModel(nn.Module, ABC):
-    """Classifies pairs of image and text of which one may be missing (paper, section 3).
+    """Classifies pairs of image and text of which one may be missing (paper, section 3); built by ``init_model``."""
 
-    Args:
-        towers: what ``build_towers`` returned, by name.
-        prompts: the prompt method.
-        num_classes: outputs of the head.
-        unfreeze: keys of ``UNFREEZABLE`` that train too.
-        settings: an instance of ``Settings``.
-
-    Attributes:
-        Settings: class of the backbone's settings, which the config holds under the backbone's name.
-        Sizes: class that reads the backbone's sizes from its tensors with ``of``.
-        UNFREEZABLE: part that a method may train -> prefixes of its parameters' names.
-        ALWAYS_TRAINED: prefixes of the names of parameters that train with every method.
-    """
-
-    Settings: ClassVar[type[Settings]] = NoSettings
-    Sizes: ClassVar[type[Sizes]]
-    UNFREEZABLE: ClassVar[dict[str, tuple[str, ...]]]
-    ALWAYS_TRAINED: ClassVar[tuple[str, ...]] = ()
+    Settings: ClassVar[type[Settings]] = NoSettings  # of the backbone, which the config holds under its name
+    TOWERS: ClassVar[dict[str, type[nn.Module]]]  # name -> class that takes the sizes and the activation
+    Sizes: ClassVar[type[Sizes]]  # reads the backbone's sizes from its tensors with ``of``
+    UNFREEZABLE: ClassVar[dict[str, tuple[str, ...]]]  # part that a method may train -> prefixes of parameters' names
+    ALWAYS_TRAINED: ClassVar[tuple[str, ...]] = ()  # prefixes of the names of what trains with every method
 
     def __init__(
         self,
@@ -68,19 +41,11 @@ class PromptedModel(nn.Module, ABC):
         super().__init__()
         for name, tower in towers.items():
             self.add_module(name, tower)
-        self.tower_names = tuple(towers)
         self.prompts, self.unfreeze, self.settings = prompts, unfreeze, settings
         self.classifier = self.build_classifier(num_classes)
         trainable = set(self.trainable_names())
-        for prefix in self.unfrozen(unfreeze):
-            assert any(name.startswith(prefix) for name in trainable), prefix
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in trainable)
-
-    @classmethod
-    @abstractmethod
-    def build_towers(cls, sizes: Sizes, activation: str) -> dict[str, nn.Module]:
-        """Build the towers by name with random weights; ``activation`` is a key of ``layers.ACTIVATIONS``."""
 
     @staticmethod
     @abstractmethod
@@ -108,16 +73,9 @@ class PromptedModel(nn.Module, ABC):
 
     @abstractmethod
     def features(self, image: Tensor, tokens: Tensor, missing_case: Tensor, present: Any = None) -> Tensor:
-        """Encode a batch.
+        """Encode a batch, the fields of ``Inputs``, as (B, F); the rows of what is missing are not read.
 
-        Args:
-            image: normalised images, (B, 3, H, W); the rows of missing images are not read.
-            tokens: token ids, (B, L); the rows of missing texts are not read.
-            missing_case: ``COMPLETE``, ``MISSING_TEXT`` or ``MISSING_IMAGE``, (B,).
-            present: index built by ``collate``; None builds it here and synchronises the GPU.
-
-        Returns:
-            (B, F).
+        Without ``present`` the index is built here, which synchronises the GPU.
         """
 
     def trainable_names(self) -> list[str]:
@@ -131,50 +89,41 @@ class PromptedModel(nn.Module, ABC):
         return tuple(prefix for part in parts for prefix in cls.UNFREEZABLE[part])
 
     def adapter_state_dict(self) -> dict[str, Tensor]:
-        """Return the tensors that a checkpoint holds: what trains, and the buffers of the prompts.
-
-        They share memory with the model.
-        """
+        """Return the tensors of a checkpoint, in the model's memory: what trains, and the buffers of the prompts."""
         state, trainable = self.state_dict(), set(self.trainable_names())
         return {name: state[name] for name in state if name in trainable or name.startswith("prompts.")}
 
     def check_adapter(self, state: dict[str, Tensor], source: object) -> None:
         """Check that tensors are exactly those of ``adapter_state_dict``; ``source`` names their file.
 
-        Raises:
-            UserError: names the first tensor that is missing, left over or of another shape.
+        Raise a UserError that names the first tensor that is missing, left over or of another shape.
         """
-        expected = {name: tuple(tensor.shape) for name, tensor in self.adapter_state_dict().items()}
+        expected = self.adapter_state_dict()
         for name in [*expected, *state]:
-            theirs = tuple(state[name].shape) if name in state else "absent"
-            ours = expected.get(name, "absent")
+            theirs, ours = (tuple(s[name].shape) if name in s else "absent" for s in (state, expected))
             if theirs != ours:
-                raise UserError(
-                    f"{source}: {name} is {theirs} in the checkpoint and {ours} in the model; "
-                    "choose the checkpoint's own model settings"
-                )
+                shapes = f"{name} is {theirs} in the checkpoint and {ours} in the model"
+                raise UserError(f"{source}: {shapes}; choose the checkpoint's own model settings")
 
     def load_adapter(self, state: dict[str, Tensor], source: object) -> None:
         """Copy the tensors of a checkpoint into the model, all of them or none; see ``check_adapter``."""
         self.check_adapter(state, source)
-        own = self.adapter_state_dict()
-        with torch.no_grad():
-            for name, tensor in state.items():
-                own[name].copy_(tensor)
+        self.load_state_dict(state, strict=False)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of what trains; the backbone stays in eval mode."""
         super().train(mode)
-        for name in self.tower_names:
+        for name in self.TOWERS:
             self.get_submodule(name).eval()
         return self
 
     def compile_towers(self) -> None:
-        """Compile the blocks of all towers with torch.compile."""
+        """Compile each block of all towers; they share their code, so that few graphs serve all layers."""
         # Towers, layers and empty batches are variants of one block, and so are training and test.
-        torch._dynamo.config.recompile_limit = COMPILED_VARIANTS
-        for name in self.tower_names:
-            self.get_submodule(name).transformer.compile_blocks()
+        torch._dynamo.config.recompile_limit = 64
+        for name in self.TOWERS:
+            for block in self.get_submodule(name).transformer.resblocks:
+                block.compile(dynamic=True)  # the number of rows that have a modality differs in each batch
 
     def heads(
         self, image: Tensor, tokens: Tensor, missing_case: Tensor, present: Any = None

@@ -19,27 +19,21 @@ from clip.modules.layers import INIT_STD, init_linear
 from clip.modules.prompted_model import Inputs, PromptedModel
 from clip.modules.prompts.base import TowerInput
 from clip.modules.vision_transformer_prompts import Prompts, Transformer, Weights
+from clip.transforms.vilt import MAX_ASPECT
 from clip.utils.settings import Settings
 
 PAD = 0  # id of the padding token
 WHITE = 1.0  # normalised pixel value of a dummy image
 EPS, TEXT_EPS = 1e-6, 1e-12  # of the LayerNorms in the blocks and after BERT's embeddings
 SEGMENT, TEXT_TYPE, IMAGE_TYPE = 0, 0, 1  # rows of the segment and modality-type embeddings
-ASPECT = 1333 / 800  # largest aspect ratio that the transform returns
 
 
 class ImageExtents(NamedTuple):
-    """Sizes of the images and texts of a batch.
+    """Sizes of the images and texts of a batch."""
 
-    Attributes:
-        sizes: height and width of each image in pixels without padding, (B, 2).
-        area: pixels of the largest image.
-        positions: tokens of the longest text.
-    """
-
-    sizes: Tensor
-    area: int
-    positions: int
+    sizes: Tensor  # height and width of each image in pixels without padding, (B, 2)
+    area: int  # pixels of the largest image
+    positions: int  # tokens of the longest text
 
 
 def measure(sizes: Tensor, tokens: Tensor) -> ImageExtents:
@@ -55,23 +49,8 @@ def blank(tokens: Tensor) -> Tensor:
     return F.pad(ends, (0, tokens.shape[1] - 2), value=PAD)
 
 
-def interleave(sets: list[Prompts]) -> Prompts:
-    """Interleave sets of prompts so that a later layer replaces prompts of each set.
-
-    Attention does not depend on the order of prompts, but a later layer replaces the first ones.
-    """
-    if len(sets) == 1:
-        return sets[0]
-    return [rearrange(list(layer), "s b p d -> b (p s) d") for layer in zip(*sets, strict=True)]
-
-
 class ViltTransformer(nn.Module):
-    """ViLT's embeddings, blocks and pooler.
-
-    Args:
-        sizes: sizes of the ViLT.
-        activation: a key of ``layers.ACTIVATIONS``.
-    """
+    """ViLT's embeddings, blocks and pooler; ``activation`` is a key of ``layers.ACTIVATIONS``."""
 
     def __init__(self, sizes: ViltSizes, activation: str):
         super().__init__()
@@ -95,15 +74,10 @@ class ViltTransformer(nn.Module):
         return self.ln_text(embedded) + self.type_embedding[TEXT_TYPE]
 
     def embed_image(self, image: Tensor, sizes: Tensor, num_patches: int) -> tuple[Tensor, Tensor]:
-        """Embed images as tokens, the class token first and padding last.
+        """Embed images that were padded to a common size, (B, 3, H, W), as tokens: class token first, padding last.
 
-        Args:
-            image: images padded to a common size, (B, 3, H, W).
-            sizes: height and width of each image, (B, 2), multiples of the patch.
-            num_patches: patches of the largest image.
-
-        Returns:
-            Tokens, (B, 1 + num_patches, D), and a mask that is True where they are not padding, (B, 1 + num_patches).
+        ``sizes`` (B, 2) are their heights and widths, multiples of the patch; ``num_patches`` is that of the largest.
+        Return (B, 1 + num_patches, D), and which of them are not padding, (B, 1 + num_patches).
         """
         patches = self.conv1(image)  # (B, D, rows, columns)
         rows, columns = (torch.arange(n, device=image.device) for n in patches.shape[2:])
@@ -144,15 +118,9 @@ class ViltSettings(Settings):
 class PromptedViLT(PromptedModel):
     """ViLT with prompts prepended to its joint sequence; features are (B, D)."""
 
-    Settings = ViltSettings
-    Sizes = ViltSizes
+    Settings, Sizes, TOWERS = ViltSettings, ViltSizes, {"stream": ViltTransformer}
     UNFREEZABLE = {"backbone": ("stream.",)}
     ALWAYS_TRAINED = ("stream.pooler.",)
-
-    @classmethod
-    def build_towers(cls, sizes: ViltSizes, activation: str) -> dict[str, nn.Module]:
-        """Build the single stream; see ``PromptedModel.build_towers``."""
-        return {"stream": ViltTransformer(sizes, activation)}
 
     @staticmethod
     def tower_states(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -162,7 +130,7 @@ class PromptedViLT(PromptedModel):
     @classmethod
     def example_inputs(cls, sizes: ViltSizes, device: str) -> Inputs:
         """Return the largest image with a text that fills all positions."""
-        height, width = sizes.image_size, int(ASPECT * sizes.grid) * sizes.patch
+        height, width = sizes.image_size, int(MAX_ASPECT * sizes.grid) * sizes.patch
         image = torch.zeros(1, 3, height, width, device=device)
         tokens = torch.ones(1, sizes.context, dtype=torch.long, device=device)
         extents = ImageExtents(torch.tensor([[height, width]]).to(device), height * width, sizes.context)
@@ -173,7 +141,11 @@ class PromptedViLT(PromptedModel):
         """Stack samples with images padded to the largest one; "present" is an ``ImageExtents``."""
         sizes = torch.tensor([sample["image"].shape[1:] for sample in samples])
         height, width = sizes.max(dim=0).values.tolist()
-        batch = default_collate([sample | {"image": pad_to(sample["image"], height, width)} for sample in samples])
+        padded = []
+        for sample in samples:  # zeros at the bottom and on the right
+            _, rows, columns = sample["image"].shape
+            padded.append(sample | {"image": F.pad(sample["image"], (0, width - columns, 0, height - rows))})
+        batch = default_collate(padded)
         return batch | {"present": measure(sizes, batch["tokens"])}
 
     @staticmethod
@@ -190,10 +162,7 @@ class PromptedViLT(PromptedModel):
     def features(
         self, image: Tensor, tokens: Tensor, missing_case: Tensor, present: ImageExtents | None = None
     ) -> Tensor:
-        """Encode pairs, dummies included; see ``PromptedModel.features``.
-
-        If ``present`` is None, no image has padding.
-        """
+        """Encode pairs, dummies included; without ``present`` no image has padding: all are as large as the batch."""
         ids = torch.where((missing_case == MISSING_TEXT)[:, None], blank(tokens), tokens)
         if present is None:
             present = measure(torch.tensor(image.shape[2:], device=image.device).expand(len(image), 2), ids)
@@ -204,10 +173,8 @@ class PromptedViLT(PromptedModel):
         mask = torch.cat([ids != PAD, valid], dim=1)
         prompts, weights = self.prompts.prompts_by_case(), self.prompts.attention_weights()
         inputs = TowerInput(x, missing_case, mask, num_text=ids.shape[1])
-        sets = [self.prompts.select(name, prompts, inputs) for name in prompts]
-        return self.stream.encode(x, interleave(sets), mask, weights.get("joint"))
-
-
-def pad_to(image: Tensor, height: int, width: int) -> Tensor:
-    """Pad (3, H, W) with zeros at the bottom and on the right."""
-    return F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1]))
+        first, *others = (self.prompts.select(name, prompts, inputs) for name in prompts)
+        if others:  # interleaved: attention does not see their order, but a later layer replaces those of its kind
+            layers = zip(first, *others, strict=True)
+            first = [rearrange(list(layer), "s b p d -> b (p s) d") for layer in layers]
+        return self.stream.encode(x, first, mask, weights.get("joint"))

@@ -10,7 +10,7 @@ The towers are independent of the prompt methods. ``prompts`` is a list with one
 * a function: maps the layer's input tokens without prompts, (B, L, D), to one of the above.
 
 With an empty list, a tower is the plain backbone. ``weights`` maps a layer to an input projection (3 D, D) that
-replaces the one of its attention.
+replaces the one of its attention. ``activation`` is a key of ``layers.ACTIVATIONS``.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,6 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.layers import Prefix, Prepended, PromptEntry, ResidualAttentionBlock
 
 Prompts = list[PromptEntry | Callable[[Tensor], PromptEntry]]
@@ -27,40 +28,20 @@ Weights = Mapping[int, Tensor]
 
 
 class Transformer(nn.Module):
-    """Residual attention blocks of one tower.
-
-    Args:
-        width: channels of a token.
-        layers: number of blocks.
-        activation: a key of ``layers.ACTIVATIONS``.
-        causal: whether to use a causal attention mask (text tower).
-        eps: epsilon of the LayerNorms.
-    """
+    """Residual attention blocks of one tower, with a causal attention mask or without."""
 
     def __init__(self, width: int, layers: int, activation: str, causal: bool, eps: float = 1e-5):
         super().__init__()
         self.causal = causal
         self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, activation, eps) for _ in range(layers))
 
-    def compile_blocks(self) -> None:
-        """Compile each block; all blocks share the same few graphs."""
-        for block in self.resblocks:
-            block.compile(dynamic=True)  # the number of samples that have a modality differs between batches
-
     def forward(
         self, x: Tensor, prompts: Prompts, position: Tensor, mask: Tensor | None = None, weights: Weights | None = None
     ) -> Tensor:
-        """Run the blocks over [prompts, tokens] and return one output token per sample.
+        """Run the blocks over the prompts and the tokens (B, L, D); return one output token per sample, (B, D).
 
-        Args:
-            x: embedded tokens, (B, L, D).
-            prompts: see the module docstring.
-            position: index of the token to return, prompts not counted, (B,).
-            mask: True for tokens that are not padding, (B, L) bool; None if there is no padding.
-            weights: see the module docstring.
-
-        Returns:
-            (B, D).
+        ``position`` (B,) is the index of that token, prompts not counted. ``mask``, (B, L) bool, is True for tokens
+        that are not padding; None if there is no padding.
         """
         length, weights = x.shape[1], weights or {}
         entries = [*prompts, *[None] * (len(self.resblocks) + 1 - len(prompts))]
@@ -86,26 +67,18 @@ class Transformer(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Image tower of CLIP.
+    """Image tower of CLIP."""
 
-    Args:
-        width: channels of a token, D.
-        layers: number of blocks.
-        patch: patch size in pixels.
-        grid: patches along one side of the image.
-        embed_dim: channels of the output feature, E.
-        activation: a key of ``layers.ACTIVATIONS``.
-    """
-
-    def __init__(self, *, width: int, layers: int, patch: int, grid: int, embed_dim: int, activation: str):
+    def __init__(self, sizes: ClipSizes, activation: str):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
-        self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
-        self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(grid**2 + 1, width))
+        width, std = sizes.image_width, sizes.image_width**-0.5
+        self.conv1 = nn.Conv2d(3, width, sizes.patch, stride=sizes.patch, bias=False)
+        self.class_embedding = nn.Parameter(std * torch.randn(width))
+        self.positional_embedding = nn.Parameter(std * torch.randn(sizes.grid**2 + 1, width))
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = Transformer(width, layers, activation, causal=False)
+        self.transformer = Transformer(width, sizes.image_layers, activation, causal=False)
         self.ln_post = nn.LayerNorm(width)
-        self.proj = nn.Parameter(width**-0.5 * torch.randn(width, embed_dim))
+        self.proj = nn.Parameter(std * torch.randn(width, sizes.embed_dim))
 
     def embed(self, image: Tensor) -> Tensor:
         """Map (B, 3, H, W) to X_0 (B, 1 + patches, D): class token first, after ``ln_pre``."""
@@ -120,24 +93,16 @@ class VisionTransformer(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """Text tower of CLIP.
+    """Text tower of CLIP."""
 
-    Args:
-        width: channels of a token, D.
-        layers: number of blocks.
-        context: number of positions (77 in every published CLIP).
-        vocabulary: number of token ids; the last one is the end-of-text token.
-        embed_dim: channels of the output feature, E.
-        activation: a key of ``layers.ACTIVATIONS``.
-    """
-
-    def __init__(self, *, width: int, layers: int, context: int, vocabulary: int, embed_dim: int, activation: str):
+    def __init__(self, sizes: ClipSizes, activation: str):
         super().__init__()
-        self.token_embedding = nn.Embedding(vocabulary, width)
-        self.positional_embedding = nn.Parameter(0.01 * torch.randn(context, width))
-        self.transformer = Transformer(width, layers, activation, causal=True)
+        width = sizes.text_width
+        self.token_embedding = nn.Embedding(sizes.vocabulary, width)
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(sizes.context, width))
+        self.transformer = Transformer(width, sizes.text_layers, activation, causal=True)
         self.ln_final = nn.LayerNorm(width)
-        self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, embed_dim))
+        self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, sizes.embed_dim))
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -145,15 +110,9 @@ class TextTransformer(nn.Module):
         return self.token_embedding(tokens) + self.positional_embedding
 
     def encode(self, tokens: Tensor, prompts: Prompts, end: Tensor, weights: Weights | None = None) -> Tensor:
-        """Map X_0 (B, L, D) and its prompts to the feature of the end-of-text token, (B, E).
+        """Map X_0 (B, L, D) and its prompts to the feature of the first end-of-text token, at ``end`` (B,), (B, E).
 
         The tower is causal, so tokens after the end of a text do not affect its feature: the caller may
         truncate the batch after the longest text.
-
-        Args:
-            tokens: X_0, (B, L, D).
-            prompts: see the module docstring.
-            end: position of the first end-of-text token, (B,).
-            weights: see the module docstring.
         """
         return self.ln_final(self.transformer(tokens, prompts, end, weights=weights)) @ self.text_projection

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from clip.demo.pretrain import train_tokenizer
 from clip.modules.backbones.clip import OPENAI_SHA256, find_activation, load_clip
 from clip.modules.backbones.clip_convert import ClipSizes
-from clip.modules.backbones.clip_tokenizer import train_tokenizer
 from clip.utils.errors import UserError
 from tests import tiny
 

@@ -34,8 +34,8 @@ class OpenAIClip(torch.nn.Module):
     def __init__(self, frozen: Backbone):
         super().__init__()
         sizes = frozen.sizes
-        self.visual = VisionTransformer(**sizes.image(), activation=frozen.activation)
-        text = TextTransformer(**sizes.text(), activation=frozen.activation)
+        self.visual = VisionTransformer(sizes, frozen.activation)
+        text = TextTransformer(sizes, frozen.activation)
         for name in ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection"):
             setattr(self, name, getattr(text, name))
         self.logit_scale = torch.nn.Parameter(torch.zeros(()))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from clip.demo.pretrain import train_tokenizer
 from clip.modules.backbones.clip_tokenizer import (
     END,
     START,
     Tokenizer,
     clean,
-    train_tokenizer,
     vocabulary,
 )
 from clip.utils.errors import UserError

@@ -3,6 +3,7 @@
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def odd_grid(state):
 
 
 def narrow(state):
-    text = TextTransformer(width=96, layers=1, context=77, vocabulary=560, embed_dim=32, activation="gelu")
+    text = TextTransformer(replace(tiny.SIZES, text_width=96), "gelu")
     drop_text(state)
     state.update(text.state_dict(), logit_scale=torch.zeros(()))
 

@@ -220,9 +220,10 @@ def test_the_pooled_position_sees_the_whole_prefix(causal):
     torch.manual_seed(0)
     block, x, position = ResidualAttentionBlock(128, "gelu"), torch.randn(2, 5, 128), [4, 2]
     prefix = Prefix(torch.randn(2, 3, 128), torch.randn(2, 3, 128))
-    every, one = block(x, causal, prefix), block.pool(x, torch.tensor(position), causal, prefix)
+    every = block(x, causal, prefix, 0, None, None)
+    one = block.pool(x, torch.tensor(position), causal, prefix, None, None)
     torch.testing.assert_close(one, every[[0, 1], position])
-    assert (one - block.pool(x, torch.tensor(position), causal)).abs().max() > 1e-2
+    assert (one - block.pool(x, torch.tensor(position), causal, None, None, None)).abs().max() > 1e-2
 
 
 def test_fine_tuning_trains_all_of_clip():

@@ -6,7 +6,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from clip.missing import COMPLETE
 from clip.modules import build_model
-from clip.modules.backbones.clip_convert import convert_clip
+from clip.modules.backbones.clip import convert_clip
 
 VOCABULARY, CONTEXT, BATCH = 60, 20, 3
 HEAD = 64

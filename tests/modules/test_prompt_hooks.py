@@ -90,7 +90,7 @@ def test_an_entry_may_be_a_function_of_the_tokens_that_enter_its_layer(build, me
     entered = recorded(model, ["image_encoder"], lambda: here.encode(x, model.prompts.select("image", {}, None)))
     first, second = entered[:2]  # the last block pools
     torch.testing.assert_close(first, torch.cat([maximum(x), x], dim=1))
-    before = here.transformer.resblocks[0](first, causal=False)
+    before = here.transformer.resblocks[0](first, False, None, 0, None, None)
     tokens_of_layer = before[:, 1:]
     wanted = torch.cat([maximum(tokens_of_layer), before if method.kept else tokens_of_layer], dim=1)
     torch.testing.assert_close(second, wanted)

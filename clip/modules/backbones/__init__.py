@@ -1,23 +1,29 @@
 """Weights and tokenizers of the frozen backbones."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from clip.modules.prompts.base import Sizes
 
+MAX_CHARACTERS = 20_000  # of a text: its tokens end long before, and cleaning costs time
+
 
 class TextTokenizer:
-    """Base of the tokenizers: encodes texts as token ids of a fixed length, ``context``."""
+    """Encodes texts with a tokenizer of transformers as token ids of a fixed length, ``context``."""
 
-    context: int
+    clean: Callable[[str], str] = staticmethod(str)  # what happens to a text before
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int):
+        self.tokenizer, self.vocab, self.context = tokenizer, tokenizer.get_vocab(), context
 
     def encode(self, texts: Iterable[str], **options: Any) -> list[list[int]]:
         """Return the ids of each text, start and end included; ``options`` as in transformers."""
-        raise NotImplementedError
+        return self.tokenizer([self.clean(text[:MAX_CHARACTERS]) for text in texts], **options)["input_ids"]
 
     def __call__(self, texts: Iterable[str]) -> Tensor:
         """Return (N, context) int64 ids: start, text, end, zeros; long texts are truncated."""

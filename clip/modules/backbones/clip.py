@@ -4,19 +4,23 @@ Folders are saved in the layout of transformers' ``CLIPModel``: config.json, mod
 """
 
 import json
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 from transformers import CLIPConfig
 
 from clip.modules.backbones import Backbone
-from clip.modules.backbones.clip_convert import HUGGING_FACE, ClipSizes, convert_clip
+from clip.modules.backbones.clip_convert import HUGGING_FACE, OPENAI, ClipSizes
 from clip.modules.backbones.clip_tokenizer import OPENAI_VOCABULARY, TOKENIZER_FILES, Tokenizer
 from clip.modules.backbones.tensor_files import find_folder, find_weights, first_line, read_tensors, sha256_of
 from clip.modules.layers import ACTIVATIONS, HEAD_WIDTH
 from clip.modules.prompts.base import NoSettings
+from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
 from clip.utils.errors import UserError
 from clip.utils.files import atomic_write, write_text
 
@@ -32,52 +36,50 @@ OPENAI_SHA256 = {  # OpenAI's archives, all with QuickGELU; its download URLs co
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "ViT-L-14.pt",
     "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "ViT-L-14-336px.pt",
 }
-CONTEXT = 77  # context length of every published CLIP
 MAX_WIDTH = 1024  # published image towers wider than this do not use heads of width 64
-NO_SETTINGS = NoSettings()
-EPSILON = 1e-5  # of the LayerNorms
+# Files may hold these besides the weights; they follow from the sizes.
+NOT_WEIGHTS = {"position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size"}
 TOKENIZERS = [name for group in TOKENIZER_FILES for name in group]
 CONFIGS = ("config.json", "open_clip_config.json")
 OPEN_CLIP_KEYS = ("embed_dim", "quick_gelu", "vision_cfg", "text_cfg")
-# Not compared, since the sizes are read from the tensors.
-OPEN_CLIP_SIZES = ("width", "layers", "patch_size", "image_size", "context_length", "vocab_size")
+# Not compared, since the sizes are read from the tensors:
+OPEN_CLIP_KEYS += ("width", "layers", "patch_size", "image_size", "context_length", "vocab_size")
+find_clip = partial(find_weights, files=(*CONFIGS, *TOKENIZERS), published=PUBLISHED)  # weight file of vit
 
 
-def load_clip(vit: str, activation: str | None = None, settings: Any = NO_SETTINGS, task: str = "") -> Backbone:
+def load_clip(vit: str, activation: str | None = None, settings: Any = None, task: str = "") -> Backbone:
     """Load a CLIP without executing code in its files.
 
-    Args:
-        vit: key of ``PUBLISHED``, Hugging Face id, folder, or file (safetensors, ``torch.save`` or TorchScript) with
-            tensor names of OpenAI, open_clip or transformers.
-        activation: key of ``layers.ACTIVATIONS``, for files that do not state it.
-        settings: not used.
-        task: not used.
+    ``vit`` is a key of ``PUBLISHED``, a Hugging Face id, a folder, or a file (safetensors, ``torch.save`` or
+    TorchScript) with tensor names of OpenAI, open_clip or transformers. ``activation`` is a key of
+    ``layers.ACTIVATIONS``, for files that do not state it. The settings and the task are not used.
     """
     weights = find_clip(vit)
-    sha256 = sha256_of(weights)
-    tensors = read_tensors(weights)
-    try:
-        state = convert_clip(tensors)
-    except UserError as error:
-        raise UserError(f"{weights}: {error}") from None
+    state, sha256 = read_tensors(weights, convert_clip), sha256_of(weights)
     sizes = ClipSizes.of(state)
     activation = find_activation(weights.parent, sizes, sha256, activation)
-    return Backbone(state, sizes, activation, find_tokenizer(weights.parent, sizes), vit, sha256, settings)
+    tokenizer = find_tokenizer(weights.parent, sizes)
+    return Backbone(state, sizes, activation, tokenizer, vit, sha256, settings or NoSettings())
 
 
-def find_clip(vit: str) -> Path:
-    """Return the weight file of a CLIP; ``vit`` as in ``load_clip``."""
-    return find_weights(vit, (*CONFIGS, *TOKENIZERS), PUBLISHED)
-
-
-def load_clip_tokenizer(vit: str, settings: Any = None, task: str = "") -> Tokenizer:
+def load_clip_tokenizer(vit: str, settings: Any, task: str) -> Tokenizer:
     """Load the tokenizer of a CLIP without its weights; arguments as in ``load_clip``."""
     return Tokenizer.from_folder(find_folder(vit, TOKENIZERS, PUBLISHED))
 
 
-def clip_positions(settings: Any, task: str) -> int:
-    """Return the context length of CLIP's text tower."""
-    return CONTEXT
+def convert_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate a complete CLIP, named as by OpenAI, open_clip or transformers, to OpenAI's names and float32."""
+    state = {name: tensor for name, tensor in state.items() if name.split(".")[-1] not in NOT_WEIGHTS}
+    layout = HUGGING_FACE if any(name.startswith(("text_model.", "vision_model.")) for name in state) else OPENAI
+    sizes = ClipSizes.of(state, layout)
+    for tower, width in sizes.widths.items():
+        if width % HEAD_WIDTH:
+            raise UserError(f"the width of the {tower} tower is {width}; supported are multiples of {HEAD_WIDTH}")
+    with torch.device("meta"):
+        blank = TextTransformer(sizes, "gelu").state_dict() | {"logit_scale": torch.empty(())}
+        image = VisionTransformer(sizes, "gelu").state_dict()
+    blank |= {f"visual.{name}": tensor for name, tensor in image.items()}
+    return layout.read(state, blank, "CLIP")
 
 
 def find_activation(folder: Path, sizes: ClipSizes, sha256: str, requested: str | None) -> str:
@@ -110,38 +112,33 @@ def find_tokenizer(folder: Path, sizes: ClipSizes) -> Tokenizer:
     tokenizer = Tokenizer.from_folder(folder, sizes.context)
     last = max(tokenizer.vocab.values())
     if not last == tokenizer.end == sizes.vocabulary - 1:
-        raise UserError(
-            f"{folder}: the tokenizer has {last + 1} tokens and ends a text with {tokenizer.end}, but the weights "
-            f"have {sizes.vocabulary} tokens; use the tokenizer of this CLIP"
-        )
+        found = f"the tokenizer has {last + 1} tokens and ends a text with {tokenizer.end}"
+        raise UserError(f"{folder}: {found}, but the weights have {sizes.vocabulary}; use the tokenizer of this CLIP")
     return tokenizer
 
 
 def save_clip(folder: Path, state: dict[str, Tensor], activation: str, tokenizer: Tokenizer) -> None:
     """Save a state dict with OpenAI's names as a folder that ``load_clip`` and transformers can load."""
     sizes = ClipSizes.of(state)
-    config = _transformers_config(sizes)
-    config["vision_config"] |= {"hidden_act": activation}
-    ids = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": 0}
-    config["text_config"] |= {"hidden_act": activation} | ids
+    config = _transformers_config(sizes, activation)
+    config["text_config"] |= {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": 0}
     config |= {"model_type": "clip", "architectures": ["CLIPModel"], "projection_dim": sizes.embed_dim}
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     tokenizer.save(folder)
-    with atomic_write(folder / "model.safetensors") as partial:
+    with atomic_write(folder / "model.safetensors") as path:
         # Not save_file, which makes the file readable only by its owner.
-        partial.write_bytes(save(HUGGING_FACE.write(state), metadata={"format": "pt"}))
+        path.write_bytes(save(HUGGING_FACE.write(state), metadata={"format": "pt"}))
 
 
-def _transformers_config(sizes: ClipSizes) -> dict[str, Any]:
-    config = {}
-    for tower, width, layers in (
-        ("vision_config", sizes.image_width, sizes.image_layers),
-        ("text_config", sizes.text_width, sizes.text_layers),
-    ):
-        shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
-        config[tower] = shape | {"num_attention_heads": width // HEAD_WIDTH, "layer_norm_eps": EPSILON}
-    config["vision_config"] |= {"image_size": sizes.image_size, "patch_size": sizes.patch}
-    config["text_config"] |= {"vocab_size": sizes.vocabulary, "max_position_embeddings": sizes.context}
+def _transformers_config(sizes: ClipSizes, activation: str) -> dict[str, Any]:
+    config = {
+        "vision_config": {"image_size": sizes.image_size, "patch_size": sizes.patch},
+        "text_config": {"vocab_size": sizes.vocabulary, "max_position_embeddings": sizes.context},
+    }
+    for tower, width in sizes.widths.items():
+        shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": sizes.depths[tower]}
+        heads = {"num_attention_heads": width // HEAD_WIDTH, "layer_norm_eps": 1e-5, "hidden_act": activation}
+        config["vision_config" if tower == "image" else "text_config"] |= shape | heads
     return config
 
 
@@ -157,8 +154,8 @@ def _read_config(path: Path, sizes: ClipSizes) -> str | None:
     except Exception as error:  # noqa: BLE001  a damaged file can raise anything
         raise UserError(f"{path} does not describe a supported CLIP ({first_line(error)}); correct it") from None
     activation = config.vision_config.hidden_act
-    for name, expected in _transformers_config(sizes).items():
-        for key, value in (expected | {"hidden_act": activation}).items():
+    for name, expected in _transformers_config(sizes, activation).items():
+        for key, value in expected.items():
             if (found := getattr(getattr(config, name), key)) != value:
                 raise UserError(f"{path}: {key} of {name} is {found!r}, but this CLIP needs {value!r}")
     if activation not in ACTIVATIONS:
@@ -172,6 +169,6 @@ def _read_open_clip(config: dict[str, Any], sizes: ClipSizes) -> str:
     for section in (config, config.get("vision_cfg") or {}, config.get("text_cfg") or {}):
         for key, value in section.items():
             # open_clip has many variants; reject any enabled option that is not implemented here.
-            if value and key not in OPEN_CLIP_KEYS + OPEN_CLIP_SIZES and value != fixed.get(key):
+            if value and key not in OPEN_CLIP_KEYS and value != fixed.get(key):
                 raise ValueError(f"{key}={value!r} is not OpenAI's architecture")
     return "quick_gelu" if config.get("quick_gelu") else "gelu"

@@ -6,13 +6,9 @@ Inside the project a CLIP is a state dict under OpenAI's names, which open_clip 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from clip.modules.backbones.layouts import Layout
-from clip.modules.layers import HEAD_WIDTH
-from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
-from clip.utils.errors import UserError
 
 OPENAI = Layout()
 HUGGING_FACE = Layout(
@@ -38,8 +34,6 @@ HUGGING_FACE = Layout(
     parts=("q", "k", "v"),
     transposed=("visual.proj", "text_projection"),
 )
-# Files may hold these besides the weights; they follow from the sizes.
-NOT_WEIGHTS = {"position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size"}
 
 
 @dataclass(frozen=True)
@@ -48,13 +42,13 @@ class ClipSizes:
 
     image_width: int
     image_layers: int
-    patch: int
-    grid: int
+    patch: int  # side in pixels
+    grid: int  # patches along one side of the image
     text_width: int
     text_layers: int
-    context: int
-    vocabulary: int
-    embed_dim: int
+    context: int  # text positions, 77 in every published CLIP
+    vocabulary: int  # token ids; the last one ends a text
+    embed_dim: int  # channels of a tower's feature
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor], layout: Layout = OPENAI) -> "ClipSizes":
@@ -68,63 +62,9 @@ class ClipSizes:
         grid = round((positions - 1) ** 0.5)
         return cls(image_width, image_layers, patch, grid, text_width, text_layers, context, vocabulary, embed_dim)
 
-    @property
-    def image_size(self) -> int:
-        """Side of the square image in pixels."""
-        return self.patch * self.grid
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Channels of a token, by modality."""
-        return {"image": self.image_width, "text": self.text_width}
-
-    @property
-    def towers(self) -> dict[str, int]:
-        """Channels of a token, by tower; each modality has its own."""
-        return self.widths
-
-    @property
-    def depths(self) -> dict[str, int]:
-        """Number of layers, by tower."""
-        return {"image": self.image_layers, "text": self.text_layers}
-
-    @property
-    def feature_width(self) -> int:
-        """Channels of the concatenated image and text features."""
-        return 2 * self.embed_dim
-
-    def image(self) -> dict[str, int]:
-        """Return the arguments of ``VisionTransformer``."""
-        shape = {"patch": self.patch, "grid": self.grid, "embed_dim": self.embed_dim}
-        return {"width": self.image_width, "layers": self.image_layers} | shape
-
-    def text(self) -> dict[str, int]:
-        """Return the arguments of ``TextTransformer``."""
-        shape = {"context": self.context, "vocabulary": self.vocabulary, "embed_dim": self.embed_dim}
-        return {"width": self.text_width, "layers": self.text_layers} | shape
-
-
-def convert_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate tensors named as by OpenAI, open_clip or transformers' ``CLIPModel`` to OpenAI's names and float32.
-
-    Raises:
-        UserError: they are not those of one complete CLIP.
-    """
-    state = {name: tensor for name, tensor in state.items() if name.split(".")[-1] not in NOT_WEIGHTS}
-    layout = HUGGING_FACE if any(name.startswith(("text_model.", "vision_model.")) for name in state) else OPENAI
-    sizes = ClipSizes.of(state, layout)
-    for tower, width in sizes.widths.items():
-        if width % HEAD_WIDTH:
-            raise UserError(f"the {tower} tower is {width} wide; supported are multiples of {HEAD_WIDTH}")
-    with torch.device("meta"):
-        image = VisionTransformer(**sizes.image(), activation="gelu").state_dict()
-        text = TextTransformer(**sizes.text(), activation="gelu").state_dict()
-        blank = {f"visual.{name}": tensor for name, tensor in image.items()} | text | {"logit_scale": torch.empty(())}
-    return layout.read(state, blank, "CLIP")
-
-
-def tower_states(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split a state dict into those of the image and the text tower; neither has ``logit_scale``."""
-    image = {name.removeprefix("visual."): tensor for name, tensor in state.items() if name.startswith("visual.")}
-    text = {n: tensor for n, tensor in state.items() if not n.startswith("visual.") and n != "logit_scale"}
-    return image, text
+    image_size = property(lambda self: self.patch * self.grid)  # side of the square image in pixels
+    # Channels of a token by modality, each of which has a tower of its own; layers by tower; channels of both features.
+    widths = property(lambda self: {"image": self.image_width, "text": self.text_width})
+    towers = widths
+    depths = property(lambda self: {"image": self.image_layers, "text": self.text_layers})
+    feature_width = property(lambda self: 2 * self.embed_dim)

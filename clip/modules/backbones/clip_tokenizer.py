@@ -7,14 +7,11 @@ ending a word, one token per merge, the start and the end of a text.
 import gzip
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import ftfy
 import regex
-from tokenizers import Tokenizer as BytePairs
-from tokenizers import models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -25,22 +22,15 @@ from clip.utils.files import write_text
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 OPENAI_VOCABULARY = 49_408  # tokens of every CLIP that OpenAI published
-MAX_CHARACTERS = 20_000  # the 77 tokens end long before, and cleaning costs time
-TOKENIZER_FILES = (  # groups of files that make a tokenizer together, in order of preference
-    ("vocab.json", "merges.txt"),
-    ("tokenizer.json",),
-    ("bpe_simple_vocab_16e6.txt.gz",),
-)
+# Groups of files that make a tokenizer together, in order of preference:
+TOKENIZER_FILES = (("vocab.json", "merges.txt"), ("tokenizer.json",), ("bpe_simple_vocab_16e6.txt.gz",))
 
 
 def clean(text: str) -> str:
-    """Clean a text as OpenAI's tokenizer does, and turn control tokens in it into plain text.
-
-    A space inside the brackets of a control token changes no other token: CLIP splits there anyway.
-    """
-    text = ftfy.fix_text(text[:MAX_CHARACTERS])
-    text = html.unescape(html.unescape(text))
+    """Clean a text as OpenAI's tokenizer does, and turn control tokens in it into plain text."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
     text = regex.sub(r"\s+", " ", text).strip().lower()
+    # A space inside the brackets of a control token changes no other token: CLIP splits there anyway.
     return regex.sub(r"<\|(startoftext|endoftext)\|>", r"<| \1 |>", text)
 
 
@@ -53,22 +43,14 @@ def vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
 
 
 class Tokenizer(TextTokenizer):
-    """Encodes texts as CLIP token ids.
+    """Encodes texts as CLIP token ids; ``merges`` are pairs of tokens, the most frequent first."""
 
-    Args:
-        vocab: token -> id.
-        merges: pairs of tokens, the most frequent first.
-        context: ids per text, 77 in every published CLIP.
-    """
+    clean = staticmethod(clean)
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], context: int = 77):
-        self.vocab, self.merges, self.context = vocab, [tuple(merge) for merge in merges], context
-        self.start, self.end = vocab[START], vocab[END]
-        self._clip = CLIPTokenizer(vocab=vocab, merges=self.merges)
-
-    def encode(self, texts: Iterable[str], **options: Any) -> list[list[int]]:
-        """Return the ids of each text; see ``TextTokenizer.encode``."""
-        return self._clip([clean(text) for text in texts], **options)["input_ids"]
+        self.merges = [tuple(merge) for merge in merges]
+        super().__init__(CLIPTokenizer(vocab=vocab, merges=self.merges), context)
+        self.vocab, self.start, self.end = vocab, vocab[START], vocab[END]
 
     @classmethod
     def from_folder(cls, folder: Path, context: int = 77) -> "Tokenizer":
@@ -80,9 +62,8 @@ class Tokenizer(TextTokenizer):
         try:
             return cls(*_read_vocabulary([folder / name for name in names]), context)
         except Exception as error:  # noqa: BLE001  transformers' own code raises many kinds
-            raise UserError(
-                f"{folder}: the tokenizer in {' and '.join(names)} cannot be read ({str(error):.200}); get it again"
-            ) from None
+            files = f"the tokenizer in {' and '.join(names)}"
+            raise UserError(f"{folder}: {files} cannot be read ({str(error):.200}); get it again") from None
 
     def save(self, folder: Path) -> None:
         """Write vocab.json and merges.txt."""
@@ -106,24 +87,3 @@ def _read_vocabulary(paths: list[Path]) -> tuple[dict[str, int], list[tuple[str,
         lines = paths[1].read_text(encoding="utf-8").splitlines()
         merges = [line for line in lines if line.strip() and not line.startswith("#version")]
     return content, [tuple(merge.split() if isinstance(merge, str) else merge) for merge in merges]
-
-
-def train_tokenizer(texts: Iterable[str], size: int, context: int = 77) -> Tokenizer:
-    """Train byte pairs on texts, for a small CLIP.
-
-    Args:
-        texts: training texts.
-        size: number of tokens, at least the 514 that need no merge.
-        context: ids per text.
-    """
-    splitter = CLIPTokenizer(vocab=vocabulary([]), merges=[]).backend_tokenizer
-    trained = BytePairs(models.BPE(end_of_word_suffix=WORD_END))
-    trained.normalizer, trained.pre_tokenizer = splitter.normalizer, splitter.pre_tokenizer
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, initial_alphabet=alphabet, show_progress=False, end_of_word_suffix=WORD_END
-    )
-    trained.train_from_iterator(map(clean, texts), trainer)
-    merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
-    merges = merges[: size - len(vocabulary([]))]
-    return Tokenizer(vocabulary(merges), merges, context)

@@ -9,24 +9,18 @@ from torch import Tensor
 
 from clip.utils.errors import UserError
 
-MAX_PROBLEMS = 5  # listed in a message
-
 
 @dataclass(frozen=True)
 class Layout:
     """How one family of files names and stores the tensors of a backbone; by default as we do.
 
-    Attributes:
-        names: part of our names, from a dot on -> that in the file, replaced in this order. A name with "{part}" is
-            stored once for each of ``parts``, the query, key and value projections, which we concatenate.
-        transposed: our names of the matrices that are stored transposed.
-        leading: our name -> number of leading dimensions of size 1 in the file.
+    A name in a file with "{part}" is stored once for each of ``parts``, the projections that we concatenate.
     """
 
-    names: Mapping[str, str] = field(default_factory=dict)
-    parts: tuple[str, ...] = ()
-    transposed: tuple[str, ...] = ()
-    leading: Mapping[str, int] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)  # part of our names, from a dot on -> theirs, in this order
+    parts: tuple[str, ...] = ()  # query, key and value
+    transposed: tuple[str, ...] = ()  # our names of the matrices that are stored transposed
+    leading: Mapping[str, int] = field(default_factory=dict)  # our name -> leading dimensions of size 1 in the file
 
     def names_of(self, name: str) -> list[str]:
         """Return the names in the file of the tensors that make up one of ours."""
@@ -45,15 +39,10 @@ class Layout:
         return out
 
     def read(self, state: Mapping[str, Tensor], like: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
-        """Check the tensors of a file and return them under our names, as float32.
+        """Check the tensors of a file of this layout and return them under our names, as float32.
 
-        Args:
-            state: tensors under the names of this layout.
-            like: our names and shapes; may be on the meta device.
-            kind: kind of backbone, for the message.
-
-        Raises:
-            UserError: tensors are missing, unexpected, misshaped or not finite; lists their names in the file.
+        ``like`` holds our names and shapes, and may be on the meta device. Raise a UserError that lists tensors that
+        are missing, unexpected, misshaped or not finite, by their names in the file.
         """
         expected = self.write(like)
         problems = [f"{name} is missing" for name in expected if name not in state]
@@ -68,8 +57,8 @@ class Layout:
             elif not torch.stack(tensor.aminmax()).isfinite().all():
                 problems.append(f"{name} is not finite")
         if problems:
-            more = f" and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-            raise UserError(f"not a complete {kind}: {', '.join(problems[:MAX_PROBLEMS])}{more}; get the original file")
+            more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise UserError(f"not a complete {kind}: {', '.join(problems[:5])}{more}; get the original file")
         out = {}
         for name, tensor in like.items():
             parts = [state[theirs] for theirs in self.names_of(name)]

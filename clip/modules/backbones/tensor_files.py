@@ -6,7 +6,7 @@ import io
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,15 @@ from torch import Tensor
 
 from clip.utils.errors import UserError
 
-WEIGHT_FILES = (  # in a folder or repository, in order of preference
-    "model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
+# In a folder or repository, in order of preference:
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def find_folder(vit: str, files: Sequence[str], published: Mapping[str, str], weights: Sequence[str] = ()) -> Path:
     """Return the folder of a backbone, downloaded into the cache of the Hugging Face hub if it is not a local path.
 
-    Args:
-        vit: file, folder, key of ``published`` (name -> Hugging Face id) or Hugging Face id.
-        files: small files to download where they exist.
-        published: see above.
-        weights: weight files, of which the first that exists is downloaded too.
+    ``vit`` is a file, a folder, a key of ``published`` (name -> Hugging Face id) or a Hugging Face id. The small
+    ``files`` are downloaded where they exist, and the first of the ``weights`` that exists.
     """
     path = Path(vit).expanduser()
     if path.exists():
@@ -66,12 +59,12 @@ def find_weights(vit: str, files: Sequence[str], published: Mapping[str, str]) -
     return found
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a safetensors, ``torch.save`` or TorchScript file; raise UserError otherwise."""
+def read_tensors(path: Path, convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Read and convert a state dict from a safetensors, ``torch.save`` or TorchScript file, or raise UserError."""
     try:
         with path.open("rb") as file:
-            starts_like_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of header length, then the JSON header
-        if starts_like_safetensors or path.suffix == ".safetensors":
+            is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of header length, then the JSON header
+        if is_safetensors or path.suffix == ".safetensors":
             content = load_file(path)
         elif (content := _read_torchscript(path)) is None:
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -83,16 +76,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read ({first_line(error)}); get the file again") from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):  # a training checkpoint
         content = content["state_dict"]
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
-    ):
+    pairs = content.items() if isinstance(content, dict) else [("", None)]
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in pairs):
         raise UserError(f"{path} does not contain a state dict (tensors by name); pass another file")
     # Expanded tensors share storage, so that copying one could exhaust memory. Tied weights count twice.
     if (claimed := sum(tensor.nbytes for tensor in content.values())) > 2 * path.stat().st_size:
         raise UserError(f"{path} has {path.stat().st_size:,} bytes, but its tensors have {claimed:,}; get another file")
     if content and all(name.startswith("module.") for name in content):  # saved from DataParallel
         content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    return content
+    try:
+        return convert(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def sha256_of(path: Path) -> str:

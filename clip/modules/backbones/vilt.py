@@ -1,8 +1,8 @@
 """Load a frozen ViLT (weights, sizes, BERT tokenizer) from Hugging Face's files or those of the original code."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,30 +16,20 @@ from clip.modules.prompted_vilt import ViltSettings, ViltTransformer
 from clip.utils.errors import UserError
 
 POSITIONS = {"mmimdb": 1024, "food101": 512, "hatememes": 128}  # text tokens, as MMP was published
-DEFAULT_POSITIONS = 512
 ACTIVATION = "gelu"
 PATCH = 32  # pixels; the transform rounds image sizes to multiples of it
 FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "config.json")
+find_vilt = partial(find_weights, files=FILES, published={})  # weight file of vit
 PAD = "[PAD]"
 SPECIAL = {PAD, "[CLS]", "[SEP]", "[UNK]"}
-MAX_CHARACTERS = 20_000  # the tokens of a text end long before
 
 
 class BertTokenizer(TextTokenizer):
-    """Encodes texts as ids of BERT's uncased word pieces.
-
-    Args:
-        tokenizer: transformers' tokenizer.
-        context: ids per text.
-    """
+    """Encodes texts as ids of BERT's uncased word pieces."""
 
     def __init__(self, tokenizer: BertTokenizerFast, context: int):
+        super().__init__(tokenizer, context)
         tokenizer.split_special_tokens = True  # "[PAD]" in a text is characters, not padding
-        self.context, self.vocab, self._bert = context, tokenizer.get_vocab(), tokenizer
-
-    def encode(self, texts: Iterable[str], **options: Any) -> list[list[int]]:
-        """Return the ids of each text; see ``TextTokenizer.encode``."""
-        return self._bert([text[:MAX_CHARACTERS] for text in texts], **options)["input_ids"]
 
     @classmethod
     def from_folder(cls, folder: Path, context: int) -> "BertTokenizer":
@@ -62,14 +52,8 @@ def load_vilt(vit: str, activation: str | None, settings: ViltSettings, task: st
     """Load a ViLT, its text positions interpolated to the length of the task; arguments as in ``load_clip``."""
     if activation not in (None, ACTIVATION):
         raise UserError(f"activation={activation} is not that of ViLT; leave it out")
-    weights = find_vilt(vit)
-    sha256 = sha256_of(weights)
-    tensors = read_tensors(weights)
-    try:
-        state = convert_vilt(tensors)
-    except UserError as error:
-        raise UserError(f"{weights}: {error}") from None
-    positions = vilt_positions(settings, task)
+    weights, positions = find_vilt(vit), vilt_positions(settings, task)
+    state, sha256 = read_tensors(weights, convert_vilt), sha256_of(weights)
     state["text_positional_embedding"] = stretch(state["text_positional_embedding"], positions)
     sizes = ViltSizes.of(state)
     tokenizer = BertTokenizer.from_folder(weights.parent, positions)
@@ -80,11 +64,6 @@ def load_vilt(vit: str, activation: str | None, settings: ViltSettings, task: st
     return Backbone(state, sizes, ACTIVATION, tokenizer, vit, sha256, settings)
 
 
-def find_vilt(vit: str) -> Path:
-    """Return the weight file of a ViLT; ``vit`` as in ``load_vilt``."""
-    return find_weights(vit, FILES, {})
-
-
 def load_vilt_tokenizer(vit: str, settings: ViltSettings, task: str) -> BertTokenizer:
     """Load the tokenizer of a ViLT without its weights; arguments as in ``load_vilt``."""
     return BertTokenizer.from_folder(find_folder(vit, FILES, {}), vilt_positions(settings, task))
@@ -92,18 +71,12 @@ def load_vilt_tokenizer(vit: str, settings: ViltSettings, task: str) -> BertToke
 
 def vilt_positions(settings: ViltSettings, task: str) -> int:
     """Return the number of text tokens that ViLT reads for a task."""
-    return settings.max_text_len or POSITIONS.get(task, DEFAULT_POSITIONS)
+    return settings.max_text_len or POSITIONS.get(task, 512)
 
 
 def convert_vilt(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate tensors named as by transformers or the original code to the names of ``ViltTransformer`` and float32.
-
-    Heads on top of the backbone are ignored.
-
-    Raises:
-        UserError: they are not those of one complete ViLT.
-    """
-    # Models with a head prefix the names of the backbone with these.
+    """Translate a complete ViLT, named as by transformers or the original code, to our names and float32."""
+    # Models with a head, which is ignored, prefix the names of the backbone with these.
     state = {name.removeprefix("vilt.").removeprefix("model."): tensor for name, tensor in tensors.items()}
     layout = ORIGINAL if any(name.startswith(("text_embeddings.", "transformer.")) for name in state) else HUGGING_FACE
     sizes = ViltSizes.of(state, layout)

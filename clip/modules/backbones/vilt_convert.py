@@ -50,9 +50,9 @@ class ViltSizes:
 
     width: int
     layers: int
-    patch: int
-    grid: int
-    context: int
+    patch: int  # side in pixels
+    grid: int  # patches along the shorter side of an image
+    context: int  # text positions
     vocabulary: int
 
     @classmethod
@@ -64,30 +64,12 @@ class ViltSizes:
         context, _ = layout.shape(state, "text_positional_embedding", 2)
         return cls(width, layout.count_blocks(state), patch, grid, context, vocabulary)
 
-    @property
-    def image_size(self) -> int:
-        """Shorter side of an image in pixels."""
-        return self.patch * self.grid
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Channels of a token, by modality."""
-        return {"image": self.width, "text": self.width}
-
-    @property
-    def towers(self) -> dict[str, int]:
-        """Channels of a token, by tower; both modalities share one."""
-        return {"joint": self.width}
-
-    @property
-    def depths(self) -> dict[str, int]:
-        """Number of layers, by tower."""
-        return {"joint": self.layers}
-
-    @property
-    def feature_width(self) -> int:
-        """Channels of the pooled token."""
-        return self.width
+    image_size = property(lambda self: self.patch * self.grid)  # shorter side of an image in pixels
+    # Channels of a token by modality and by tower, which both modalities share; layers; channels of the pooled token.
+    widths = property(lambda self: {"image": self.width, "text": self.width})
+    towers = property(lambda self: {"joint": self.width})
+    depths = property(lambda self: {"joint": self.layers})
+    feature_width = property(lambda self: self.width)
 
 
 def stretch(positions: Tensor, length: int) -> Tensor:

@@ -14,17 +14,9 @@ from clip.utils.errors import UserError
 
 
 def read_released(path: Path, seed: int) -> dict[str, Any]:
-    """Read a Lightning checkpoint, or a plain state dict, of released code.
+    """Read a Lightning checkpoint, or a plain state dict, of released code, whose run had this seed.
 
-    Args:
-        path: checkpoint file.
-        seed: seed of the run that wrote it.
-
-    Returns:
-        What ``convert_dcp`` and ``convert_mmp`` return.
-
-    Raises:
-        UserError: the file does not contain a state dict of released code.
+    Return what ``convert_dcp`` and ``convert_mmp`` return; raise a UserError if the file is not such a checkpoint.
     """
     content = load_inert(path.read_bytes())  # Lightning's callbacks are keyed by their classes
     content = content if isinstance(content, dict) else {}
@@ -42,11 +34,7 @@ def read_released(path: Path, seed: int) -> dict[str, Any]:
 
 
 def check_backbone(model: PromptedModel, backbone: dict[str, Tensor], source: object) -> None:
-    """Check that the frozen backbone of a released checkpoint is the model's.
-
-    Raises:
-        UserError: names the first tensor that differs.
-    """
+    """Check that the frozen backbone of a released checkpoint is the model's; raise a UserError if a tensor differs."""
     ours, trained = model.state_dict(), (*model.unfrozen(model.unfreeze), *model.ALWAYS_TRAINED)
     for tower, tensors in model.tower_states(backbone).items():
         for name, theirs in ((f"{tower}.{name}", tensor.float()) for name, tensor in tensors.items()):

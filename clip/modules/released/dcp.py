@@ -20,8 +20,7 @@ from clip.utils.errors import UserError
 
 LEARNER = "prompt_learner."
 CASE_NAMES = ("complete", "image", "text")  # the released names by what is left, in our order
-DYNAMIC = "{tower}_encoder.transformer.resblocks.0.prompts_dynamic_{case}"
-ATTENTION = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+BLOCK = "{}_encoder.transformer.resblocks.0"  # of a tower, where its dynamic prompts are made
 HEAD = re.compile(r"(\w+)_classifier\.(weight|bias)")
 SETTINGS = {"formulas": "released", "dynamic_queries": "fixed"}
 METHOD = {"backbone": "clip", "prompt_type": "dcp", "activation": "quick_gelu"}
@@ -39,15 +38,11 @@ def from_published(state: dict[str, Tensor], seed: int | None = None) -> Prompte
 
 
 def convert_dcp(state: dict[str, Tensor], seed: int | None = None) -> dict[str, Any]:
-    """Convert a state dict of the released code.
+    """Convert a state dict of the released code's ``CustomCLIP``, with the head of one task.
 
-    Args:
-        state: state dict of its ``CustomCLIP``, with the head of one task. The dynamic queries
-            ``...prompts_dynamic_{complete,image,text}``, which its files do not have, are used if present.
-        seed: seed of the run, from which absent queries are drawn again.
-
-    Returns:
-        "state_dict" and "model_config" as in our checkpoints, and "released", the tensors of its backbone.
+    The dynamic queries ``...prompts_dynamic_{complete,image,text}``, which its files do not have, are used if present,
+    and drawn again from the seed of the run if not. Return "state_dict" and "model_config" as in our checkpoints, and
+    "released", the tensors of its backbone.
     """
     state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     rest = dict(state)
@@ -67,7 +62,8 @@ def convert_dcp(state: dict[str, Tensor], seed: int | None = None) -> dict[str, 
     except KeyError as missing:
         raise UserError(f"the tensor {missing} of the released code is missing; use the complete checkpoint") from None
     third = len(state[f"{LEARNER}visual_prompt_complete"])
-    names = {tower: [DYNAMIC.format(tower=tower, case=case) for case in CASE_NAMES] for tower in ("image", "text")}
+    blocks = {tower: BLOCK.format(tower) for tower in ("image", "text")}
+    names = {tower: [f"{block}.prompts_dynamic_{case}" for case in CASE_NAMES] for tower, block in blocks.items()}
     if all(name in rest for rows in names.values() for name in rows):
         queries = {tower: torch.stack([rest.pop(name).squeeze(1) for name in rows]) for tower, rows in names.items()}
     elif seed is None:
@@ -95,7 +91,6 @@ def our_names(depth: int) -> Iterator[tuple[str, list[str]]]:
             tables |= {f"{generator}.1.{part}": f"{projection}.{part}" for part in "02"}
         for ours, name in tables.items():
             yield from ((f"{ours}.{leaf}", [f"{LEARNER}{name}.{leaf}"]) for leaf in ("weight", "bias"))
-        for leaf in ATTENTION:
-            name = f"{tower}_encoder.transformer.resblocks.0.attn_prompt.{leaf}"
-            yield f"prompts.dynamic.{tower}.attention.{leaf}", [name]
+        for leaf in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"):
+            yield f"prompts.dynamic.{tower}.attention.{leaf}", [f"{BLOCK.format(tower)}.attn_prompt.{leaf}"]
     yield "prompts.common", [f"{LEARNER}common_prompt_{case}" for case in CASE_NAMES]

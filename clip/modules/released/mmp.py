@@ -16,21 +16,13 @@ from clip.utils.errors import UserError
 PROMPTS = ("complete_prompt", "missing_text_prompt", "missing_img_prompt")  # in the order of CASES
 DESIGNS = {"input": "mmp", "attention": "mmp_attention"}
 HEAD = re.compile(r"(\w+)_classifier\.(\d\.\w+)")
-POOLER = ("pooler.weight", "pooler.bias")
 
 
 def convert_mmp(state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert a state dict of MMP's release.
+    """Convert a state dict of MMP's ``ViLTransformerSS``, with the head of one task, as ``convert_dcp`` does.
 
-    Args:
-        state: state dict of its ``ViLTransformerSS``, with the head of one task.
-        config: settings of its run; only "prompt_type" is used ("input" by default).
-
-    Returns:
-        "state_dict" and "model_config" as in our checkpoints, and "released", the tensors of its backbone.
-
-    Raises:
-        UserError: a tensor is missing, or the design is unknown.
+    Of the settings of its run, ``config``, only "prompt_type" is used ("input" by default). Raise a UserError if a
+    tensor is missing or the design is unknown.
     """
     design = config.get("prompt_type", "input")
     if design not in DESIGNS:
@@ -42,15 +34,9 @@ def convert_mmp(state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str
     backbone = convert_vilt(state)
     ours = {"prompts.layers.joint": prompts}
     ours |= {f"classifier.{leaf}": tensor for leaf, (_, tensor) in heads.items()}
-    ours |= {f"stream.{name}": backbone[name] for name in POOLER}
-    model_config = {
-        "backbone": "vilt",
-        "prompt_type": DESIGNS[design],
-        "prompt_length": prompts.shape[2],
-        "prompt_depth": prompts.shape[0],
-        "unfreeze": [],
-        "activation": "gelu",
-        "vilt.max_text_len": len(backbone["text_positional_embedding"]),
-        "task": next(iter(heads.values()))[0] if heads else None,
-    }
+    ours |= {f"stream.{name}": backbone[name] for name in ("pooler.weight", "pooler.bias")}
+    task = next(iter(heads.values()))[0] if heads else None
+    model_config = {"task": task, "backbone": "vilt", "unfreeze": [], "activation": "gelu"}
+    model_config |= {"prompt_type": DESIGNS[design], "prompt_length": prompts.shape[2], "prompt_depth": len(prompts)}
+    model_config["vilt.max_text_len"] = len(backbone["text_positional_embedding"])
     return {"model_config": model_config, "state_dict": ours, "released": backbone}

@@ -65,4 +65,5 @@ def build_model(state: dict[str, Tensor], *args: Any, backbone: str = "clip", **
     model = init_model(MODELS[backbone].Sizes.of(state), *args, **kwargs)
     for name, tensors in model.tower_states(state).items():
         model.get_submodule(name).load_state_dict(tensors)
+    model.prompts.init_projections(model.attentions())
     return model

@@ -10,7 +10,7 @@ from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.layers import init_linear
 from clip.modules.prompted_model import Inputs, PromptedModel
-from clip.modules.prompts.base import IMAGE, TEXT, TowerInput
+from clip.modules.prompts.base import IMAGE, TEXT, Attentions, TowerInput
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
 
 
@@ -76,23 +76,28 @@ class PromptedCLIP(PromptedModel):
         """Build the linear classifier."""
         return init_linear(2 * self.image_encoder.proj.shape[1], num_classes)
 
+    def attentions(self) -> Attentions:
+        """Return the attentions of both towers."""
+        towers = {IMAGE: self.image_encoder, TEXT: self.text_encoder}
+        return {name: [block.attn for block in tower.transformer.resblocks] for name, tower in towers.items()}
+
     def features(
         self, image: Tensor, tokens: Tensor, missing_case: Tensor, present: BatchIndex | None = None
     ) -> Tensor:
         """Encode the modalities that are present; see ``PromptedModel.features``."""
         image_rows, text_rows, longest = present or build_index(tokens, missing_case)
-        prompts, weights = self.prompts.prompts_by_case(), self.prompts.attention_weights()
+        prompts, projections = self.prompts.prompts_by_case(), self.prompts.input_projections(self.attentions())
         # An empty selection still runs: its gradients are zeros, not None, so that AdamW treats a
         # batch without this modality as the published loop does.
         vision, x = self.image_encoder, self.image_encoder.embed(image[image_rows])
         selected = self.prompts.select(IMAGE, prompts, TowerInput(x, missing_case[image_rows]))
-        image_features = vision.encode(x, selected, weights.get(IMAGE))
+        image_features = vision.encode(x, selected, projections.get(IMAGE))
 
         language, ids = self.text_encoder, tokens[text_rows]
         x = language.embed(ids)  # the prompts may depend on all 77 positions
         inputs = TowerInput(x, missing_case[text_rows], num_text=x.shape[1])
         selected = self.prompts.select(TEXT, prompts, inputs)
-        text_features = language.encode(x[:, :longest], selected, ids.argmax(dim=1), weights.get(TEXT))
+        text_features = language.encode(x[:, :longest], selected, ids.argmax(dim=1), projections.get(TEXT))
 
         halves = []
         for rows, half in ((image_rows, image_features), (text_rows, text_features)):

@@ -39,6 +39,12 @@ SETTINGS = [  # besides the defaults of every method
     ("dcp", {"formulas": "paper"}),
     ("dcp", {"formulas": "paper", "prompts": "A", "prompt_depth": 1}),
     ("dcp", {"dynamic_queries": "fixed", "seed": 4}),
+    ("msp", {"attention": False}),
+    ("lora", {"projections": "k", "layers": 3, "rank": 2, "alpha": 9.0}),
+    ("dora", {"projections": "qkv"}),
+    ("bitfit", {"projections": "v", "layers": 3}),
+    ("mora", {"projections": "kv", "rank": 3, "alpha": 0.1, "start": "mild"}),
+    ("dpl", {"base": "mmp"}),
 ]
 ROWS = [*((name, {}) for name in PROMPT_TYPES), *SETTINGS]
 OTHER = {"prompt_length": 9, "prompt_depth": 3}

@@ -6,20 +6,27 @@ an empty text and its half of the feature set to zero afterwards. Attention is t
 or a softmax written out where keys and values have a prefix.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import HEAD_WIDTH, Attention
 from clip.modules.prompted_clip import PromptedCLIP
-from tests.oracles.prompts import TOWERS, attention, sample_prompts
+from clip.modules.prompts.lora import ProjectionAdapter
+from tests.oracles.prompts import TOWERS, attention, changed_projection, sample_prompts
 
 
-def with_prefix(ours: Attention, x: Tensor, prefix: tuple[Tensor, Tensor], causal: bool) -> Tensor:
+def with_prefix(
+    ours: Attention, x: Tensor, prefix: tuple[Tensor, Tensor] | None, causal: bool, projection: tuple[Tensor, Tensor]
+) -> Tensor:
     """Attend to a prefix (B, P, D) of keys and values and to x (B, L, D), head by head."""
-    weights, biases = ours.in_proj_weight.chunk(3), ours.in_proj_bias.chunk(3)
-    q, k, v = (x @ weight.T + bias for weight, bias in zip(weights, biases, strict=True))
-    k, v = torch.cat([prefix[0], k], dim=1), torch.cat([prefix[1], v], dim=1)
+    parts = zip(*(part.chunk(3) for part in projection), strict=True)
+    q, k, v = (x @ weight.T + bias for weight, bias in parts)
+    if prefix is not None:
+        k, v = torch.cat([prefix[0], k], dim=1), torch.cat([prefix[1], v], dim=1)
     hidden = torch.zeros(q.shape[1], k.shape[1], dtype=torch.bool)
     for i in range(q.shape[1] if causal else 0):
         hidden[i, k.shape[1] - q.shape[1] + i + 1 :] = True
@@ -45,8 +52,11 @@ class SlowTower(nn.Module):
         heads = blocks[0].ln_1.weight.shape[0] // HEAD_WIDTH
         self.attentions = nn.ModuleList(attention(block.attn, heads) for block in blocks)
 
-    def forward(self, x: Tensor, prompts: list[Tensor | tuple[Tensor, Tensor]]) -> Tensor:
-        """Turn tokens (B, L, D) into the outputs (B, L, D) of [prompts, tokens] without prompts."""
+    def forward(self, x: Tensor, prompts: list[Tensor | tuple[Tensor, Tensor]], change: Callable | None) -> Tensor:
+        """Turn tokens (B, L, D) into the outputs (B, L, D) of [prompts, tokens] without prompts.
+
+        ``change`` maps a layer, its frozen weight and bias to those that are used instead.
+        """
         length = x.shape[1]
         for layer, (block, attend) in enumerate(zip(self.blocks, self.attentions, strict=True)):
             given = prompts[layer] if layer < len(prompts) else None
@@ -54,8 +64,11 @@ class SlowTower(nn.Module):
                 replaced = given.shape[1] if layer else 0
                 x = torch.cat([given, x[:, replaced:]], dim=1)
             normed = block.ln_1(x)
-            if isinstance(given, tuple):
-                x = x + with_prefix(block.attn, normed, given, self.causal)
+            if isinstance(given, tuple) or change:
+                frozen = block.attn.in_proj_weight, block.attn.in_proj_bias
+                projection = change(layer, *frozen) if change else frozen
+                prefix = given if isinstance(given, tuple) else None
+                x = x + with_prefix(block.attn, normed, prefix, self.causal, projection)
             else:
                 mask = None
                 if self.causal:
@@ -93,8 +106,11 @@ class SlowModel(nn.Module):
         image = torch.where(absent[:, None, None, None], torch.ones_like(image), image)
         embedded, read = vision.embed(image), language.embed(tokens)
         prompts = self.all_prompts(embedded, read, missing_type.tolist())
-        seen = vision.ln_post(self.image_tower(embedded, prompts[0])[:, 0]) @ vision.proj
-        out = language.ln_final(self.text_tower(read, prompts[1]))
+        changes = [None, None]
+        if isinstance(self.prompts, ProjectionAdapter):
+            changes = [partial(changed_projection, self.prompts, tower) for tower in TOWERS]
+        seen = vision.ln_post(self.image_tower(embedded, prompts[0], changes[0])[:, 0]) @ vision.proj
+        out = language.ln_final(self.text_tower(read, prompts[1], changes[1]))
         out = out[torch.arange(len(out)), tokens.argmax(dim=1)] @ language.text_projection
         seen = seen * ~absent[:, None]
         out = out * (missing_type != MISSING_TEXT)[:, None]

@@ -91,6 +91,21 @@ def test_logits_and_gradients_equal_the_slow_form(name, settings, sizes):
         torch.testing.assert_close(a, b, atol=2e-4 * float(b.abs().max()), rtol=0)
 
 
+@pytest.mark.parametrize("placeholder", ["white", "black", "mean"])
+@pytest.mark.parametrize("name", ["dcp", "none", "mora"])
+def test_dummies_equal_the_slow_form_and_what_is_missing_is_not_read(name, placeholder):
+    model = moved(build(name, backbone_settings={"missing": "dummy", "placeholder": placeholder}))
+    image, tokens, case = tiny.batch(MIXED)
+    found, wanted = model(image, tokens, case), SlowModel(model)(image, tokens, case)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert (model.features(image, tokens, case).unflatten(1, (2, -1)).abs().amax(dim=2) > 0).all()
+    image[case == MISSING_IMAGE] = torch.nan
+    tokens[case == MISSING_TEXT, 1:] = tokens[0, 1:]
+    assert torch.equal(model(image, tokens, case), found)
+    only = tiny.batch([MISSING_TEXT] * 2)
+    torch.testing.assert_close(model(*only), SlowModel(model)(*only), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("name", "settings"), ROWS)
 def test_two_steps_move_everything_and_reload(name, settings):
     """With the defaults' learning rate; the saved tensors alone bring the logits back."""

@@ -2,8 +2,8 @@
 
 Written from the papers and the released code's behaviour: prompts are made sample by sample, both
 towers run for every sample at full length, a missing modality is encoded as an all-ones image or
-an empty text and its half of the feature set to zero afterwards. Attention is torch's own module,
-or a softmax written out where keys and values have a prefix.
+an empty text and its half of the feature set to zero afterwards, unless ``missing=dummy``. Attention
+is torch's own module, or a softmax written out where keys and values have a prefix.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,13 @@ from clip.modules.layers import HEAD_WIDTH, Attention
 from clip.modules.prompted_clip import PromptedCLIP
 from clip.modules.prompts.lora import ProjectionAdapter
 from tests.oracles.prompts import TOWERS, attention, changed_projection, sample_prompts
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+PLACEHOLDERS = {  # normalised pixels
+    "white": torch.tensor([(1 - mean) / std for mean, std in zip(MEAN, STD, strict=True)]),
+    "black": torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)]),
+    "mean": torch.zeros(3),
+}
 
 
 def with_prefix(
@@ -102,8 +109,15 @@ class SlowModel(nn.Module):
     def features(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
         """Encode everything, then zero what is missing; arguments as in ``PromptedCLIP``."""
         vision, language = self.model.image_encoder, self.model.text_encoder
-        absent = missing_type == MISSING_IMAGE
-        image = torch.where(absent[:, None, None, None], torch.ones_like(image), image)
+        absent, dummy = missing_type == MISSING_IMAGE, self.model.settings.missing == "dummy"
+        image, tokens = image.clone(), tokens.clone()
+        for i, case in enumerate(missing_type.tolist()):
+            if case == MISSING_IMAGE:
+                image[i] = PLACEHOLDERS[self.model.settings.placeholder][:, None, None]
+            if case == MISSING_TEXT and dummy:
+                end = tokens[i].max()
+                tokens[i, 1:] = 0
+                tokens[i, 1] = end
         embedded, read = vision.embed(image), language.embed(tokens)
         prompts = self.all_prompts(embedded, read, missing_type.tolist())
         changes = [None, None]
@@ -112,8 +126,9 @@ class SlowModel(nn.Module):
         seen = vision.ln_post(self.image_tower(embedded, prompts[0], changes[0])[:, 0]) @ vision.proj
         out = language.ln_final(self.text_tower(read, prompts[1], changes[1]))
         out = out[torch.arange(len(out)), tokens.argmax(dim=1)] @ language.text_projection
-        seen = seen * ~absent[:, None]
-        out = out * (missing_type != MISSING_TEXT)[:, None]
+        if not dummy:
+            seen = seen * ~absent[:, None]
+            out = out * (missing_type != MISSING_TEXT)[:, None]
         return torch.cat([seen, out], dim=1)
 
     def forward(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:

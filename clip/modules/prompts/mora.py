@@ -42,9 +42,8 @@ class MoRA(ProjectionAdapter):
         self.alpha, self.mild = settings.alpha, settings.start == "mild"
         rank, std = settings.rank, settings.rank**-0.5
         shared_std = INIT_STD if self.mild else std
-        self.shared = (
-            nn.ParameterDict()
-        )  # A for the text tower, B for the image tower; layers count from the first that changes
+        # A for the text tower, B for the image tower; layers are counted from the first that changes.
+        self.shared = nn.ParameterDict()
         self.own_out, self.own_in = nn.ParameterDict(), nn.ParameterDict()  # their product, transposed, is M
         self.shared_magnitude, self.own_magnitude = nn.ParameterDict(), nn.ParameterDict()
         for tower, width in self.widths.items():

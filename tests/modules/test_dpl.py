@@ -11,11 +11,9 @@ import torch.nn.functional as F
 
 from clip.modules import build_model
 from clip.modules.backbones.clip_convert import ClipSizes
-from clip.modules.backbones.vilt import convert_vilt
 from clip.modules.prompts.base import PromptConfig
 from clip.modules.prompts.dpl import DPL, DPLSettings
-from clip.utils.errors import UserError
-from tests import tiny, tiny_vilt
+from tests import tiny
 from tests.modules.vectors import assert_gradient, draw
 
 DATA = Path(__file__).parents[1] / "data" / "dpl_a.npz"
@@ -114,8 +112,3 @@ def test_it_stands_on_another_method_and_leaves_out_the_linear_head():
     model(*tiny.batch([0, 1, 2, 0])).sum().backward()
     idle = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
     assert idle == []
-
-
-def test_a_single_stream_is_refused_by_name():
-    with pytest.raises(UserError, match="dpl"):
-        build_model(convert_vilt(tiny_vilt.random_vilt().state_dict()), "dpl", 5, 6, 2, backbone="vilt")

@@ -64,19 +64,15 @@ class DPL(OnTop):
 
     def heads(self, features: Tensor, classifier: nn.Module, missing_case: Tensor) -> list[tuple[float, Tensor]]:
         """Return the cosines (B, C), the mean over both modalities if the sample is complete."""
-        with torch.autocast(features.device.type, enabled=False):
-            image, text = F.normalize(features.float().unflatten(1, (2, -1)), dim=-1).unbind(1)
-            halves = {"image": image, "text": text}
-            by_case = torch.stack(
-                [
-                    sum(halves[name.split("_")[0]] @ F.normalize(self.prototypes[name], dim=0) for name in names)
-                    / len(names)
-                    for names in BY_CASE.values()
-                ],
-                dim=1,
-            )  # (B, 3, C)
-        index = missing_case[:, None, None].expand(-1, 1, by_case.shape[2])
-        return [(1.0, by_case.gather(1, index).squeeze(1))]
+        # In 64 bit, since autocast would round the products of 32 bit to 16.
+        image, text = F.normalize(features.double().unflatten(1, (2, -1)), dim=-1).unbind(1)
+        cosines = {
+            name: (image if name.startswith("image") else text) @ F.normalize(prototypes.double(), dim=0)
+            for name, prototypes in self.prototypes.items()
+        }
+        by_case = torch.stack([sum(cosines[name] for name in names) / len(names) for names in BY_CASE.values()], dim=1)
+        index = missing_case[:, None, None].expand(-1, 1, by_case.shape[2])  # by_case: (B, 3, C)
+        return [(1.0, by_case.gather(1, index).squeeze(1).float())]
 
     def loss(
         self,

@@ -126,7 +126,7 @@ class PromptedCLIP(PromptedModel):
         x = language.embed(ids)  # the prompts may depend on all 77 positions
         inputs = TowerInput(x, missing_case[text_rows], num_text=x.shape[1])
         selected = self.prompts.select(TEXT, prompts, inputs)
-        text_features = language.encode(x[:, :longest], selected, ids.argmax(dim=1), projections.get(TEXT))
+        text_features = language.encode(x, selected, ids, longest, projections.get(TEXT))
 
         halves = []
         for rows, half in ((image_rows, image_features), (text_rows, text_features)):

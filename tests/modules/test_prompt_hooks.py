@@ -76,7 +76,7 @@ class FromLayerTokens(PromptMethod):
         return {tower: [] for tower in self.towers}
 
     def select(self, name, prompts, inputs):
-        return [lambda x: Prepended(maximum(x)) if self.kept else maximum(x)] * 2
+        return [lambda x, content: Prepended(maximum(x)) if self.kept else maximum(x)] * 2
 
 
 class Kept(FromLayerTokens):

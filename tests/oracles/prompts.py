@@ -5,6 +5,7 @@ X_0, tower -> (1, L, D)) -> tower -> layer -> prompts (P, D), or keys and values
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -137,6 +138,29 @@ def maple_prompts(maple: PromptMethod, case: int, tokens: Tokens) -> Sample:
     return {"image": image, "text": text}
 
 
+def read_memory(memory: nn.Module, query: Tensor) -> Tensor:
+    """Read the five slots of the largest cosines, one after the other."""
+    cosines = torch.stack([query @ key / query.norm() / key.norm() for key in memory.keys])
+    chosen = sorted(range(len(cosines)), key=lambda j: -cosines[j].item())[:5]
+    total = sum(cosines[j].exp() for j in chosen)
+    return sum(cosines[j].exp() / total * memory.prompts[j] for j in chosen)
+
+
+def memprompt_layer(method: PromptMethod, modality: str, layer: int, case: int, x: Tensor) -> Tensor:
+    """Make the prompts of one modality and layer, its own and the shared ones, from its tokens (L, D)."""
+    start = {MISSING_TEXT: method.missing_text[layer], MISSING_IMAGE: method.missing_image[layer]}
+    start = start.get(case, method.missing_text[layer] + method.missing_image[layer])
+    return torch.cat([read_memory(method.memories[modality][layer], x.amax(0)), method.shared[modality][layer](start)])
+
+
+def memprompt_prompts(method: PromptMethod, case: int, tokens: Tokens) -> Sample:
+    """Return a function of a layer's tokens (L, D) for each tower and layer."""
+    return {
+        tower: [partial(memprompt_layer, method, tower, i, case) for i in range(len(method.missing_text))]
+        for tower in TOWERS
+    }
+
+
 def no_prompts(none: PromptMethod, case: int, tokens: Tokens) -> Sample:
     """Leave both towers alone."""
     return {tower: [] for tower in TOWERS}
@@ -150,6 +174,7 @@ MAKERS: dict[str, Callable[[PromptMethod, int, Tokens], Sample]] = {
     "mmp": mmp_prompts,
     "mmp_attention": mmp_prefixes,
     "msp": msp_prompts,
+    "memprompt": memprompt_prompts,
     "maple": maple_prompts,
     "lora": no_prompts,
     "dora": no_prompts,

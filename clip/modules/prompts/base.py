@@ -157,7 +157,8 @@ class PromptMethod(nn.Module):
         Returns:
             One entry per prompted layer, as ``vision_transformer_prompts`` describes them. An entry
             may also be a function: the tower calls it with the tokens that enter its layer,
-            (B, L, D) without prompts, and uses the entry that it returns.
+            (B, L, D) without prompts, and with which of them are not padding, (B, L) bool or None for all,
+            and uses the entry that it returns.
         """
         return [
             index_by_case(entry, inputs.missing_case)

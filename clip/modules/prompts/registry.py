@@ -6,6 +6,7 @@ from clip.modules.prompts.coop import CoOp
 from clip.modules.prompts.dcp_ablations import DCPAblation
 from clip.modules.prompts.lora import BitFit, DoRA, LoRA
 from clip.modules.prompts.maple import MaPLe
+from clip.modules.prompts.memprompt import MemPrompt
 from clip.modules.prompts.mmp import MMP, MMPAttention
 from clip.modules.prompts.mora import MoRA
 from clip.modules.prompts.msp import MSP
@@ -17,6 +18,7 @@ METHODS: dict[str, type[PromptMethod]] = {
     "mmp": MMP,
     "mmp_attention": MMPAttention,
     "msp": MSP,  # its ``build`` returns one of two designs
+    "memprompt": MemPrompt,
     "maple": MaPLe,
     "lora": LoRA,
     "dora": DoRA,

@@ -59,14 +59,19 @@ class SlowTower(nn.Module):
         heads = blocks[0].ln_1.weight.shape[0] // HEAD_WIDTH
         self.attentions = nn.ModuleList(attention(block.attn, heads) for block in blocks)
 
-    def forward(self, x: Tensor, prompts: list[Tensor | tuple[Tensor, Tensor]], change: Callable | None) -> Tensor:
+    def forward(self, x: Tensor, prompts: list, change: Callable | None, lengths: list[int]) -> Tensor:
         """Turn tokens (B, L, D) into the outputs (B, L, D) of [prompts, tokens] without prompts.
 
-        ``change`` maps a layer, its frozen weight and bias to those that are used instead.
+        ``change`` maps a layer, its frozen weight and bias to those that are used instead. The first ``lengths`` tokens
+        of each sample are not padding; a list of functions makes its prompts from them.
         """
         length = x.shape[1]
         for layer, (block, attend) in enumerate(zip(self.blocks, self.attentions, strict=True)):
             given = prompts[layer] if layer < len(prompts) else None
+            if isinstance(given, list):
+                tokens = x[:, x.shape[1] - length :]
+                rows = zip(given, tokens, lengths, strict=True)
+                given = torch.stack([make(row[:count]) for make, row, count in rows])
             if isinstance(given, Tensor):
                 replaced = given.shape[1] if layer else 0
                 x = torch.cat([given, x[:, replaced:]], dim=1)
@@ -123,8 +128,9 @@ class SlowModel(nn.Module):
         changes = [None, None]
         if isinstance(self.prompts, ProjectionAdapter):
             changes = [partial(changed_projection, self.prompts, tower) for tower in TOWERS]
-        seen = vision.ln_post(self.image_tower(embedded, prompts[0], changes[0])[:, 0]) @ vision.proj
-        out = language.ln_final(self.text_tower(read, prompts[1], changes[1]))
+        whole, ends = [embedded.shape[1]] * len(image), (1 + tokens.argmax(dim=1)).tolist()
+        seen = vision.ln_post(self.image_tower(embedded, prompts[0], changes[0], whole)[:, 0]) @ vision.proj
+        out = language.ln_final(self.text_tower(read, prompts[1], changes[1], ends))
         out = out[torch.arange(len(out)), tokens.argmax(dim=1)] @ language.text_projection
         if not dummy:
             seen = seen * ~absent[:, None]
@@ -138,8 +144,10 @@ class SlowModel(nn.Module):
         return sum(weight * logits for weight, logits in heads)
 
 
-def stack(of_samples: tuple) -> Tensor | tuple[Tensor, ...]:
-    """Join one layer of all samples: tokens, or keys and values."""
+def stack(of_samples: tuple) -> Tensor | tuple[Tensor, ...] | list[Callable]:
+    """Join one layer of all samples: tokens, keys and values, or functions."""
+    if callable(of_samples[0]):
+        return list(of_samples)
     if isinstance(of_samples[0], tuple):
         return tuple(torch.stack(part) for part in zip(*of_samples, strict=True))
     return torch.stack(of_samples)

@@ -8,6 +8,7 @@ from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import HEAD_WIDTH
 from clip.modules.prompted_vilt import PAD, PromptedViLT
 from clip.modules.prompts.lora import ProjectionAdapter
+from clip.modules.prompts.memprompt import MemPrompt
 from clip.modules.prompts.mmp import MMP
 from tests.oracles.prompts import attention, changed_projection, sample_prompts
 
@@ -54,7 +55,8 @@ class SlowViLT(nn.Module):
         tokens = self.joint(image, ids, case)
         both = dict.fromkeys(("image", "text"), tokens[None])
         sets = sample_prompts(self.model.prompts, case, both)
-        stays, fronts = isinstance(self.model.prompts, MMP), {}
+        stays, fronts = isinstance(self.model.prompts, MMP | MemPrompt), {}
+        num_text = 2 if case == MISSING_TEXT else int((ids != PAD).sum())
         x, added = tokens, 0
         for i, block in enumerate(self.stream.transformer.resblocks):
             attend = attention(block.attn, len(x[0]) // HEAD_WIDTH)
@@ -64,6 +66,10 @@ class SlowViLT(nn.Module):
                     continue
                 if isinstance(layers[i], tuple):
                     prefix = layers[i]
+                elif callable(layers[i]):
+                    content = x[-len(tokens) :]
+                    made = layers[i](content[:num_text] if name == "text" else content[num_text:])
+                    x, added = torch.cat([made, x]), added + len(made)
                 elif stays:
                     x, added = torch.cat([layers[i], x]), added + len(layers[i])
                 else:

@@ -39,7 +39,7 @@ class Memory(nn.Module):
 
 
 class MemPrompt(PromptMethod):
-    """Prompts of each layer: those that each modality reads from its memory, and shared ones of the missing case.
+    """Prompts of each layer and modality: half are read from a memory, half belong to the missing case.
 
     A modality reads with the maximum over its tokens that enter the layer; padding does not count, unlike in the
     released code, where the result would depend on the batch. In a single stream the prompts of all layers are kept;
@@ -50,7 +50,7 @@ class MemPrompt(PromptMethod):
         super().__init__(config, settings)
         config.check_depth("prompt_depth", config.depth)
         self.single_stream, widths = config.single_stream, config.sizes.widths
-        length = config.share_length(4 if self.single_stream else 2)
+        length = config.share_length(2)
         self.missing_text, self.missing_image = (prompt_parameter(config.depth, length, widths[TEXT]) for _ in range(2))
         self.memories, self.shared = nn.ModuleDict(), nn.ModuleDict()
         for modality, width in widths.items():

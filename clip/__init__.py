@@ -13,11 +13,12 @@ def load(path: str | PathLike, vit: str | None = None) -> "Predictor":
 
     Args:
         path: checkpoint, ``epoch-….pt``, or folder of a run.
-        vit: weights of the frozen backbone; None for where they were in training. Their SHA-256 must be
-            the one recorded in the checkpoint.
+        vit: weights of the frozen backbone; None for where they were in training: a relative path is looked up
+            in the working directory, then in the folders above the checkpoint. Their SHA-256 must be the one
+            recorded in the checkpoint.
 
     Returns:
-        An object with ``predict(images, texts)``.
+        An object with ``predict(images, texts)`` and ``encode(images, texts)``.
 
     Raises:
         UserError: the checkpoint or its backbone does not exist, or they do not match.

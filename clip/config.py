@@ -35,6 +35,11 @@ def _one_per_split(value: Any) -> Any:
     return value if isinstance(value, dict) else dict.fromkeys(SPLITS, value)
 
 
+def as_list(value: Any) -> Any:
+    """Return a list with one string if ``value`` is a string; anything else as it is."""
+    return [value] if isinstance(value, str) else value
+
+
 def _file_name(value: str) -> str:
     if not value.strip(". ") or len(value) > 100 or set(value) & set('/\\:*?"<>|\0'):
         raise ValueError("give 1 to 100 characters without slashes")
@@ -65,6 +70,9 @@ class RunSettings(Settings):
     test_only: bool = setting(False, "evaluate load_path on the test split instead of training")
     load_path: FolderPath = setting("", "checkpoint (epoch-*.pt) or run folder to start from or to evaluate")
     resume_from: FolderPath = setting("", "last checkpoint or run folder of an interrupted run to continue")
+    plugins: Annotated[list[str], BeforeValidator(as_list)] = setting(
+        [], "your own modules on the Python path that register methods, tasks or data sets"
+    )
 
 
 class DataSettings(Settings):

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from clip.config import as_list
 from clip.utils.command_line import flatten, suggest, to_cli_args
 from clip.utils.errors import UserError
 
@@ -20,13 +21,33 @@ SETTINGS_FILES = (".yaml", ".yml", ".json")
 LARGEST_INT = 2**63
 
 
+def expand_files(words: list[str]) -> list[str]:
+    """Replace the settings files of a command line by ``key=value`` words."""
+    start = words.index("with") + 1 if "with" in words else len(words)
+    expanded = words[:start]
+    for word in words[start:]:
+        is_file = "=" not in word and Path(word).suffix in SETTINGS_FILES
+        expanded += to_cli_args(_read_settings_file(Path(word))) if is_file else [word]
+    return expanded
+
+
+def plugin_names(words: list[str]) -> list[str]:
+    """Return the modules that the setting ``plugins`` names; whatever else it holds is reported later."""
+    names: Any = []
+    for word in words:
+        if word.startswith("plugins="):
+            names = _read_value(word.partition("=")[2])
+    names = as_list(names)
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
 def check_arguments(
     words: list[str], commands: Container[str], presets: Container[str], defaults: dict[str, Any]
 ) -> list[str]:
-    """Check the words of a command line and expand settings files into ``key=value`` words.
+    """Check the words of a command line.
 
     Args:
-        words: ``sys.argv[1:]``.
+        words: ``sys.argv[1:]``, expanded by ``expand_files``.
         commands: names of the commands.
         presets: names of the presets.
         defaults: nested settings with their default values.
@@ -35,7 +56,7 @@ def check_arguments(
         The words for Sacred.
 
     Raises:
-        UserError: a word is not a command, option, preset, setting or settings file.
+        UserError: a word is not a command, option, preset or setting.
     """
     start = words.index("with") if "with" in words else len(words)
     for word in words[:start]:
@@ -53,8 +74,6 @@ def check_arguments(
             checked.append(_check_setting(word, known))
         elif word in presets:
             checked.append(word)
-        elif Path(word).suffix in SETTINGS_FILES:
-            checked += [_check_setting(setting, known) for setting in to_cli_args(_read_settings_file(Path(word)))]
         else:
             hint = f"; write {word}=VALUE without spaces" if word in known else suggest(word, presets)
             raise UserError(f"{word!r} is not a preset, a setting or a .yaml or .json file{hint}")
@@ -66,9 +85,7 @@ def _check_setting(word: str, known: set[str]) -> str:
     if key not in known:
         raise UserError(f"{key!r} is not a setting{suggest(key, known)}; print_config lists all settings")
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text  # like Sacred, which reads anything else as a string
+        value = _read_value(text)
     except (MemoryError, RecursionError):
         raise UserError(f"{key}={text[:60]}... is too long for a value") from None
     if not _is_plain(value):
@@ -76,6 +93,13 @@ def _check_setting(word: str, known: set[str]) -> str:
     if key == "seed" and not (type(value) is int and 0 <= value < 2**32):  # Sacred seeds before the schema validates
         raise UserError(f"seed={text:.100} is not valid; it must be an integer from 0 to {2**32 - 1}")
     return word
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text  # like Sacred, which reads anything else as a string
 
 
 def _is_plain(value: Any) -> bool:

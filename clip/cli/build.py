@@ -74,6 +74,11 @@ def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, LoadedChec
     stored, values = checkpoint.content["model_config"], config.model_dump()
     for key in {"vit", "activation", *MODEL_KEYS, *inherited} & stored.keys() - config.overrides:
         values[key] = stored[key]
+    values["plugins"] = [*dict.fromkeys([*config.plugins, *stored.get("plugins", [])])]
+    if "vit" not in config.overrides and not Path(str(values["vit"])).exists():
+        # A relative path that was given in another working directory, in which the run's folder lies.
+        found = (folder / str(values["vit"]) for folder in path.resolve().parents)
+        values["vit"] = next((str(file) for file in found if file.exists()), values["vit"])
     for key, value in stored.items():
         owner, _, name = key.partition(".")
         if name and owner in (values["prompt_type"], values["backbone"]) and key not in config.overrides:
@@ -109,6 +114,7 @@ def build(
     model_config = {key: getattr(config, key) for key in ("task", "vit", *MODEL_KEYS)} | label_metadata
     model_config |= named_settings(config.prompt_type, config.method_settings)
     model_config |= named_settings(config.backbone, backbone.settings)
+    model_config |= {"plugins": config.plugins} if config.plugins else {}
     model_config |= {
         "unfreeze": list(model.unfreeze),
         "backbone_sha256": backbone.sha256,

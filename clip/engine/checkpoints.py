@@ -169,13 +169,17 @@ def validate_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
 def check_compatible(ours: dict[str, Any], theirs: dict[str, Any], source: object) -> None:
     """Check that a checkpoint has the task, backbone, prompt shape and classes of this run.
 
-    The name of the backbone may differ, since a folder can move; its SHA-256 may not.
+    The name of the backbone may differ, since a folder can move; its SHA-256 may not. Plugins may differ too.
 
     Raises:
         UserError: a setting differs; the message has both values.
     """
     for key in ours:
-        if key == "vit" or (key in COMPARED_IF_STATED and key not in theirs) or ours[key] == theirs.get(key):
+        if (
+            key in ("vit", "plugins")
+            or (key in COMPARED_IF_STATED and key not in theirs)
+            or ours[key] == theirs.get(key)
+        ):
             continue
         weights = f" (vit={theirs.get('vit')} there, vit={ours.get('vit')} here)" if key == "backbone_sha256" else ""
         raise UserError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from clip.cli import build
+from clip.cli import build, schema
 from clip.cli.schema import Config
 from clip.config import GROUPS
 from clip.datasets import DATASETS
@@ -32,7 +32,7 @@ from clip.utils.settings import user_error
 NOT_ALLOWED = {"load_path", "resume_from", "test_only", "fast_dev_run", "test_type", "test_ratio"}
 MASK_SETTINGS = {"missing_type", "missing_ratio", "both_ratio", "missing_draw", "missing_seed", "missing_table"}
 # Settings that do not decide a run's numbers. Masks, weights and data enter the key by their content.
-PATHS_AND_DEVICES = {"exp_name", "log_dir", "data_root", "vit", "num_workers", "num_gpus", "num_nodes"}
+PATHS_AND_DEVICES = {"exp_name", "log_dir", "data_root", "vit", "plugins", "num_workers", "num_gpus", "num_nodes"}
 NOT_IN_KEY = {"per_gpu_batchsize", *PATHS_AND_DEVICES, *MASK_SETTINGS, *NOT_ALLOWED, *GROUPS}
 
 cached_sha256, cached_fingerprint = functools.cache(sha256_of), functools.cache(fingerprint)
@@ -52,7 +52,7 @@ class PlannedRun:
     @property
     def command(self) -> str:
         """The command that trains the same model."""
-        defaults = flatten(Config().model_dump())
+        defaults = flatten(schema.Config().model_dump())
         settings = flatten(self.config.model_dump(exclude=set(GROUPS)))
         return format_command({key: value for key, value in settings.items() if value != defaults.get(key)})
 
@@ -111,7 +111,7 @@ def resolve(experiment: Experiment, run: Run | None, users: dict[str, Any], seed
                 new = (old if isinstance(old, dict) else dict.fromkeys(SPLITS, old)) | new
             values[outer] = new
     try:
-        return Config(**values)
+        return schema.Config(**values)
     except ValidationError as error:
         raise user_error(error, f"{experiment.name} at {run or 'base'}: ") from None
 

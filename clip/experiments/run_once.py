@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from clip.cli.build import build_all, run_record
 from clip.cli.commands import choose_single_device, predict_split, train
-from clip.cli.schema import Config
+from clip.cli.schema import make_config
 from clip.engine.checkpoints import BEST, LAST, find_checkpoint
 from clip.engine.run_folder import write_json
 from clip.utils.errors import UserError
@@ -29,7 +29,7 @@ MEASURED = ("seconds_train", "seconds_per_step", "steps", "peak_memory_mb")
 def run_once(folder: Path) -> None:
     """Train and predict with the best checkpoint unless the run is finished; continue it if it was interrupted."""
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    config = Config(**plan.pop("config"))
+    config = make_config(plan.pop("config"))
     # The other processes of a run on several GPUs are started by the first, which has the lock.
     with contextlib.nullcontext() if rank_zero_only.rank else FileLock(folder / "run.lock"):
         if (folder / "result.json").is_file():

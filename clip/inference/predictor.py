@@ -1,6 +1,6 @@
 """Classify images and texts with a trained model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from lightning_fabric.utilities import move_data_to_device
 from PIL import Image
+from torch import Tensor
 
 from clip.cli.build import build, load_checkpoint, task_from_checkpoint
 from clip.cli.schema import Config
@@ -81,6 +82,32 @@ class Predictor:
         Raises:
             UserError: a row has neither modality or cannot be read; the message has its number, from 0.
         """
+        frames = [self.classify(samples) for samples in self._read_batches(images, texts)]
+        empty = pd.DataFrame(columns=[*self.class_names, "missing", "predicted"])
+        return pd.concat(frames, ignore_index=True) if frames else empty
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Any] | None = None, texts: Sequence[str | None] | None = None) -> Tensor:
+        """Encode at least one image-text pair as the features that the classifier reads.
+
+        Args:
+            images: as in ``predict``.
+            texts: as in ``predict``.
+
+        Returns:
+            Features (N, D) in float32 on the CPU. With two towers they are the image feature followed by the text
+            feature, D = 1024 for ViT-B/16.
+
+        Raises:
+            UserError: as in ``predict``.
+        """
+        features = [self._run(self.model.features, samples) for samples in self._read_batches(images, texts)]
+        if not features:
+            raise UserError("images and texts are empty; give at least one pair")
+        return torch.cat(features)
+
+    def _read_batches(self, images: Sequence[Any] | None, texts: Sequence[str | None] | None) -> Iterator[list[Sample]]:
+        """Check the arguments of ``predict`` and read the samples of one forward pass after another."""
         for name, values in (("images", images), ("texts", texts)):
             if isinstance(values, str | bytes | PathLike | Image.Image):  # a string is a sequence of characters
                 raise UserError(f"{name} is one {type(values).__name__}; give a list, {name}=[...]")
@@ -90,7 +117,7 @@ class Predictor:
         texts = [None] * len(images) if texts is None else list(texts)
         if len(images) != len(texts):
             raise UserError(f"{len(images)} images and {len(texts)} texts are given; give None for a missing one")
-        frames, pairs = [], list(enumerate(zip(images, texts, strict=True)))
+        pairs = list(enumerate(zip(images, texts, strict=True)))
         for start in range(0, len(pairs), self.batch_size):
             samples = []
             for row, pair in pairs[start : start + self.batch_size]:
@@ -98,13 +125,10 @@ class Predictor:
                     samples.append(read_sample(*pair, self.transform))
                 except UserError as error:
                     raise UserError(f"row {row}: {error}") from None
-            frames.append(self.classify(samples))
-        empty = pd.DataFrame(columns=[*self.class_names, "missing", "predicted"])
-        return pd.concat(frames, ignore_index=True) if frames else empty
+            yield samples
 
-    @torch.inference_mode()
-    def classify(self, samples: Sequence[Sample]) -> pd.DataFrame:
-        """Classify at least one sample in one forward pass; return the table of ``predict``."""
+    def _run(self, function: Callable[..., Tensor], samples: Sequence[Sample]) -> Tensor:
+        """Call the model or its ``features`` on samples; return a float32 tensor on the CPU."""
         items, placeholder = [], self.transform.placeholder()
         tokens = self.tokenizer([sample.text or "" for sample in samples])
         for sample, ids in zip(samples, tokens, strict=True):
@@ -113,8 +137,12 @@ class Predictor:
         batch = move_data_to_device(self.model.collate(items), self.device)
         image = self.transform.normalize(batch["image"])
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.model(image, batch["tokens"], batch["missing_type"], batch["present"]).float().cpu()
-        probabilities = self.task.probabilities(logits)
+            return function(image, batch["tokens"], batch["missing_type"], batch["present"]).float().cpu()
+
+    @torch.inference_mode()
+    def classify(self, samples: Sequence[Sample]) -> pd.DataFrame:
+        """Classify at least one sample in one forward pass; return the table of ``predict``."""
+        probabilities = self.task.probabilities(self._run(self.model, samples))
         frame = pd.DataFrame(probabilities.numpy(), columns=self.class_names)
         frame["missing"] = [MISSING[sample.case] for sample in samples]
         chosen = self.task.decide(probabilities).tolist()

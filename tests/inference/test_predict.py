@@ -294,3 +294,16 @@ def test_importing_the_package_imports_no_torch():
     code = "import clip, sys; assert clip.load; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_encode_returns_what_the_classifier_reads(model, posters):
+    folder, rows = posters
+    images, texts = p.masked(rows)
+    images = [image and folder / image for image in images]
+    features = model.encode(images, texts)
+    assert features.shape == (len(rows), model.model.classifier.in_features)
+    probabilities = model.task.probabilities(model.model.classifier(features)).detach()
+    expected = model.predict(images, texts)[model.class_names].to_numpy()
+    np.testing.assert_allclose(probabilities.numpy(), expected, atol=1e-6)
+    with pytest.raises(UserError):
+        model.encode([], [])

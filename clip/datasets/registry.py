@@ -1,5 +1,6 @@
 """Registry of the data sets: file names, text column, and the command that makes the files."""
 
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class DatasetSpec:
             raise UserError(f"data_root={data_root} is a file; use the folder of the arrow files")
         raise UserError(
             f"data_root={data_root} has no {self.files[split]}.arrow; make it with "
-            f"`python make_arrow.py --dataset {self.converter} --root RAW --target {data_root}`"
+            f"`python make_arrow.py --dataset {self.converter} --root RAW --target {shlex.quote(str(data_root))}`"
         )
 
     def available_splits(self, data_root: Path) -> list[str]:

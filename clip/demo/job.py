@@ -3,6 +3,7 @@
 It needs no network, download or GPU. Each step is a command of this project, printed as typed in a shell.
 """
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def run_demo(call: Callable[..., Any], log_dir: Path) -> pd.DataFrame:
     print(f"generating {sum(SIZES.values())} films in MM-IMDb's raw layout: {raw}")
     write_raw(raw)
     arguments = ["--dataset", "mmimdb", "--root", str(raw), "--target", str(arrow)]
-    print("\n$ python make_arrow.py", *arguments, flush=True)
+    print("\n$ python make_arrow.py", shlex.join(arguments), flush=True)
     if subprocess.run([sys.executable, str(MAKE_ARROW), *arguments], check=False).returncode:
         raise UserError("make_arrow.py failed on the generated films; its message is printed above")
     shared = {"task": "mmimdb", "data_root": str(arrow), "log_dir": str(folder), "num_gpus": 0, "num_workers": 0}

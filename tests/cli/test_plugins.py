@@ -55,6 +55,6 @@ def test_a_plugin_that_cannot_be_imported_is_one_line(research, tmp_path, words)
     _, run_folder = research
     words = ["predict", "with", f"load_path={run_folder}", "predict.text=ghost", "num_gpus=0", *words]
     ended = python(tmp_path, tmp_path, ROOT / "run.py", *words)
-    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1), ended.stderr
     name = words[-1].removeprefix("plugins=") if "plugins" in words[-1] else "my_methods"
     assert f"plugins={name}" in ended.stderr

@@ -18,7 +18,7 @@ NOT_RUN = {
     "python run.py serve *": "runs until Ctrl-C; tests/inference/test_serve.py",
     "python run.py reproduce * reproduce.launcher=slurm *": "needs SLURM; tests/experiments/test_reproduce.py",
     "python run.py reproduce with reproduce.experiment=experiments/study/*": "dozens of runs",
-    "python run.py with * prompt_type=fading *": "a method that exists on the page only; test_extend.py",
+    "PYTHONPATH=* python run.py with * prompt_type=fading *": "a method of the page only; tests/cli/test_plugins.py",
     "torchrun *": "several machines; tests/engine/test_ddp.py runs two processes",
     "#!/bin/bash*": "needs SLURM",
 }

@@ -86,7 +86,7 @@ class Predictor:
         empty = pd.DataFrame(columns=[*self.class_names, "missing", "predicted"])
         return pd.concat(frames, ignore_index=True) if frames else empty
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: a user may train on the features
     def encode(self, images: Sequence[Any] | None = None, texts: Sequence[str | None] | None = None) -> Tensor:
         """Encode at least one image-text pair as the features that the classifier reads.
 

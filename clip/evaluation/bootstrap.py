@@ -59,19 +59,19 @@ def auroc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) ->
     return _divide(np.trapezoid(true, false, axis=1), true[:, -1] * false[:, -1])
 
 
-def mean_ap(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean average precision over the classes that were drawn, (R,)."""
+def class_ap(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the average precision of each class, (R, C); NaN for a class that was not drawn."""
     scores = []
     for score, positive in zip(probabilities.T, labels.T > 0, strict=True):
         true, every = _counts(score, positive, weights)
         precision = np.divide(true, every, out=np.zeros_like(true), where=every > 0)
         scores.append(_divide((np.diff(true, axis=1) * precision[:, 1:]).sum(1), true[:, -1]))
-    return _mean(np.stack(scores, axis=-1))
+    return np.stack(scores, axis=-1)
 
 
 SCORES = {  # metrics of ``objectives`` that can be resampled
     "F1_Macro": lambda *arrays: _mean(class_f1(*arrays)),
-    "mAP": mean_ap,
+    "mAP": lambda *arrays: _mean(class_ap(*arrays)),
     "accuracy": lambda p, y, weights: weights @ (p.argmax(1) == y) / weights.sum(1),
     "AUROC": auroc,
 }

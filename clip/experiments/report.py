@@ -261,7 +261,8 @@ def draw_figures(
     images = {}
     for number, (title, (data, metric, series, along, panels, lines)) in enumerate(plots.items(), start=1):
         paths = [target / f"figure_{number}.svg", target / f"figure_{number}.pdf"]
-        draw(to_points(data, series, along, panels, lines), AXIS_TITLES.get(along, along), metric, lines, paths)
+        label = AXIS_TITLES.get(along, along) + (" (%)" if along == "test_ratio" and lines else "")
+        draw(to_points(data, series, along, panels, lines), label, metric, lines, paths)
         images[f"{title} ({paths[0].name})"] = base64.b64encode(paths[0].read_bytes()).decode()
     return images
 

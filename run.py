@@ -17,17 +17,20 @@ logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARN
 
 from clip.cli import help as help_texts  # noqa: E402  after the filters
 from clip.cli.arguments import check_arguments  # noqa: E402
-from clip.cli.schema import DEFAULTS, Config, config_from_sacred  # noqa: E402
+from clip.config import BaseConfig as Config  # noqa: E402
 from clip.config import ex  # noqa: E402
 from clip.utils.errors import UserError  # noqa: E402
 from clip.utils.files import describe_os_error  # noqa: E402
 
+# What imports torch, which takes seconds, is imported where it is needed: help texts appear at once.
 INTERRUPTED = 130  # exit status of a shell command ended by SIGINT
 COMMANDS: dict[str, Callable[[Config], Any]] = {}
 
 
 def call(function: Callable[[Config], Any], values: dict[str, Any], updates: dict[str, Any]) -> None:
     """Call a command with validated settings; turn an error caused by user input into one line."""
+    from clip.cli.schema import config_from_sacred
+
     try:
         function(config_from_sacred(values, updates))
     except UserError as error:
@@ -49,9 +52,6 @@ def command(function: Callable[[Config], Any]) -> Callable[[Config], Any]:
     ex.command(sacred_command)
     COMMANDS[name] = function
     return function
-
-
-# The commands import torch and Lightning, which takes seconds, only when they are called.
 
 
 @ex.main
@@ -141,6 +141,8 @@ def command_line(argv: list[str]) -> None:
     if words[0] in COMMANDS and {"-h", "--help"} & set(words):
         print(help_texts.command_help(words[0], COMMANDS[words[0]]))
         return
+    from clip.cli.schema import DEFAULTS
+
     try:
         words = check_arguments(words, ex.commands, ex.named_configs, DEFAULTS)
     except UserError as error:

@@ -5,8 +5,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from clip.cli.schema import METHOD_SETTINGS, Config
-from clip.config import GROUPS, SECTIONS
+from clip.config import GROUPS, SECTIONS, BaseConfig
 from clip.utils.settings import Settings
 
 TITLE = "Deep correlated prompting and its rivals for image-text classification with missing modalities."
@@ -33,21 +32,22 @@ def command_help(name: str, function: Callable) -> str:
     """Return what a command does and its settings."""
     lines = [f"python run.py {name} with [SETTING=VALUE ...]", "", inspect.cleandoc(function.__doc__)]
     if name in GROUPS:
-        lines += ["", "Settings:", *_settings(Config(), GROUPS[name], f"{name}.")]
+        lines += ["", "Settings:", *_settings(BaseConfig(), GROUPS[name], f"{name}.")]
     return "\n".join([*lines, "", "python run.py print_config lists the settings of data, model and training."])
 
 
-def config_text(config: Config) -> str:
+def config_text(config: BaseConfig) -> str:
     """Return the training settings in the order of config.py; a star marks what the user or a preset set."""
     lines = []
     for section in SECTIONS:
         lines += [f"{section.__doc__.rstrip('.')}:", *_settings(config, section), ""]
-    for name, settings in METHOD_SETTINGS.items():
-        lines += [f"Settings of {name}:", *_settings(config, settings, f"{name}."), ""]
+    methods = [name for name in type(config).model_fields if name not in BaseConfig.model_fields]  # and backbones
+    for name in methods:
+        lines += [f"Settings of {name}:", *_settings(config, type(getattr(config, name)), f"{name}."), ""]
     return "\n".join([*lines, "* was set; python run.py COMMAND --help shows the settings of another command."])
 
 
-def _settings(config: Config, section: type[Settings], prefix: str = "") -> list[str]:
+def _settings(config: BaseConfig, section: type[Settings], prefix: str = "") -> list[str]:
     owner = getattr(config, prefix.rstrip(".")) if prefix else config
     rows = {}
     for name, field in section.model_fields.items():

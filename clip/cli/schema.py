@@ -5,14 +5,14 @@ from typing import Any
 from pydantic import ValidationError, create_model, field_validator
 
 from clip.config import BaseConfig, ex
+from clip.datasets import DATASETS
 from clip.modules.factory import MODELS
-from clip.modules.objectives import TASKS
 from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.prompts.base import NoSettings
 from clip.utils.command_line import flatten
 from clip.utils.settings import Settings, user_error
 
-REGISTRIES = {"task": TASKS, "backbone": MODELS, "prompt_type": PROMPT_TYPES}
+REGISTRIES = {"task": DATASETS, "backbone": MODELS, "prompt_type": PROMPT_TYPES}
 
 
 class _Config(BaseConfig):

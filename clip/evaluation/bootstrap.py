@@ -30,8 +30,11 @@ def _mean(scores: np.ndarray) -> np.ndarray:
 
 
 def class_f1(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the F1 at 0.5 of each class, (R, C); NaN for a class neither present nor predicted."""
+    """Return the F1 of each class, (R, C), at 0.5 for several labels; NaN for a class neither present nor predicted."""
     predicted, true = probabilities > 0.5, labels > 0
+    if labels.ndim == 1:
+        one_hot = np.eye(probabilities.shape[1], dtype=bool)
+        predicted, true = one_hot[probabilities.argmax(1)], one_hot[labels]
     hits = weights @ (predicted & true).astype(np.float64)
     return _divide(2 * hits, weights @ (predicted.astype(np.float64) + true))
 
@@ -72,6 +75,7 @@ def class_ap(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray)
 SCORES = {  # metrics of ``objectives`` that can be resampled
     "F1_Macro": lambda *arrays: _mean(class_f1(*arrays)),
     "mAP": lambda *arrays: _mean(class_ap(*arrays)),
+    "balanced_accuracy": lambda *arrays: _mean(class_accuracy(*arrays)),
     "accuracy": lambda p, y, weights: weights @ (p.argmax(1) == y) / weights.sum(1),
     "AUROC": auroc,
 }

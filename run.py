@@ -64,7 +64,7 @@ def main(_config: dict[str, Any], _run: Any) -> None:
 
 @command
 def _sweep(config: Config) -> None:
-    """Evaluate load_path on a grid of missing types and rates; write sweep.csv and sweep.png."""
+    """Evaluate one or several runs on a grid of missing types and rates; write a table and a figure."""
     from clip.cli import commands
 
     commands.sweep(config)

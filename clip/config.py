@@ -69,7 +69,9 @@ class RunSettings(Settings):
     log_dir: FolderPath = setting("result", "folder of all run folders; nothing in it is ever deleted")
     seed: Seed = setting(0, "seed of the initial weights and of the sample order")
     test_only: bool = setting(False, "evaluate load_path on the test split instead of training")
-    load_path: FolderPath = setting("", "checkpoint (epoch-*.pt) or run folder to start from or to evaluate")
+    load_path: FolderPath | Annotated[list[FolderPath], Field(min_length=1)] = setting(
+        "", "checkpoint (epoch-*.pt) or run folder to start from or to evaluate; a list for sweep"
+    )
     resume_from: FolderPath = setting("", "last checkpoint or run folder of an interrupted run to continue")
     plugins: Annotated[list[str], BeforeValidator(as_list)] = setting(
         [], "your own modules on the Python path that register methods, tasks or data sets"

@@ -72,6 +72,8 @@ def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, LoadedChec
     """
     if not config.load_path:
         return config, None
+    if isinstance(config.load_path, list):
+        raise UserError(f"load_path={config.load_path} are several runs, which only sweep compares; give one")
     path = find_checkpoint(config.load_path, BEST)
     checkpoint = LoadedCheckpoint(path, read_checkpoint(path, config.seed))
     stored, values = checkpoint.content["model_config"], config.model_dump()

@@ -10,7 +10,15 @@ import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
-from clip.cli.build import build_all, build_data, run_record, stated_task, task_from_data, training_config
+from clip.cli.build import (
+    build_all,
+    build_data,
+    load_checkpoint,
+    run_record,
+    stated_task,
+    task_from_data,
+    training_config,
+)
 from clip.cli.schema import Config
 from clip.datamodules import MissingModalityDataModule
 from clip.engine.callbacks import GracefulStop, Timer
@@ -21,7 +29,7 @@ from clip.engine.checkpoints import (
     checkpoint_callbacks,
     find_checkpoint,
 )
-from clip.engine.run_folder import make_loggers, write_json
+from clip.engine.run_folder import make_loggers, make_version_dir, write_json
 from clip.engine.trainer import DTYPES, accumulation, choose_device, make_trainer, world_size
 from clip.evaluation import figures, predictions, report
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
@@ -138,7 +146,18 @@ def evaluate(config: Config) -> dict[str, float]:
 
 
 def sweep(config: Config) -> pd.DataFrame:
-    """Score a grid of test types, rates and seeds; write a table, a figure and the predictions."""
+    """Score a grid of test types, rates and seeds; write a table, a figure and the predictions.
+
+    Of several runs in ``load_path``, each is scored like this, then all are written in one table and figure.
+    """
+    if isinstance(config.load_path, list) and not config.sweep.predictions:
+        runs = [config.replace(load_path=path) for path in config.load_path]
+        for run in runs:  # before the first is predicted
+            load_checkpoint(run)
+        results = pd.concat(map(sweep, runs))
+        folder = make_version_dir(Path(config.log_dir) / f"{config.exp_name}_sweep_of_{len(runs)}")
+        write_json(folder / "run.json", {"command": sys.argv, "config": config.model_dump()})
+        return write_sweep(config, results, task_from_data(config)[0].headline, folder)
     if config.sweep.predictions:
         stored = predictions.CasePredictions.load(Path(config.sweep.predictions), config.task, "test")
         config = config.replace(prompt_type=stored.model_config["prompt_type"])
@@ -159,10 +178,17 @@ def sweep(config: Config) -> pd.DataFrame:
     cases = itertools.product(config.sweep.types, map(float, config.sweep.ratios), seeds)
     masks = {case: data.draw("test", stored.observed, *case) for case in cases}
     results = predictions.score_grid(stored, task, masks)
+    results.insert(0, "run", config.sweep.predictions or config.load_path)
+    results.insert(1, "method", config.prompt_type)
+    return write_sweep(config, results, task.headline, folder)
+
+
+def write_sweep(config: Config, results: pd.DataFrame, metric: str, folder: Path) -> pd.DataFrame:
+    """Write the results of a sweep as sweep.csv, sweep.png and sweep.pdf, print one metric, and return them."""
     write_text(folder / "sweep.csv", results.to_csv(index=False))
-    figures.draw_sweep(results, task.headline, folder / "sweep.png", config.exp_name)
-    print(report.sweep_text(results, task.headline))
-    print(f"written: {folder}/sweep.csv, sweep.png, predictions.arrow")
+    dataset = Path(config.data_root).resolve().name if config.task == "manifest" else report.title_of(config.task)
+    figures.draw_sweep(results, metric, dataset, folder)
+    print(f"{report.sweep_text(results, metric)}\nwritten: {folder}")
     return results
 
 

@@ -30,8 +30,11 @@ def _mean(scores: np.ndarray) -> np.ndarray:
 
 
 def class_f1(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the F1 at 0.5 of each class, (R, C); NaN for a class neither present nor predicted."""
+    """Return the F1 of each class, (R, C), at 0.5 for several labels; NaN for a class neither present nor predicted."""
     predicted, true = probabilities > 0.5, labels > 0
+    if labels.ndim == 1:
+        one_hot = np.eye(probabilities.shape[1], dtype=bool)
+        predicted, true = one_hot[probabilities.argmax(1)], one_hot[labels]
     hits = weights @ (predicted & true).astype(np.float64)
     return _divide(2 * hits, weights @ (predicted.astype(np.float64) + true))
 
@@ -59,19 +62,20 @@ def auroc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) ->
     return _divide(np.trapezoid(true, false, axis=1), true[:, -1] * false[:, -1])
 
 
-def mean_ap(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean average precision over the classes that were drawn, (R,)."""
+def class_ap(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the average precision of each class, (R, C); NaN for a class that was not drawn."""
     scores = []
     for score, positive in zip(probabilities.T, labels.T > 0, strict=True):
         true, every = _counts(score, positive, weights)
         precision = np.divide(true, every, out=np.zeros_like(true), where=every > 0)
         scores.append(_divide((np.diff(true, axis=1) * precision[:, 1:]).sum(1), true[:, -1]))
-    return _mean(np.stack(scores, axis=-1))
+    return np.stack(scores, axis=-1)
 
 
 SCORES = {  # metrics of ``objectives`` that can be resampled
     "F1_Macro": lambda *arrays: _mean(class_f1(*arrays)),
-    "mAP": mean_ap,
+    "mAP": lambda *arrays: _mean(class_ap(*arrays)),
+    "balanced_accuracy": lambda *arrays: _mean(class_accuracy(*arrays)),
     "accuracy": lambda p, y, weights: weights @ (p.argmax(1) == y) / weights.sum(1),
     "AUROC": auroc,
 }

@@ -1,89 +1,146 @@
-"""Figures of scores in percent: curves over the missing rate, or bars."""
+"""Figures of scores in percent: curves with bands of standard deviations, or bars."""
 
 import math
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import pandas as pd
 
-from clip.evaluation.report import PERCENT
+from clip.evaluation.report import PERCENT, group_runs, title_of
 from clip.utils.files import atomic_write
 
 matplotlib.use("Agg")  # no screen is needed
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
+from matplotlib.artist import Artist  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
+from matplotlib.patches import Patch  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 MARKERS = "osD^vPX*"
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "dcp", "font.size": 9, "axes.titlesize": 9.5}
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "dcp", "pdf.fonttype": 42, "font.size": 9, "axes.titlesize": 9.5}
 STYLE |= {"axes.grid": True, "grid.alpha": 0.15, "axes.spines.top": False, "axes.spines.right": False}
+ROUND = {"nbins": 6, "steps": [1, 2, 5, 10]}  # ticks
+CONSTANT = {"color": "black", "linewidth": 1, "linestyle": ":"}
+BAND = 0.15  # opacity
+MANY_POINTS = 15  # of a curve; more have no markers
 
 
-def draw(
-    data: pd.DataFrame, metric: str, axis: str, along: str, panels: list[str], curves: bool, path: Path, title: str = ""
-) -> None:
-    """Draw means with standard deviations as error bars, as curves or bars, in one panel per value of ``panels``.
+def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: list[Path], title: str = "") -> None:
+    """Draw means and standard deviations as curves or bars, in one panel per value of "panel", to files.
 
-    The data has one row per point: its value of ``axis`` (one colour each), ``along`` (x) and ``panels``; mean, std and
-    published; and constant_baseline if it is drawn.
+    The data has one row per point: panel; series (one colour each); x; mean, std, published and constant_baseline in
+    percent, NaN if unknown; and spread, what the standard deviation is taken over.
     """
-    groups = list(data.groupby(panels, sort=False)) if panels else [((), data)]
-    names = data[axis].unique()
-    width, columns = 0.8 / len(names), min(3, len(groups))
+    groups, names = list(data.groupby("panel", sort=False)), data["series"].unique().tolist()
+    columns = min(3, len(groups))
     rows = math.ceil(len(groups) / columns)
-    size = (max(7, 1 + 3 * columns), 0.9 + 2.8 * rows)
+    size = (max(7, 1 + 3 * columns), 1.1 + 2.7 * rows)
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(rows, columns, squeeze=False, sharey=True, layout="constrained", figsize=size)
-        for plot, (place, panel) in zip(grid.flat, groups, strict=False):
-            values = panel[along].unique().tolist()
-            numeric = curves and all(isinstance(value, int | float) for value in values)
-            places = np.array(values if numeric else range(len(values)))
-            for i, name in enumerate(names):
-                points = panel[panel[axis] == name].set_index(along).reindex(values)
-                mean, std, published = points["mean"], points["std"].fillna(0), points["published"]
-                style = {"color": COLOURS[i % len(COLOURS)], "markersize": 4}
-                if curves:
-                    style["marker"] = MARKERS[i % len(MARKERS)]
-                    plot.plot(places, published, "--", linewidth=1, markerfacecolor="white", **style)
-                    plot.errorbar(places, mean, std, capsize=2, label=_text(name), **style)
-                else:
-                    x = places + (i - (len(names) - 1) / 2) * width
-                    plot.bar(x, mean, 0.9 * width, yerr=std, capsize=2, color=style["color"], label=_text(name))
-                    plot.plot(x, published, "D", color="black", markerfacecolor="white", markersize=4)
-            if "constant_baseline" in panel:
-                plot.axhline(panel["constant_baseline"].iloc[0], color="grey", linewidth=1, label="constant baseline")
-            plot.set_xticks(places, map(_text, values))
-            plot.set_xlabel(along)
-            plot.set_title(", ".join(f"{key} {_text(value)}" for key, value in zip(panels, place, strict=True)))
+        for plot, (heading, panel) in zip(grid.flat, groups, strict=False):
+            (_plot_curves if curves else _plot_bars)(plot, panel, names)
+            plot.yaxis.set_major_locator(MaxNLocator(**ROUND))
+            plot.set_xlabel(x_label)
+            plot.set_title(heading)
         if not curves:  # from 0 on, the differences could not be seen
-            lowest = pd.concat([data["mean"] - data["std"].fillna(0), data["published"]]).min()
-            grid[0, 0].set_ylim(bottom=max(0, math.floor(lowest) - 2))
+            lowest = pd.concat([data["mean"] - data["std"].fillna(0), data["published"], data["constant_baseline"]])
+            grid[0, 0].set_ylim(bottom=max(0, math.floor(lowest.min()) - 2))
         for plot in grid.flat[len(groups) :]:
             plot.set_axis_off()
         for plot in grid[:, 0]:
-            plot.set_ylabel(f"{metric} (%)")
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
+            plot.set_ylabel(f"{title_of(metric)} (%)")
+        handles = [Patch(color=_colour(i), label=name) for i, name in enumerate(names)]
+        if curves:
+            handles = [Line2D([], [], label=name, **_style(i)) for i, name in enumerate(names)]
+        handles += _notes(data, curves)
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=min(5 if columns == 3 else 3, len(handles)),
+            frameon=False,
+        )
         figure.suptitle(title)
-        form = path.suffix[1:]
-        with atomic_write(path) as partial:
-            figure.savefig(partial, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
+        for path in paths:
+            form = path.suffix[1:]
+            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
+            with atomic_write(path) as partial:
+                figure.savefig(partial, format=form, dpi=150, metadata=metadata)
     plt.close(figure)
 
 
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _colour(i: int) -> str:
+    return COLOURS[i % len(COLOURS)]
 
 
-def draw_sweep(results: pd.DataFrame, metric: str, path: Path, title: str = "") -> None:
-    """Draw a metric of ``sweep`` over the missing rate, as in the paper's Figure 3.
+def _style(i: int) -> dict[str, Any]:
+    return {"color": _colour(i), "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
 
-    With a column "method" there is one panel per missing type and one curve per method, otherwise one curve per type.
+
+def _plot_curves(plot: Axes, panel: pd.DataFrame, names: list[str]) -> None:
+    values = panel["x"].unique().tolist()
+    if numeric := pd.api.types.is_numeric_dtype(panel["x"]):
+        plot.xaxis.set_major_locator(MaxNLocator(**ROUND))
+    else:
+        plot.set_xticks(range(len(values)), values)
+        panel = panel.assign(x=panel["x"].map(values.index))
+    for i, name in enumerate(names):
+        points = panel[panel["series"] == name]
+        points = points.sort_values("x") if numeric else points
+        x, mean, std = points["x"], points["mean"], points["std"]
+        style = _style(i) | ({"marker": ""} if len(points) > MANY_POINTS else {})
+        plot.plot(x, points["published"], "--", linewidth=1, markerfacecolor="white", **style)
+        plot.fill_between(x, mean - std, mean + std, color=style["color"], alpha=BAND, linewidth=0)
+        plot.plot(x, mean, **style)
+    baseline = panel.groupby("x")["constant_baseline"].first()
+    plot.plot(baseline.index, baseline, **CONSTANT)
+
+
+def _plot_bars(plot: Axes, panel: pd.DataFrame, names: list[str]) -> None:
+    width, values = 0.8 / len(names), panel["x"].unique().tolist()
+    plot.set_xticks(range(len(values)), values)
+    for i, name in enumerate(names):
+        points = panel[panel["series"] == name]
+        x = points["x"].map(values.index) + (i - (len(names) - 1) / 2) * width
+        plot.bar(x, points["mean"], 0.9 * width, yerr=points["std"], capsize=2, color=_colour(i))
+        plot.plot(x, points["published"], "D", color="black", markerfacecolor="white", markersize=4)
+    for value, baseline in panel.groupby("x")["constant_baseline"].first().items():
+        place = values.index(value)
+        plot.plot([place - 0.45, place + 0.45], [baseline, baseline], **CONSTANT)
+
+
+def _notes(data: pd.DataFrame, curves: bool) -> list[Artist]:
+    """Return the legend's entries for what is drawn besides the series."""
+    handles, published = [], {"color": "black", "markerfacecolor": "white", "markersize": 4, "label": "published"}
+    if data["std"].notna().any():
+        label = f"± standard deviation over {data['spread'].iloc[0]}"
+        bar = Line2D([], [], color="black", marker="|", linestyle="", label=label)
+        handles.append(Patch(color="grey", alpha=2 * BAND, linewidth=0, label=label) if curves else bar)
+    if data["published"].notna().any():
+        handles.append(Line2D([], [], linestyle="--" if curves else "", marker="" if curves else "D", **published))
+    if data["constant_baseline"].notna().any():
+        handles.append(Line2D([], [], label="constant answer", **CONSTANT))
+    return handles
+
+
+def draw_sweep(results: pd.DataFrame, metric: str, dataset: str, folder: Path, name: str = "sweep") -> None:
+    """Draw the results of ``sweep`` over the share of incomplete samples as NAME.png and NAME.pdf.
+
+    One run has a curve per missing type. Several runs have a panel per missing type, as in the paper's Figure 3, and a
+    curve per method (``group_runs``).
     """
-    axis, panels = ("method", ["missing_type"]) if "method" in results else ("missing_type", [])
-    rate = "missing rate of the test split (%)"
-    groups = results.assign(**{rate: PERCENT * results["missing_ratio"]}).groupby([*panels, axis, rate], sort=False)
-    data = PERCENT * groups[metric].agg(["mean", "std"]).join(groups["constant_baseline"].first())
-    draw(data.assign(published=np.nan).reset_index(), metric, axis, rate, panels, True, path, title)
+    series, counts = group_runs(results)
+    kind = "missing " + results["missing_type"]
+    several = series.nunique() > 1
+    data = results.assign(panel=kind if several else "", series=series if several else kind, spread=counts)
+    groups = data.groupby(["panel", "series", "spread", "missing_ratio"], sort=False)
+    points = PERCENT * groups[metric].agg(["mean", "std"])
+    points["x"] = PERCENT * groups["incomplete"].mean()
+    points["constant_baseline"] = PERCENT * groups["constant_baseline"].first()
+    title = f"{dataset}: {', '.join(series.unique())} ({counts})"
+    label = "incomplete samples of the test split (%)"
+    paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
+    draw(points.assign(published=math.nan).reset_index(), label, metric, True, paths, title)

@@ -139,14 +139,16 @@ def score_grid(
     """Score test cases: (missing type, missing rate, mask seed) -> mask (num_rows,).
 
     Returns:
-        One row per test case: missing_type, missing_ratio, missing_seed, the task's metrics,
-        constant_baseline (``metric`` of the best constant prediction, by default the task's headline) and
-        missing_table (SHA-256 of the mask).
+        One row per test case: missing_type, missing_ratio, missing_seed, the task's metrics, constant_baseline
+        (``metric`` of the best constant prediction, by default the task's headline), incomplete (share of the samples
+        that are not complete, in the data or in the mask) and missing_table (SHA-256 of the mask).
     """
     baseline = task.constant_baseline(predictions.labels)[metric or task.headline]
     rows = []
     for (kind, ratio, seed), mask in masks.items():
         scores = task.score(predictions.select(mask), predictions.labels)
         case = {"missing_type": kind, "missing_ratio": float(ratio), "missing_seed": seed}
-        rows.append(case | scores | {"constant_baseline": baseline, "missing_table": mask_hash(mask)})
+        incomplete = float(np.mean(mask[predictions.rows] != COMPLETE))
+        last = {"constant_baseline": baseline, "incomplete": incomplete, "missing_table": mask_hash(mask)}
+        rows.append(case | scores | last)
     return pd.DataFrame(rows)

@@ -5,6 +5,38 @@ import math
 import pandas as pd
 
 PERCENT = 100
+TITLES = {  # of metrics, data sets, methods and splits
+    "F1_Macro": "Macro F1",
+    "F1_Micro": "Micro F1",
+    "F1_Samples": "Samples F1",
+    "F1_Weighted": "Weighted F1",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "mmimdb": "MM-IMDb",
+    "food101": "UPMC Food-101",
+    "hatememes": "Hateful Memes",
+    "manifest": "own data",
+    "dcp": "DCP",
+    "mmp": "MMP",
+    "mmp_attention": "MMP attention",
+    "maple": "MaPLe",
+    "coop": "CoOp",
+    "dept": "DePT",
+    "msp": "MSP",
+    "memprompt": "MemPrompt",
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "bitfit": "BitFit",
+    "mora": "MoRA",
+    "none": "baseline",
+    "finetune": "fine-tuning",
+    "val": "validation",
+}
+
+
+def title_of(name: str) -> str:
+    """Return the title of a metric, data set, method or split; a name without one keeps its words."""
+    return TITLES.get(name, name.replace("_", " "))
 
 
 def baseline_text(baseline: dict[str, float]) -> str:
@@ -19,15 +51,31 @@ def metrics_text(metrics: dict[str, float]) -> str:
     return pd.Series(rows).to_string()
 
 
+def group_runs(results: pd.DataFrame) -> tuple[pd.Series, str]:
+    """Return the method of each row of ``sweep``, and what its scores are averaged over ("3 training seeds").
+
+    Runs whose paths differ in their seed only belong together; the path is added to a method with other runs as well.
+    """
+    same = results["run"].str.replace(r"_seed\d+(?=/|$)", "", regex=True)
+    methods = results["method"].map(title_of)
+    ambiguous = same.groupby(methods).transform("nunique") > 1
+    names = methods.where(~ambiguous, methods + " (" + same.str.replace(r"/checkpoints/.*", "", regex=True) + ")")
+    seeds, masks = results["run"].groupby(names).nunique().max(), results["missing_seed"].nunique()
+    counts = [f"{seeds} training seeds"] if seeds > 1 else []
+    counts += [f"{masks} masks"] if masks > 1 else []
+    return names, " and ".join(counts) or "1 training seed"
+
+
 def sweep_text(results: pd.DataFrame, metric: str) -> str:
-    """Return one metric of ``sweep`` in percent as a table of methods (if any) and missing types by missing rates."""
-    keys = [key for key in ("method", "missing_type") if key in results]
-    scores = results.groupby([*keys, "missing_ratio"], sort=False)[metric]
+    """Return one metric in percent as a table of methods, if several, and missing types by missing rates."""
+    method, counts = group_runs(results)
+    keys = ["method"] * (method.nunique() > 1) + ["missing_type"]
+    scores = results.assign(method=method).groupby([*keys, "missing_ratio"], sort=False)[metric]
     table = (PERCENT * scores.mean().unstack("missing_ratio", sort=False).sort_index(axis=1)).round(2)
     table.columns = [f"{PERCENT * ratio:g} %" for ratio in table.columns]
-    baseline, seeds = PERCENT * results["constant_baseline"].iloc[0], results["missing_seed"].nunique()
-    spread = f"; mean of {seeds} masks, standard deviation <= {PERCENT * scores.std().max():.2f}" if seeds > 1 else ""
+    baseline, deviation = PERCENT * results["constant_baseline"].iloc[0], PERCENT * scores.std().max()
+    spread = f"; mean of {counts}, standard deviation <= {deviation:.2f}" if deviation >= 0 else ""
     return (
-        f"{metric} in percent, by missing rate of the test split "
+        f"{title_of(metric)} in percent, by missing rate of the test split "
         f"(constant baseline: {baseline:.2f}{spread})\n{table.to_string()}"
     )

@@ -2,7 +2,6 @@
 
 import base64
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,22 @@ import pandas as pd
 from clip.evaluation import bootstrap
 from clip.evaluation.figures import draw
 from clip.evaluation.predictions import CasePredictions
-from clip.evaluation.report import PERCENT
+from clip.evaluation.report import PERCENT, title_of
 from clip.experiments.spec import CASE_AXES, Experiment
-from clip.experiments.tables import ABSENT, Masks, mean_std, percent
+from clip.experiments.tables import ABSENT, AXIS_TITLES, Masks, mean_std, percent, place_text, value_text
 from clip.missing import CASES
 from clip.modules.objectives import TASKS, Task, resolve_task
-from clip.utils.files import write_text
+from clip.utils.errors import UserError
+from clip.utils.files import parse_object, write_text
 
 MAIN_CASE = ("both", 0.7)  # the paper's default, at which methods are looked at more closely
 cached_resample = functools.lru_cache(maxsize=2)(bootstrap.resample)
-MEASURED = ["seconds_per_step", "peak_memory_mb", "seconds_train", "steps"]  # of result.json
+MEASURED = {  # of result.json: title, unit
+    "seconds_per_step": ("seconds per step", 1),
+    "steps": ("steps", 1),
+    "seconds_train": ("minutes of training", 60),
+    "peak_memory_mb": ("peak memory (GiB)", 1024),
+}
 
 
 def write_report(
@@ -31,14 +36,19 @@ def write_report(
     scores: pd.DataFrame,
     masks: Masks,
     table: pd.DataFrame,
+    best: pd.DataFrame,
     folders: Mapping[str, Path],
     target: Path,
 ) -> Path:
-    """Write report.html and its figures to ``target``, from the results of ``collect`` and the folder of each run."""
+    """Write report.html and its figures to ``target``, from ``collect``, ``layout`` and the folder of each run."""
     records = {}  # run -> its run.json and result.json in one
     for run in scores["run"].unique():
         files = (folders[run] / "run.json", folders[run] / "result.json")
-        record, result = (json.loads(path.read_text(encoding="utf-8")) for path in files)
+        try:
+            record, result = (parse_object(path.read_bytes(), str(path)) for path in files)
+        except UserError as error:
+            remedy = f"remove {files[1]} and repeat the command, which writes both again"
+            raise UserError(f"{str(error).partition(';')[0]}; {remedy}") from None
         records[run] = record | result
     tasks = {run: resolve_task(record["config"]["task"], record["model_config"]) for run, record in records.items()}
     scores = scores.assign(
@@ -47,13 +57,11 @@ def write_report(
         _kind=scores["test_type"] != MAIN_CASE[0],
         _gap=(scores["test_ratio"] - MAIN_CASE[1]).abs(),
     )
-    # The coordinate of the methods, last: that of a figure's curves, or of the last axis of a table.
-    down, across = (
-        [name for name in part if name in experiment.coordinates] for part in (experiment.rows, experiment.columns)
-    )
-    axis = ((across or down) if experiment.figure == "none" else (down or across))[-1]
-    others = [name for name in (*down, *across) if name != axis]
-    axes = [*others, axis]
+    axis = experiment.compared
+    others = [
+        name for name in (*experiment.rows, *experiment.columns) if name in experiment.coordinates and name != axis
+    ]
+    axes = [*others, axis]  # the methods last
     is_baseline = scores["run"].map(lambda run: records[run]["config"]["prompt_type"] == "none")
     baseline = (scores[is_baseline] if is_baseline.any() else scores)[axis].iloc[0]
     split = "test" if "test" in set(scores["split"]) else "val"
@@ -62,33 +70,52 @@ def write_report(
     near = near.drop_duplicates([*axes, "seed"]).sort_index()
     rank = near["_task"].map(list(TASKS).index)
     main = near.assign(_task=rank).sort_values(["_task", "_kind", "_gap"], kind="stable").iloc[0]
+    near["test case"] = [place_text(case) for case in near[list(CASE_AXES)].to_dict("records")]
     near["_main"] = (near[others] == main[others]).all(axis=1)
     cases, classes, support, resampled = analyse(near, axes, tasks, masks, folders)
     names = records[main["run"]]["model_config"].get("class_names") or [f"class {i}" for i in classes.index]
     by_class = pd.concat([pd.DataFrame({"class": names, "samples": support}), classes.map(percent)], axis=1)
-    by_case = cases.groupby([*axes, "metric", "constant baseline", "missing case"], sort=False)["score"].agg(mean_std)
+    by_case = cases.groupby([*axes, "metric", "constant answer", "missing case"], sort=False)["score"].agg(mean_std)
+    by_case = by_case.unstack(sort=False).reset_index()
     first, last = scores.columns.get_loc(CASE_AXES[-1]) + 1, scores.columns.get_loc("constant_baseline")
-    by_metric = near.groupby([*axes, "split", *CASE_AXES], sort=False)[list(scores.columns[first:last])]
+    by_metric = near.groupby([*axes, "split", "test case"], sort=False)[list(scores.columns[first:last])].agg(mean_std)
+    by_metric = by_metric.rename(columns=title_of).reset_index().assign(split=title_of(split))
     shown = cases[cases["_main"]]
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     text = jinja2.Template(template, autoescape=True).render(
         experiment=experiment,
         records=records,
         axes=axes,
-        main=main,
-        split=split,
-        results=table,
-        cases=by_case.unstack(sort=False).reset_index(),
+        place_text=place_text,
+        facts={
+            "Tasks": scores["_task"].map(title_of).unique(),
+            "Metric": scores["_metric"].map(title_of).unique(),
+        },
+        main=place_text({name: main[name] for name in (*others, *CASE_AXES)}),
+        main_metric=title_of(main["_metric"]),
+        split=title_of(split),
+        results=(table, best),
+        cases=(by_case, best_rows(by_case, others, len(axes) + 2)),
         classes=by_class.loc[classes.mean(axis=1).sort_values(ascending=False, kind="stable").index],  # best first
         intervals=interval_table(resampled, axes, baseline),
-        metrics=by_metric.agg(mean_std).reset_index(),
+        metrics=(by_metric, best_rows(by_metric, others, len(axes) + 2)),
         costs=cost_table(scores, axes, records),
         masks=mask_table(scores, records),
         resamples=bootstrap.RESAMPLES,
-        figures=draw_figures(experiment, scores, shown, axis, target),
+        figures=draw_figures(experiment, scores, shown, axis, folders, target),
         runs=scores.drop_duplicates("run").to_dict("records"),
     )
     return write_text(target / "report.html", text)
+
+
+def best_rows(table: pd.DataFrame, others: list[str], labels: int) -> pd.DataFrame:
+    """Return whether each cell is the best of its column among the rows that are equal in ``others``, all scores."""
+    best = pd.DataFrame(False, table.index, table.columns)
+    groups = table.groupby(others, sort=False).indices.values() if others else [range(len(table))]
+    for rows in groups:
+        block = table.iloc[rows, labels:].map(lambda text: float(text.split()[0]) if text != ABSENT else np.nan)
+        best.iloc[rows, labels:] = (block == block.max()) & (block.notna().sum() > 1)
+    return best
 
 
 def analyse(
@@ -97,27 +124,29 @@ def analyse(
     """Score the predictions of every run at its test case in ``near``, those marked ``_main`` more closely.
 
     Returns:
-        The score if every sample were in one missing case: one row per run and case; the F1 or accuracy of each class
-        of the marked runs, (rows, classes), and the samples of each class; and (axes, test case, metric) -> for each
+        The score if every sample were in one missing case: one row per run and case; the score of each class of
+        the marked runs, (rows, classes), and the samples of each class; and (axes, test case, metric) -> for each
         seed, the score of the split, then of its resamples, (1 + R,).
     """
     cases, classes, resampled = [], {}, {}
     for row in near.to_dict("records"):
         task, metric, place = tasks[row["run"]], row["_metric"], {name: row[name] for name in axes}
         found = CasePredictions.load(folders[row["run"]] / f"{row['split']}.arrow", row["_task"], row["split"])
-        shared = {"metric": metric, "constant baseline": percent(row["constant_baseline"]), "seed": row["seed"]}
+        shared = {"metric": title_of(metric), "constant answer": percent(row["constant_baseline"]), "seed": row["seed"]}
         for case, logits in zip(CASES, found.logits, strict=True):
             score = {"missing case": case.replace("_", " "), "score": task.score(logits, found.labels)[metric]}
-            cases.append(place | shared | score | {"published": np.nan, "_main": row["_main"]})
+            last = {key: row[key] for key in ("constant_baseline", "_metric", "_main")} | {"published": np.nan}
+            cases.append(place | shared | score | last)
         logits, truth = found.select(masks[row["missing_table"]]), found.labels.long().numpy()
         # mAP and AUROC sort the samples anew for each class: all metrics in the main setting only.
         for name in dict.fromkeys([metric, *(task.metrics(task.num_classes) if row["_main"] else ())]):
             if name in bootstrap.SCORES:
-                key = (*place.values(), f"{row['test_type']} {row['test_ratio']:g}", name)
+                key = (*place.values(), row["test case"], name)
                 values = bootstrap.resampled(name, task, logits, found.labels, cached_resample(len(truth)))
                 resampled.setdefault(key, []).append(np.append(row[name], values))
         if row["_main"]:
-            by_class = bootstrap.class_f1 if truth.ndim > 1 else bootstrap.class_accuracy
+            by_class = bootstrap.class_accuracy if truth.ndim == 1 else bootstrap.class_f1
+            by_class = bootstrap.class_ap if metric == "mAP" else by_class
             values = by_class(task.probabilities(logits.float()).numpy(), truth, np.ones((1, len(truth))))[0]
             classes.setdefault(str(row[axes[-1]]), []).append(values)
             support = truth.sum(0) if truth.ndim > 1 else np.bincount(truth, minlength=task.num_classes)
@@ -133,7 +162,7 @@ def interval_table(resampled: dict[tuple, list[np.ndarray]], axes: list[str], ba
         base = [np.nan] if method == baseline else resampled.get((*others, baseline, case, metric), [np.nan])
         gap = values - np.mean(base, axis=0)
         numbers = [percent(values[0]), _interval(values[1:]), percent(gap[0], "+.2f"), _interval(gap[1:], "+.2f")]
-        rows.append([*others, method, case, metric, *numbers])
+        rows.append([*others, method, case, title_of(metric), *numbers])
     header = ["test case", "metric", "score", "95 % interval", f"− {baseline}", f"95 % interval of − {baseline}"]
     return pd.DataFrame(rows, columns=[*axes, *header])
 
@@ -147,48 +176,104 @@ def cost_table(scores: pd.DataFrame, axes: list[str], records: Mapping[str, dict
     """Return the trainable parameters and the mean cost of training."""
     costs = scores.drop_duplicates([*axes, "seed"])[[*axes, "run"]]
     used = [records[run] for run in costs.pop("run")]
-    costs["trainable"] = [sum(record["trainable"].values()) for record in used]
-    costs["share of all (%)"] = 100 * costs["trainable"] / [record["total_parameters"] for record in used]
-    costs[MEASURED] = np.array([[record[name] for name in MEASURED] for record in used], float)  # None becomes NaN
+    costs["trainable parameters"] = [sum(record["trainable"].values()) for record in used]
+    costs["share of all (%)"] = PERCENT * costs["trainable parameters"] / [rec["total_parameters"] for rec in used]
+    for name, (title, unit) in MEASURED.items():
+        costs[title] = np.array([record[name] for record in used], float) / unit  # None becomes NaN
     means = costs.groupby(axes, sort=False).mean()
-    texts = means.map(lambda value: f"{value:,.0f}" if value >= 1000 else f"{value:.4g}", na_action="ignore")
+    texts = means.map(lambda value: f"{value:,.0f}" if value >= 1000 else f"{value:.3g}", na_action="ignore")
     return texts.astype(object).fillna(ABSENT).reset_index()
 
 
 def mask_table(scores: pd.DataFrame, records: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
     """Return the SHA-256 of every mask, and how many scores or runs use it."""
+    columns = ["task", "split", *CASE_AXES]
     used = scores[["_task", "split", *CASE_AXES, "missing_table"]].to_numpy().tolist()
     for record in records.values():
         config = record["config"]
         case = config["missing_type"]["train"], config["missing_ratio"]["train"]
         used.append([config["task"], "train", *case, record["missing_tables"]["train"]])
-    columns = ["task", "split", *CASE_AXES, "SHA-256 of the mask"]
-    return pd.DataFrame(used, columns=columns).value_counts(sort=False).rename("used by").reset_index()
+    used = [[*(value_text(*pair) for pair in zip(columns, row[:4], strict=True)), row[4]] for row in used]
+    titles = [AXIS_TITLES.get(name, name) for name in columns]
+    return (
+        pd.DataFrame(used, columns=[*titles, "SHA-256 of the mask"])
+        .value_counts(sort=False)
+        .rename("used by")
+        .reset_index()
+    )
 
 
 def average(scores: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
-    """Average scores over the seeds: one row per point with the axes, mean, std and published, in percent."""
+    """Average scores over the seeds: the axes, then mean, std, published, constant_baseline and spread, in percent."""
     groups = scores.groupby(axes, sort=False)
-    return (PERCENT * groups["score"].agg(["mean", "std"])).join(groups["published"].first()).reset_index()
+    points = (PERCENT * groups["score"].agg(["mean", "std"])).join(groups["published"].first())
+    points["constant_baseline"] = PERCENT * groups["constant_baseline"].first()
+    return points.assign(spread=f"{groups['seed'].nunique().max()} seeds").reset_index()
+
+
+def read_curves(scores: pd.DataFrame, axes: list[str], metric: str, folders: Mapping[str, Path]) -> pd.DataFrame:
+    """Return the validation scores of the runs during training: the axes, seed, step, score and constant_baseline."""
+    curves = []
+    for row in scores.drop_duplicates("run").to_dict("records"):
+        training, name = folders[row["run"]] / "training", f"val/{metric}"
+        logs = [pd.read_csv(path) for path in sorted(training.glob("*/version_*/metrics.csv"))]
+        logs = [log[["step", name]].dropna() for log in logs if name in log]
+        ended = next(training.glob("*/version_*/metrics.json"), None)
+        baseline = parse_object(ended.read_bytes(), str(ended)).get("constant_baseline", {}) if ended else {}
+        if logs:
+            log = pd.concat(logs).drop_duplicates("step", keep="last").rename(columns={name: "score"})
+            place = {key: row[key] for key in (*axes, "seed")}
+            curves.append(log.assign(**place, published=np.nan, constant_baseline=baseline.get(metric, np.nan)))
+    return pd.concat(curves) if curves else pd.DataFrame()
 
 
 def draw_figures(
-    experiment: Experiment, scores: pd.DataFrame, cases: pd.DataFrame, axis: str, target: Path
+    experiment: Experiment,
+    scores: pd.DataFrame,
+    cases: pd.DataFrame,
+    axis: str,
+    folders: Mapping[str, Path],
+    target: Path,
 ) -> dict[str, str]:
-    """Draw the scores of each task, and the rows of ``cases`` by missing case; return title -> SVG as base64."""
+    """Draw the scores and the learning curves of each task, and the rows of ``cases`` by missing case, as SVG and PDF.
+
+    Returns:
+        Title -> SVG as base64.
+    """
     axes, curves, plots = list(dict.fromkeys([*experiment.axes, "split"])), experiment.figure == "curves", {}
     for (task, metric), rows in scores.groupby(["_task", "_metric"], sort=False):
         varied = [name for name in axes if rows[name].nunique() > 1]
         series, along = axis, next((name for name in reversed(varied) if name not in (axis, "split")), "split")
         if curves:
             series, along = experiment.rows[-1], experiment.columns[-1]
-        panels = [name for name in varied if name not in (series, along)]
-        plots[f"{metric}, {task}"] = average(rows, axes), metric, series, along, panels, curves
+        panels, title = (
+            [name for name in varied if name not in (series, along)],
+            f"{title_of(metric)}, {title_of(task)}",
+        )
+        plots[title] = average(rows, axes), metric, series, along, panels, curves
+        log = read_curves(rows, experiment.coordinates, metric, folders)
+        if len(log):
+            panels = [name for name in varied if name in experiment.coordinates and name != axis]
+            log = average(log, [*experiment.coordinates, "step"])
+            plots[f"{title}: validation during training"] = log, metric, axis, "step", panels, True
     data = average(cases, [axis, "missing case"])
-    plots["Every sample in one missing case"] = data, cases["metric"].iloc[0], axis, "missing case", [], False
+    plots["Every sample in one missing case"] = data, cases["_metric"].iloc[0], axis, "missing case", [], False
     images = {}
-    for number, (title, what) in enumerate(plots.items(), start=1):
-        path = target / f"figure_{number}.svg"
-        draw(*what, path)
-        images[f"{title} ({path.name})"] = base64.b64encode(path.read_bytes()).decode()
+    for number, (title, (data, metric, series, along, panels, lines)) in enumerate(plots.items(), start=1):
+        paths = [target / f"figure_{number}.svg", target / f"figure_{number}.pdf"]
+        label = AXIS_TITLES.get(along, along) + (" (%)" if along == "test_ratio" and lines else "")
+        draw(to_points(data, series, along, panels, lines), label, metric, lines, paths)
+        images[f"{title} ({paths[0].name})"] = base64.b64encode(paths[0].read_bytes()).decode()
     return images
+
+
+def to_points(data: pd.DataFrame, series: str, along: str, panels: list[str], curves: bool) -> pd.DataFrame:
+    """Add to averaged scores what ``draw`` needs: panel, series and x, as a number or in words."""
+    x = data[along]
+    if not curves or not pd.api.types.is_numeric_dtype(x):
+        x = [value_text(along, value) for value in x]
+    return data.assign(
+        panel=[place_text(place) for place in data[panels].to_dict("records")],
+        series=[place_text({series: value}) for value in data[series]],
+        x=PERCENT * x if along == "test_ratio" and curves else x,
+    )

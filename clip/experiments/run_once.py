@@ -8,7 +8,6 @@ ones continuing an interrupted one), `val.arrow`, `test.arrow`, `run.json` and, 
 """
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 
@@ -21,14 +20,14 @@ from clip.cli.schema import make_config
 from clip.engine.checkpoints import BEST, LAST, find_checkpoint
 from clip.engine.run_folder import write_json
 from clip.utils.errors import UserError
-from clip.utils.files import describe_os_error
+from clip.utils.files import describe_os_error, parse_object
 
 MEASURED = ("seconds_train", "seconds_per_step", "steps", "peak_memory_mb")
 
 
 def run_once(folder: Path) -> None:
     """Train and predict with the best checkpoint unless the run is finished; continue it if it was interrupted."""
-    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    plan = parse_object((folder / "plan.json").read_bytes(), str(folder / "plan.json"))
     config = make_config(plan.pop("config"))
     # The other processes of a run on several GPUs are started by the first, which has the lock.
     with contextlib.nullcontext() if rank_zero_only.rank else FileLock(folder / "run.lock"):
@@ -38,7 +37,7 @@ def run_once(folder: Path) -> None:
         training = folder / "training"
         if ended := next(training.glob("*/version_*/metrics.json"), None):
             # The folder may have been moved since.
-            trained = json.loads(ended.read_text(encoding="utf-8")) | {"folder": str(ended.parent)}
+            trained = parse_object(ended.read_bytes(), str(ended)) | {"folder": str(ended.parent)}
         else:
             interrupted = any(training.glob(f"**/epoch-*-{LAST}*.pt"))
             resume_from = str(training) if interrupted else ""

@@ -15,8 +15,8 @@ from clip.utils.settings import Settings, user_error
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 CASE_AXES = ("test_type", "test_ratio")
-RESERVED = {*CASE_AXES, "seed", "split", "missing case", "constant_baseline", "missing_table", "score", "run"}
-RESERVED |= {"published", "value", "mean", "std"}
+RESERVED = {*CASE_AXES, "seed", "split", "missing case", "constant_baseline", "incomplete", "missing_table"}
+RESERVED |= {"score", "run", "published", "value", "mean", "std"}
 Coordinate = str | int | FiniteFloat
 
 
@@ -88,6 +88,12 @@ class Experiment(Settings):
     def axes(self) -> list[str]:
         """The coordinates, then "split" if there are several, then the axes of several test cases."""
         return [*self.coordinates, *["split"] * (len(self.read.splits) > 1), *(CASE_AXES if self.read.cases else ())]
+
+    @property
+    def compared(self) -> str:
+        """The coordinate that is compared: of a figure's curves, or the last of a table."""
+        down, across = ([name for name in part if name in self.coordinates] for part in (self.rows, self.columns))
+        return ((across or down) if self.figure == "none" else (down or across))[-1]
 
     @cached_property
     def published_values(self) -> dict[tuple[Coordinate, ...], float]:

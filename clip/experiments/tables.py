@@ -2,24 +2,43 @@
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from clip.cli import build
 from clip.evaluation.predictions import CasePredictions, score_grid
-from clip.evaluation.report import PERCENT
+from clip.evaluation.report import PERCENT, title_of
 from clip.experiments.plan import PlannedRun, masks_of
-from clip.experiments.spec import CASE_AXES, Experiment
+from clip.experiments.spec import CASE_AXES, Coordinate, Experiment
 from clip.missing.masks import mask_hash
 from clip.utils.files import write_text
 
 ABSENT = "–"
-LAST = ("constant_baseline", "missing_table", "score", "run", "published")
+LAST = ("constant_baseline", "incomplete", "missing_table", "score", "run", "published")
+AXIS_TITLES = {"test_type": "missing at test", "test_ratio": "rate at test"}
 Masks = dict[str, np.ndarray]
+
+
+def value_text(axis: str, value: Coordinate) -> str:
+    """Return a value of an axis in words: "70 %", "validation"."""
+    if axis == "test_ratio":
+        return f"{PERCENT * value:g} %"
+    if axis in ("split", "task"):
+        return title_of(str(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def place_text(at: Mapping[str, Coordinate]) -> str:
+    """Return a place on some axes in words: "test, missing both, rate 70 %"."""
+    words = []
+    for axis, value in at.items():
+        name = {"test_type": "missing", "test_ratio": "rate"}.get(axis, axis)
+        alone = isinstance(value, str) and name != "missing"  # "DCP" needs no name, but "both" and 36 do
+        words.append(value_text(axis, value) if alone else f"{name} {value_text(axis, value)}")
+    return ", ".join(words)
 
 
 def percent(value: float, form: str = ".2f") -> str:
@@ -38,8 +57,9 @@ def collect(experiment: Experiment, planned: Iterable[PlannedRun]) -> tuple[pd.D
 
     Returns:
         One row per run, split and test case: the coordinates, seed, split, test_type, test_ratio, all metrics of the
-        task as fractions, constant_baseline (score of the best constant prediction), missing_table (SHA-256 of the
-        mask), score (the metric that is evaluated), run (its key), published (in percent or NaN); and masks by hash.
+        task as fractions, constant_baseline (score of the best constant prediction), incomplete (share of the samples
+        that are not complete), missing_table (SHA-256 of the mask), score (the metric that is evaluated), run (its
+        key), published (in percent or NaN); and masks by hash.
     """
     first, rows, masks = [*experiment.coordinates, "seed", "split", *CASE_AXES], [], {}
     cases = experiment.read.cases
@@ -66,48 +86,86 @@ def collect(experiment: Experiment, planned: Iterable[PlannedRun]) -> tuple[pd.D
     return pd.DataFrame(rows, columns=[*first, *metrics, *LAST]), masks
 
 
-def layout(experiment: Experiment, scores: pd.DataFrame, planned: Iterable[PlannedRun]) -> pd.DataFrame:
+def layout(
+    experiment: Experiment, scores: pd.DataFrame, planned: Iterable[PlannedRun]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Lay out an experiment as in the paper, as text in percent; the cells of unfinished runs are empty.
 
-    For each value of ``columns`` there is "ours" (mean ± standard deviation over the seeds) and, if anything is
-    published, "paper".
+    If anything is published, there is "ours" (mean ± standard deviation over the seeds) and "paper" for each value of
+    ``columns``, otherwise our values only.
+
+    Returns:
+        The table, and whether each cell is the best of ours among those that differ in ``compared`` only.
     """
     axes, cases, published = experiment.axes, experiment.read.cases, experiment.published_values
-    ours = {place: mean_std(group) for place, group in scores.groupby(axes, sort=False)["score"]} if len(scores) else {}
+    groups = list(scores.groupby(axes, sort=False)["score"]) if len(scores) else []
+    ours = {place: mean_std(group) for place, group in groups}
+    means, rivals = {place: round(PERCENT * group.mean(), 2) for place, group in groups if group.notna().all()}, {}
+    for place, mean in means.items():
+        rivals.setdefault(_others(experiment, place), []).append(mean)
     grid = [experiment.read.splits, cases.types if cases else [None], cases.ratios if cases else [None]]
     places = [
         run.at | dict(zip(("split", *CASE_AXES), case, strict=True))
         for run, case in itertools.product(planned, itertools.product(*grid))
     ]
-    table: dict[tuple, dict[str, Any]] = {}
+    table: dict[tuple, dict[str, str]] = {}
+    best: dict[tuple, dict[str, bool]] = {}
     for at in [*places, *(dict(zip(axes, place, strict=True)) for place in published)]:
-        place, name = tuple(at[axis] for axis in axes), " ".join(str(at[axis]) for axis in experiment.columns)
-        row = {axis: at[axis] for axis in experiment.rows}
-        cells = table.setdefault(tuple(row.values()), row)
-        cells[f"{name} ours".strip()] = ours.get(place, "")
+        place, key = tuple(at[axis] for axis in axes), tuple(at[axis] for axis in experiment.rows)
+        name = place_text({axis: at[axis] for axis in experiment.columns})
+        cells = table.setdefault(
+            key, {AXIS_TITLES.get(axis, axis): value_text(axis, at[axis]) for axis in experiment.rows}
+        )
+        column = f"{name} ours".strip() if published else name or "score"
+        cells[column] = ours.get(place, "")
+        others = rivals.get(_others(experiment, place), [])
+        best.setdefault(key, {})[column] = len(others) > 1 and means.get(place) == max(others)
         if published:
             cells[f"{name} paper".strip()] = f"{published[place]:.2f}" if place in published else ""
-    return pd.DataFrame(table.values()).fillna("")
+    made = pd.DataFrame(table.values()).fillna("")
+    return made, pd.DataFrame(best.values()).reindex(columns=made.columns).eq(True)
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """Format a table in Markdown."""
-    rows = [table.columns, ["---"] * table.shape[1], *table.itertuples(index=False)]
+def _others(experiment: Experiment, place: tuple) -> tuple:
+    """Return a place without its value of the compared coordinate."""
+    return tuple(value for axis, value in zip(experiment.axes, place, strict=True) if axis != experiment.compared)
+
+
+def to_markdown(table: pd.DataFrame, best: pd.DataFrame) -> str:
+    """Format a table in Markdown, the best values bold."""
+    cells = table.astype(str).where(~best, "**" + table.astype(str) + "**")
+    rows = [table.columns, ["---"] * table.shape[1], *cells.itertuples(index=False)]
     return "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
 
 
+def to_latex(table: pd.DataFrame, best: pd.DataFrame, labels: int) -> str:
+    r"""Format a table for LaTeX's booktabs, the best values bold; the first ``labels`` columns are left-aligned."""
+    style = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    style = style.apply(lambda _: np.where(best, "textbf:--rwrap;", ""), axis=None)
+    form = "l" * labels + "r" * (table.shape[1] - labels)
+    text = style.to_latex(hrules=True, column_format=form).replace("±", r"$\pm$")
+    return "% \\usepackage{booktabs}\n" + text
+
+
 def write(
-    experiment: Experiment, scores: pd.DataFrame, table: pd.DataFrame, planned: list[PlannedRun], target: Path
+    experiment: Experiment,
+    scores: pd.DataFrame,
+    table: pd.DataFrame,
+    best: pd.DataFrame,
+    planned: list[PlannedRun],
+    target: Path,
 ) -> str:
-    """Write scores.csv, table.csv and table.md to a folder, and return the text of table.md."""
+    """Write scores.csv, table.csv, table.md and table.tex to a folder, and return the text of table.md."""
     seeds, finished = sorted({run.config.seed for run in planned}), sum(run.finished for run in planned)
     spread = f", mean ± standard deviation over the seeds {seeds}" if len(seeds) > 1 else ""
     published = '; "paper" is the published value' if experiment.published else ""
+    metrics = dict.fromkeys(title_of(experiment.read.metric_of(build.task_from_data(run.config)[0])) for run in planned)
     text = (
-        f"## {experiment.title} ({experiment.source})\n\nIn percent{spread}{published}.\n\n{to_markdown(table)}\n"
-        f"{finished} of {len(planned)} runs finished.\n"
+        f"## {experiment.title} ({experiment.source})\n\n{', '.join(metrics)} in percent{spread}{published}.\n\n"
+        f"{to_markdown(table, best)}\n{finished} of {len(planned)} runs finished.\n"
     )
     write_text(target / "scores.csv", scores.to_csv(index=False))
     write_text(target / "table.csv", table.to_csv(index=False))
     write_text(target / "table.md", text)
+    write_text(target / "table.tex", to_latex(table, best, len(experiment.rows)))
     return text

@@ -86,11 +86,14 @@ def test_sweep_equals_separate_tests(trained, settings, arrow_folder, tmp_path):
     where = [*settings[:-2], f"load_path={folder}", f"log_dir={tmp_path}", "exp_name=t"]
     done = shell("sweep", "with", "task_finetune_mmimdb", *where)
     assert done.returncode == 0, done.stderr
-    assert "F1_Macro in percent" in done.stdout
+    assert "Macro F1 in percent" in done.stdout
     (csv,) = tmp_path.glob("t_dcp_sweep_*/version_0/sweep.csv")
     assert (csv.parent / "sweep.png").stat().st_size > 10_000
     table = pd.read_csv(csv)
+    assert (csv.parent / "sweep.pdf").stat().st_size > 10_000
     assert len(table) == 21
+    assert (table["run"] == str(folder)).all()
+    assert table["incomplete"].tolist() == pytest.approx(table["missing_ratio"].tolist(), abs=0.5 / 12)
     again = shell("sweep", "with", "task_finetune_mmimdb", *settings[:1], f"log_dir={tmp_path}",
                   f"sweep.predictions={csv.parent / 'predictions.arrow'}", "exp_name=p",
                   "sweep.ratios=[0.3, 0.7]", "sweep.seeds=[0, 1, 2]")  # fmt: skip
@@ -113,6 +116,24 @@ def test_sweep_equals_separate_tests(trained, settings, arrow_folder, tmp_path):
         for name in ("F1_Macro", "F1_Micro", "F1_Samples", "F1_Weighted", "mAP"):
             assert found[f"test/{name}"] == pytest.approx(cell[name], abs=1e-6), (kind, name)
         assert not [name for name in found if name.startswith("val/")]
+
+
+def test_several_runs_are_overlaid_by_one_sweep(trained, settings, tmp_path, capsys):
+    _, folder = trained
+    best = next((folder / "checkpoints").glob("*best.pt"))
+    words = ["task_finetune_mmimdb", *settings[:-2], f"log_dir={tmp_path}", "sweep.types=['text']"]
+    call("sweep", "with", *words, f"load_path={[str(folder), str(best)]}")
+    (csv,) = tmp_path.glob("*_sweep_of_2/version_0/sweep.csv")
+    table = pd.read_csv(csv)
+    assert table["run"].tolist() == [str(folder)] * 7 + [str(best)] * 7
+    assert (table["method"] == "dcp").all()
+    assert {"sweep.png", "sweep.pdf", "run.json"} <= {path.name for path in csv.parent.iterdir()}
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="nowhere"):
+        call("sweep", "with", *words, f"load_path={[str(folder), 'nowhere']}")
+    with pytest.raises(SystemExit, match="load_path"):
+        call("with", *words, f"load_path={[str(folder), str(best)]}")
+    assert len(list(tmp_path.glob("*/version_*"))) == 3
 
 
 def test_reloaded_weights_give_equal_logits_under_another_seed(trained, settings):

@@ -6,17 +6,21 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import average_precision_score
 
 from clip.evaluation import bootstrap
 from clip.evaluation.predictions import CasePredictions
+from clip.evaluation.report import title_of
 from clip.experiments.report import average, write_report
 from clip.missing.masks import MissingConfig, draw_mask
 from clip.modules.objectives import TASKS
+from clip.utils.errors import UserError
 from tests.fabricated import SKILLS, experiment, fabricate
 
 HOSTILE = "<script>alert('1')</script>"
 VOID = {"meta", "br", "hr", "img", "input", "link"}
-TABLE = pd.DataFrame({"method": list(SKILLS), "0.7 ours": ["1.00", "2.00", "3.00"]})
+TABLE = pd.DataFrame({"method": list(SKILLS), "rate 70 %": ["1.00", "2.00", "3.00"]})
+BEST = pd.DataFrame({"method": [False] * 3, "rate 70 %": [False, False, True]})
 
 
 class Page(HTMLParser):
@@ -52,7 +56,7 @@ class Page(HTMLParser):
 def made(tmp_path_factory):
     target = tmp_path_factory.mktemp("report")
     scores, folders, masks = fabricate(target, command=f"python run.py with exp_name={HOSTILE}")
-    return scores, folders, masks, write_report(experiment(), scores, masks, TABLE, folders, target / "out")
+    return scores, folders, masks, write_report(experiment(), scores, masks, TABLE, BEST, folders, target / "out")
 
 
 def read(path, name):
@@ -86,7 +90,7 @@ def test_scores_by_case_and_class_are_those_of_the_predictions(made):
     row = read(path, "cases").set_index("method").loc["DCP"]
     wanted = [f"{100 * seeds.mean():.2f} ± {100 * seeds.std(ddof=1):.2f}" for seeds in by_case.T]
     assert row[["complete", "missing text", "missing image"]].tolist() == wanted
-    assert float(row["constant baseline"]) == pytest.approx(100 * scores["constant_baseline"].iloc[0], abs=0.005)
+    assert float(row["constant answer"]) == pytest.approx(100 * scores["constant_baseline"].iloc[0], abs=0.005)
     mask = draw_mask("mmimdb", "test", np.zeros(120), MissingConfig({"test": "both"}, {"test": 0.7}))
     first = []
     for predictions in found:
@@ -99,7 +103,7 @@ def test_scores_by_case_and_class_are_those_of_the_predictions(made):
     own = scores[(scores["method"] == "MMP") & (scores["test_ratio"] == 0.7)]
     shown = read(path, "metrics").set_index("method").loc["MMP"]
     for name in ("F1_Macro", "F1_Micro", "F1_Samples", "F1_Weighted", "mAP"):
-        assert shown[name] == f"{100 * own[name].mean():.2f} ± {100 * own[name].std():.2f}"
+        assert shown[title_of(name)] == f"{100 * own[name].mean():.2f} ± {100 * own[name].std():.2f}"
 
 
 def test_intervals_are_of_the_same_resamples(made):
@@ -115,9 +119,9 @@ def test_intervals_are_of_the_same_resamples(made):
         drawn[method] = np.mean(seeds, axis=0)
     rows = read(path, "intervals").set_index(["method", "metric"])
     for method in SKILLS:
-        row = rows.loc[method, "F1_Macro"]
+        row = rows.loc[method, "Macro F1"]
         low, high = 100 * np.quantile(drawn[method], [0.025, 0.975])
-        assert row["test case"] == "both 0.7"
+        assert row["test case"] == "missing both, rate 70 %"
         assert row["95 % interval"] == f"{low:.2f} to {high:.2f}"
         low, high = 100 * np.quantile(drawn[method] - drawn["Baseline"], [0.025, 0.975])
         gap = row["95 % interval of − Baseline"]
@@ -128,8 +132,8 @@ def test_intervals_are_of_the_same_resamples(made):
 def test_costs_masks_and_the_data_of_the_figure(made):
     scores, *_, path = made
     costs = read(path, "costs").set_index("method").loc["DCP"]
-    shown = costs[["trainable", "share of all (%)", "seconds_per_step", "seconds_train", "peak_memory_mb"]]
-    assert shown.tolist() == ["1,223", "0.8153", "0.0625", "600", "–"]
+    names = ["trainable parameters", "share of all (%)", "seconds per step", "minutes of training", "peak memory (GiB)"]
+    assert costs[names].tolist() == ["1,223", "0.815", "0.0625", "10", "–"]
     assert set(read(path, "masks")["SHA-256 of the mask"]) == {*scores["missing_table"], "cd" * 32}
     data = average(scores, ["test_type", "method", "test_ratio", "split"])
     assert len(data) == len(SKILLS) * 2
@@ -143,24 +147,50 @@ def test_a_table_of_several_tasks_has_bars_for_each(tmp_path):
     tasks = ("food101", "hatememes", "mmimdb")
     scores, folders, masks = fabricate(tmp_path, tasks, ratios=(0.7,), seeds=(0,), splits=("val", "test"))
     path = write_report(
-        experiment(("task",), ("split", "method"), "none"), scores, masks, TABLE, folders, tmp_path / "out"
+        experiment(("task",), ("split", "method"), "none"), scores, masks, TABLE, BEST, folders, tmp_path / "out"
     )
     assert len(list(path.parent.glob("figure_*.svg"))) == len(tasks) + 1  # and the missing cases
     intervals = read(path, "intervals").set_index(["task", "method", "metric"])
     for task in tasks:
-        assert (task, "DCP", TASKS[task].headline) in intervals.index
+        assert (task, "DCP", title_of(TASKS[task].headline)) in intervals.index
     assert len(read(path, "classes")) == 23  # of the main setting, MM-IMDb
 
 
 def test_everything_is_of_the_metric_that_is_evaluated(tmp_path):
     scores, folders, masks = fabricate(tmp_path, ratios=(0.7,), metric="mAP")
-    path = write_report(experiment(metric="mAP"), scores, masks, TABLE, folders, tmp_path / "out")
+    path = write_report(experiment(metric="mAP"), scores, masks, TABLE, BEST, folders, tmp_path / "out")
     own = 100 * scores[scores["method"] == "MMP"]["mAP"]
     assert average(scores, ["method"]).set_index("method")["mean"]["MMP"] == pytest.approx(own.mean())
     assert "mAP (%)" in path.with_name("figure_1.svg").read_text()
     cases = read(path, "cases").set_index("method")
     assert set(cases["metric"]) == {"mAP"}
-    assert float(cases["constant baseline"]["MMP"]) == pytest.approx(
-        100 * scores["constant_baseline"].iloc[0], abs=0.005
-    )
+    assert float(cases["constant answer"]["MMP"]) == pytest.approx(100 * scores["constant_baseline"].iloc[0], abs=0.005)
     assert "mAP" in set(read(path, "intervals")["metric"])
+    found = [CasePredictions.load(folders[f"mmimdb-MMP-{s}"] / "test.arrow", "mmimdb", "test") for s in (0, 1)]
+    (mask,) = masks.values()
+    precision = [average_precision_score(p.labels[:, 0], p.select(mask)[:, 0]) for p in found]
+    classes = read(path, "classes").set_index("class")
+    assert float(classes["MMP"]["class 0"]) == pytest.approx(100 * np.mean(precision), abs=0.005)
+
+
+def test_learning_curves_and_the_constant_answer_are_drawn(tmp_path):
+    scores, folders, masks = fabricate(tmp_path, ratios=(0.7,), seeds=(0,))
+    for folder in folders.values():
+        (folder / "training/run/version_0").mkdir(parents=True)
+        log = pd.DataFrame({"step": [4, 8], "val/F1_Macro": [0.25, 0.5]})
+        log.to_csv(folder / "training/run/version_0/metrics.csv", index=False)
+    write_report(experiment(), scores.assign(published=np.nan), masks, TABLE, BEST, folders, tmp_path / "out")
+    drawn = [(tmp_path / "out" / f"figure_{number}.svg").read_text() for number in (1, 2, 3)]
+    assert ["step" in svg for svg in drawn] == [False, True, False]
+    assert all("Macro F1 (%)" in svg for svg in drawn)
+    assert "constant answer" in drawn[0]
+    assert "published" not in drawn[0]
+
+
+@pytest.mark.parametrize("name", ["run.json", "result.json"])
+def test_an_empty_record_of_a_run_is_named(name, tmp_path):
+    scores, folders, masks = fabricate(tmp_path, ratios=(0.7,), seeds=(0,))
+    (folders["mmimdb-DCP-0"] / name).write_text("")
+    with pytest.raises(UserError, match=f"mmimdb-DCP-0/{name}") as error:
+        write_report(experiment(), scores, masks, TABLE, BEST, folders, tmp_path / "out")
+    assert "\n" not in str(error.value)

@@ -11,7 +11,7 @@ import yaml
 from clip.cli.schema import Config, make_config
 from clip.experiments.plan import PlannedRun, check_only, key_of, plan, print_conflicts, resolve, user_settings
 from clip.experiments.spec import available, load_experiment
-from clip.experiments.tables import layout, to_markdown
+from clip.experiments.tables import layout, to_latex, to_markdown
 from clip.utils.command_line import flatten
 from clip.utils.errors import UserError
 from tests import tiny
@@ -140,7 +140,9 @@ def test_a_wrong_file_is_one_line_that_names_file_and_key(changes, words, tmp_pa
     assert words in message
 
 
-@pytest.mark.parametrize("text", ["title: [", "- a", "", "\x00", "a: 1\na: 2", "a: &x 1\nb: *x", "[" * 20_000])
+@pytest.mark.parametrize(
+    "text", ["title: [", "- a", "", "\x00", "a: 1\na: 2", "a:\n  b: 1\n  b: 2", "a: &x 1\nb: *x", "[" * 20_000]
+)
 def test_what_is_not_a_yaml_mapping_is_one_line(text, tmp_path):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(UserError, match=r"x\.yaml") as error:
@@ -237,12 +239,26 @@ def test_a_table_has_means_standard_deviations_published_values_and_holes(tmp_pa
     scores = pd.DataFrame(
         {"method": "DCP", "split": ["val", "val", "test"], "seed": [0, 1, 0], "score": [0.51, 0.53, 0.4]}
     )
-    made = layout(experiment, scores, runs)
-    assert made.columns.tolist() == ["method", "val ours", "val paper", "test ours", "test paper"]
+    made, best = layout(experiment, scores, runs)
+    assert made.columns.tolist() == ["method", "validation ours", "validation paper", "test ours", "test paper"]
     std = math.sqrt(2)  # of 51 and 53
     wanted = [["none", "", "", "", ""], ["DCP", f"52.00 ± {std:.2f}", "50.00", "40.00", ""]]
     assert made.to_numpy().tolist() == wanted
-    assert to_markdown(made).splitlines()[3] == "| DCP | 52.00 ± 1.41 | 50.00 | 40.00 |  |"
-    assert np.all(layout(experiment, pd.DataFrame(), runs)["val ours"] == "")
+    assert not best.to_numpy().any()  # DCP alone
+    assert to_markdown(made, best).splitlines()[3] == "| DCP | 52.00 ± 1.41 | 50.00 | 40.00 |  |"
+    assert np.all(layout(experiment, pd.DataFrame(), runs)[0]["validation ours"] == "")
     unpublished = load_experiment(written(tmp_path, published=[]))
-    assert layout(unpublished, scores, runs).columns.tolist() == ["method", "val ours", "test ours"]
+    assert layout(unpublished, scores, runs)[0].columns.tolist() == ["method", "validation", "test"]
+
+
+def test_the_best_method_is_bold_whether_methods_are_rows_or_columns(tmp_path):
+    scores = pd.DataFrame(
+        {"method": ["none", "none", "DCP", "DCP"], "split": ["val", "test"] * 2, "score": [0.5, 0.3, 0.4, 0.6]}
+    )
+    for rows, columns in ((["method"], ["split"]), (["split"], ["method"])):
+        experiment = load_experiment(written(tmp_path, rows=rows, columns=columns, published=[]))
+        runs = [PlannedRun(run.at, "", None, "", {}, tmp_path) for run in experiment.runs]
+        made, best = layout(experiment, scores, runs)
+        assert sorted(made.to_numpy()[best.to_numpy()]) == ["50.00", "60.00"]
+        assert "**50.00**" in to_markdown(made, best)
+        assert r"\textbf{60.00}" in to_latex(made, best, 1)

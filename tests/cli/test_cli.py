@@ -29,7 +29,7 @@ def trained(settings, tmp_path_factory):
     """One DCP run through the real command line: its output and its folder."""
     log_dir = tmp_path_factory.mktemp("runs")
     done = shell("with", "task_finetune_mmimdb", *settings, f"log_dir={log_dir}", "max_epoch=3",
-                 "exp_name=tiny", "learning_rate=0.02")  # fmt: skip
+                 "exp_name=tiny", "learning_rate=0.02", fresh=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done, log_dir / "tiny_dcp_train_both0.7_seed0" / "version_0"
 

@@ -19,7 +19,6 @@ from clip.experiments import runner
 from clip.experiments.run_once import run_once
 from clip.experiments.runner import claim
 from tests import forked
-from tests.conftest import shell
 from tests.experiment_files import call, write
 
 FAILING = """\
@@ -121,7 +120,7 @@ def test_a_killed_command_resumes_without_repeating_and_the_table_is_the_same(wo
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert not (half / "result.json").exists()
-    second = shell(*words, f"log_dir={tmp_path}")
+    second = forked.start(*words, f"log_dir={tmp_path}", before=lead_group_of_forks).wait()
     assert second.returncode == 0, second.stderr
     assert "python run.py with" in second.stdout
     assert contents(done) == before

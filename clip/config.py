@@ -23,7 +23,7 @@ ex.logger.setLevel(logging.CRITICAL)  # Sacred's start and end messages add noth
 LARGEST_SEED = 2**32 - 1
 LARGEST_COUNT = 2**31 - 1
 LONGEST_PROMPT = 10_000  # a checkpoint from elsewhere must not allocate all memory
-PUBLISHED_WEIGHTS = {"clip": "ViT-B/16", "vilt": "dandelin/vilt-b32-mlm"}  # by backbone
+PUBLISHED_WEIGHTS = {"clip": "ViT-B/16", "coca": "CoCa-ViT-B/32", "vilt": "dandelin/vilt-b32-mlm"}  # by backbone
 
 
 def setting(default: Any, text: str, **limits: Any) -> Any:
@@ -92,7 +92,7 @@ class MissingSettings(Settings):
 class ModelSettings(Settings):
     """Model."""
 
-    backbone: str = setting("clip", "frozen backbone: clip (two towers) or vilt (single stream)")
+    backbone: str = setting("clip", "frozen backbone: clip or coca (two towers) or vilt (single stream)")
     vit: FolderPath | None = setting(
         None, "its weights: a name, a Hugging Face id, a folder or a file; None: published"
     )

@@ -42,9 +42,10 @@ class Fork:
         return Path(self.output.name, name).read_text()
 
     def wait(self, timeout: float = 300) -> CompletedProcess[str]:
-        """Return the exit code and the output of the program once it has ended."""
+        """Return the exit code and the output of the program once it has ended; kill it after the timeout."""
         self.process.join(timeout)
         if self.poll() is None:
+            self.process.kill()
             raise TimeoutExpired(self.process.name, timeout)
         return CompletedProcess([], self.poll(), self.read("stdout"), self.read("stderr"))
 

@@ -26,7 +26,7 @@ demo: $(VENV)/run  ## Run the whole pipeline in minutes on generated data
 test: $(VENV)/develop  ## Run the linter and all tests, as CI does
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/develop  ## Feed every reader with thousands of damaged files
 	HYPOTHESIS_PROFILE=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/hostile

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clip.modules.backbones.clip import load_clip
-from tests import raw_data, tiny
+from tests import forked, raw_data, tiny
 from vilt.utils import write_food101, write_hatememes
 
 if sys.version_info < (3, 12):  # setuptools fails where somebody has imported distutils before it
@@ -54,7 +54,9 @@ def settings(arrow_folder, clip_folder):
             f"prompt_depth={tiny.DEPTH}"]  # fmt: skip
 
 
-def shell(*arguments, cwd=ROOT, program="run.py"):
-    """Run a program of the project as a user does."""
+def shell(*arguments, cwd=ROOT, program="run.py", fresh=False):
+    """Run a program of the project as a user does; run.py in a fork unless it needs a fresh interpreter."""
+    if program == "run.py" and not fresh:
+        return forked.start(*arguments, cwd=cwd).wait()
     command = [sys.executable, str(ROOT / program), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)

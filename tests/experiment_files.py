@@ -5,7 +5,7 @@ import run
 SMALL = """\
 title: Two methods
 source: Table 0
-base: {task: mmimdb, max_epoch: 8, val_check_interval: 1.0, learning_rate: 0.02}
+base: {task: mmimdb, max_epoch: 4, val_check_interval: 1.0, learning_rate: 0.02}
 grid:
   method:
     none: {prompt_type: none}

@@ -1,20 +1,20 @@
-"""What users type by mistake -> the one line they get: command, its words, a pattern, exit code.
+"""Command lines with a mistake, and the error message of each.
 
-{wrong}: the folder of wrong_files.py; {arrow}: good arrow files; {run}: the folder of a run on
-MM-IMDb; {best}: its best checkpoint; {port}: one that is taken; {out}: an empty folder. Every row
-of run.py is asked with the tiny data, model and device for the settings that it does not name.
+Placeholders in the words: {wrong} is the folder of wrong_files.py, {arrow} a folder of valid arrow files, {run} the
+folder of a training run on MM-IMDb, {best} its best checkpoint, {port} a port in use, and {out} an empty folder.
+Settings of run.py that a row does not set select the tiny data, the tiny model and the CPU.
 """
 
 from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """A command line and what answers it.
+    """A command line with a mistake and its expected error.
 
     Attributes:
-        command: of run.py ("" trains), or make_arrow.py.
-        words: what follows it (behind ``with``), as one types it in a shell.
-        pattern: regular expression, found in the one line on stderr.
+        command: command of run.py ("" trains), or make_arrow.py.
+        words: words after the command (after ``with`` for run.py), quoted as in a shell.
+        pattern: regular expression that the one line on stderr must match somewhere.
         code: exit code.
     """
 
@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 def rows(command: str, *pairs: tuple[str, str], code: int = 1) -> list[Row]:
-    """Give the rows of one command."""
+    """Return one row per pair of words and pattern, all of the same command and exit code."""
     return [Row(command, *pair, code) for pair in pairs]
 
 

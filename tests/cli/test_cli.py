@@ -15,6 +15,7 @@ from clip.cli import commands
 from clip.cli.build import build_all
 from clip.cli.schema import make_config
 from clip.missing import MISSING_TYPES
+from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.prompts.baselines import LinearProbe
 from tests import tiny
 from tests.conftest import CPU, shell
@@ -30,7 +31,7 @@ def trained(settings, tmp_path_factory):
     """One DCP run through the real command line: its output and its folder."""
     log_dir = tmp_path_factory.mktemp("runs")
     done = shell("with", "task_finetune_mmimdb", *settings, f"log_dir={log_dir}", "max_epoch=3",
-                 "exp_name=tiny", "learning_rate=0.02")  # fmt: skip
+                 "exp_name=tiny", "learning_rate=0.02", fresh=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done, log_dir / "tiny_dcp_train_both0.7_seed0" / "version_0"
 
@@ -217,11 +218,18 @@ def test_a_table_made_elsewhere_is_used(trained, settings, tmp_path):
 def test_a_method_sees_the_training_split_before_the_first_step(settings, tmp_path, monkeypatch):
     seen = []
 
-    def prepare(self, model, batches):
-        seen.append([len(batch.tokens) for batch in batches])
+    class Prepared(LinearProbe):
+        def prepare(self, model, batches):
+            assert (model.training, torch.is_grad_enabled()) == (False, False)
+            cases = [batch.missing_case for batch in batches]
+            seen.append(([len(case) for case in cases], torch.cat(cases).bincount().tolist()))
 
-    monkeypatch.setattr(LinearProbe, "prepare", prepare)
+        def loss(self, *args):
+            assert self.training == torch.is_grad_enabled()
+            return super().loss(*args)
+
+    monkeypatch.setitem(PROMPT_TYPES, "none", Prepared)
     common = ["with", "task_finetune_mmimdb", *settings, "prompt_type=none", "max_epoch=1", f"log_dir={tmp_path}"]
     call(*common)
     call(*common, "max_epoch=2", f"resume_from={tmp_path}")
-    assert seen == [[4] * 6]  # 24 samples in micro-batches of 4, and none on resume
+    assert seen == [([4] * 6, [8, 8, 8])]  # 24 samples in micro-batches of 4, and none on resume

@@ -111,7 +111,7 @@ def test_values_of_types_that_no_setting_has_are_one_line(word):
 
 
 def test_help_lists_commands_and_settings_and_survives_a_closed_pipe():
-    overview = shell("--help")
+    overview = shell("--help", fresh=True)
     assert overview.returncode == 0
     assert shell().stdout == overview.stdout
     for name in run.COMMANDS:

@@ -114,7 +114,7 @@ def test_evaluation_deals_out_each_sample_once_and_training_resumes_within_an_ep
 def test_simulation_varies_complete_samples_from_epoch_to_epoch(tmp_path):
     dataset = open_dataset(write(tmp_path / "a.arrow"))
     dataset.set_mask(np.array([0, 1, 0, 2]), simulate=0)
-    workers = {"num_workers": 1, "persistent_workers": True, "multiprocessing_context": "spawn"}
+    workers = {"num_workers": 1, "persistent_workers": True, "multiprocessing_context": "forkserver"}
     seen = {}
     for name, options in (("here", {}), ("worker", workers)):
         sampler = EpochSampler(dataset, seed=0)

@@ -120,7 +120,7 @@ def test_workers_open_the_file_themselves(tmp_path):
     dataset = open_dataset(write(tmp_path / "a.arrow", plots=[["p" * 20_000]] * 50))
     dataset[0]
     assert len(ForkingPickler.dumps(dataset)) < 10_000
-    loader = DataLoader(dataset, batch_size=25, num_workers=1, multiprocessing_context="spawn")
+    loader = DataLoader(dataset, batch_size=25, num_workers=1, multiprocessing_context="forkserver")
     assert sum(len(batch["label"]) for batch in loader) == 50
 
 

@@ -3,9 +3,8 @@
 import os
 import resource
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -13,15 +12,13 @@ import torch
 from clip.engine import run_folder
 from clip.engine.checkpoints import find_checkpoint
 from clip.utils.errors import UserError
-from tests.conftest import ROOT
+from tests import forked
 
 
 def limited(size, program, *words):
     """A program of which no file may become larger: to it, the disk is full."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / program), *map(str, words)], cwd=ROOT, capture_output=True,
-        text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-    )  # fmt: skip
+    before = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
+    done = forked.start(*words, program=program, before=before).wait()
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()[-1]

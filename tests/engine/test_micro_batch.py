@@ -29,10 +29,14 @@ def trained(films, clip_folder, folder, **settings):
     return torch.load(result["last"], weights_only=True)
 
 
+@pytest.fixture(scope="module")
+def whole(films, clip_folder, tmp_path_factory):
+    return trained(films, clip_folder, tmp_path_factory.mktemp("whole"), per_gpu_batchsize=STEP)
+
+
 @pytest.mark.parametrize("size", [1, 4, "auto"])
-def test_a_step_is_the_same_for_any_micro_batch(films, clip_folder, tmp_path, size):
-    whole = trained(films, clip_folder, tmp_path / "whole", per_gpu_batchsize=STEP)
-    parts = trained(films, clip_folder, tmp_path / "parts", per_gpu_batchsize=size)
+def test_a_step_is_the_same_for_any_micro_batch(films, clip_folder, whole, tmp_path, size):
+    parts = trained(films, clip_folder, tmp_path, per_gpu_batchsize=size)
     assert whole["global_step"] == parts["global_step"] == 6
     for name, tensor in whole["state_dict"].items():
         torch.testing.assert_close(parts["state_dict"][name], tensor, atol=1e-4, rtol=1e-3)

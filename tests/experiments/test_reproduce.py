@@ -4,9 +4,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +14,10 @@ import torch
 from filelock import FileLock
 
 from clip.evaluation.predictions import CasePredictions
+from clip.experiments import runner
 from clip.experiments.run_once import run_once
 from clip.experiments.runner import claim
-from tests.conftest import ROOT
+from tests import forked
 from tests.experiment_files import call, write
 
 FAILING = """\
@@ -72,6 +72,23 @@ def wait_for(condition, seconds=600):
     return found
 
 
+def redirect(log):
+    for stream in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+
+
+def fork_run(folder):
+    """Start a run as `clip.experiments.launch.local` does, without seconds of imports."""
+    before = partial(redirect, folder / "log.txt")
+    return forked.start(folder, program="clip/experiments/run_once.py", before=before)
+
+
+def lead_group_of_forks():
+    """Let a command start its runs as forks and be killed with them."""
+    os.setsid()
+    runner.local = fork_run
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return write(tmp_path_factory.mktemp("experiments"))
@@ -87,20 +104,22 @@ def words(files, settings):
 def unbroken(words, tmp_path_factory):
     """Both runs, never interrupted."""
     log_dir = tmp_path_factory.mktemp("unbroken")
-    call(*words, f"log_dir={log_dir}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "local", fork_run)
+        call(*words, f"log_dir={log_dir}")
     return log_dir
 
 
 def test_a_killed_command_resumes_without_repeating_and_the_table_is_the_same(words, unbroken, tmp_path):
-    program = [sys.executable, str(ROOT / "run.py"), *words, f"log_dir={tmp_path}"]
-    first = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
-    (done,) = wait_for(lambda: [path.parent for path in tmp_path.glob("runs/*/result.json")])
-    (half,) = wait_for(lambda: {path.parents[4] for path in tmp_path.glob("runs/*/training/*/*/*/*-last.pt")} - {done})
+    done, half = (tmp_path / "runs" / folder_of(method, unbroken).name for method in ("none", "dcp"))
+    shutil.copytree(unbroken / "runs" / done.name, done)
+    before = contents(done)
+    first = forked.start(*words, f"log_dir={tmp_path}", before=lead_group_of_forks)
+    wait_for(lambda: list(half.glob("training/*/*/*/*-last.pt")))
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    before = contents(done)
     assert not (half / "result.json").exists()
-    second = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    second = forked.start(*words, f"log_dir={tmp_path}", before=lead_group_of_forks).wait()
     assert second.returncode == 0, second.stderr
     assert "python run.py with" in second.stdout
     assert contents(done) == before
@@ -125,7 +144,7 @@ def test_a_finished_run_is_fully_recorded(unbroken, clip_folder):
         assert sum(record["trainable"].values()) < record["total_parameters"]
         result = json.loads((folder / "result.json").read_text())
         assert result["headline"] == "F1_Macro"
-        assert result["steps"] == 8 * 3
+        assert result["steps"] == 4 * 3
         assert result["seconds_per_step"] * result["steps"] == pytest.approx(result["seconds_train"])
         assert {"val.arrow", "test.arrow", "log.txt"} <= {path.name for path in folder.iterdir()}
         best = torch.load(result["checkpoint"], weights_only=True)
@@ -220,15 +239,13 @@ def test_a_run_is_not_done_by_two_processes(unbroken, tmp_path):
     """While another process has the lock, a run waits; then it finds itself finished."""
     folder = folder_of("none", unbroken)
     before = contents(folder)
-    program = [sys.executable, "-m", "clip.experiments.run_once", str(folder)]
     with FileLock(folder / "run.lock"):
         (folder / "result.json").rename(tmp_path / "result.json")
-        other = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        with pytest.raises(subprocess.TimeoutExpired):
-            other.wait(20)
+        other = forked.start(folder, program="clip/experiments/run_once.py")
+        time.sleep(3)
+        assert other.poll() is None
         (tmp_path / "result.json").rename(folder / "result.json")
-    other.communicate(timeout=300)
-    assert other.returncode == 0
+    assert other.wait().returncode == 0
     assert contents(folder) == before
 
 
@@ -241,16 +258,18 @@ def test_two_commands_share_the_runs(words, unbroken, tmp_path):
     (own / "result.json").unlink()
     lock = claim(others)
     assert claim(others) is None
-    program = [sys.executable, str(ROOT / "run.py"), *words, f"log_dir={unbroken}"]
-    command = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.DEVNULL)
-    wait_for(lambda: (own / "result.json").exists())  # the other run is the first in the file
-    (tmp_path / "result.json").rename(others / "result.json")
-    lock.release()
-    assert command.wait(300) == 0
+    command = forked.start(*words, f"log_dir={unbroken}", before=lead_group_of_forks)
+    try:
+        wait_for(lambda: (own / "result.json").exists())  # the other run is the first in the file
+        (tmp_path / "result.json").rename(others / "result.json")
+    finally:
+        lock.release()
+    assert command.wait().returncode == 0
     assert not (others / "log.txt").exists()
 
 
-def test_a_run_that_fails_leaves_its_log_and_does_not_stop_the_others(settings, tmp_path, capsys):
+def test_a_run_that_fails_leaves_its_log_and_does_not_stop_the_others(settings, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runner, "local", fork_run)
     path = tmp_path / "failing.yaml"
     path.write_text(FAILING)
     words = ["reproduce", "with", f"reproduce.experiment={path}", *settings, f"log_dir={tmp_path}"]

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import struct
 from io import BytesIO
 from pathlib import Path
@@ -20,9 +21,14 @@ from tests.hostile.readers import READERS, read, write_files
 MARKER = "code-has-run"
 
 
+@pytest.fixture(scope="module")
+def valid(clip_folder, tmp_path_factory):
+    return write_files(tmp_path_factory.mktemp("valid"), clip_folder)
+
+
 @pytest.fixture(autouse=True)
-def folder(clip_folder, tmp_path, monkeypatch):
-    write_files(tmp_path, clip_folder)
+def folder(valid, tmp_path, monkeypatch):
+    shutil.copytree(valid, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
 
 

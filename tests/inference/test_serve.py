@@ -3,8 +3,7 @@
 import io
 import re
 import shutil
-import subprocess
-import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
@@ -17,8 +16,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from clip.inference.web import MAX_BYTES, PAGE, create_app
+from tests import forked
 from tests.cli.wrong_files import png
-from tests.conftest import ROOT
 
 CLASSES = [f"class {i}" for i in range(23)]
 TEXT = "horror number 3"
@@ -35,11 +34,13 @@ def client(model):
 @pytest.fixture(scope="module")
 def url(run_folder):
     """The page as `run.py serve` opens it."""
-    command = [sys.executable, "run.py", "serve", "with", f"load_path={run_folder}", "serve.port=0", "num_gpus=0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
-        lines = iter(server.stdout.readline, "")
-        yield next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+/", line)))
-        server.terminate()
+    server = forked.start("serve", "with", f"load_path={run_folder}", "serve.port=0", "num_gpus=0")
+    while not (found := re.search(r"http://127\.0\.0\.1:\d+/", server.read("stdout"))):
+        assert server.poll() is None
+        time.sleep(0.05)
+    yield found[0]
+    server.terminate()
+    server.wait()
 
 
 def encoded(image, kind="PNG", **options):

@@ -3,12 +3,9 @@
 import hashlib
 import itertools
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -18,9 +15,8 @@ from safetensors.torch import load_file
 from clip.modules.backbones.clip import PUBLISHED
 from clip.modules.backbones.clip_tokenizer import OPENAI_VOCABULARY, Tokenizer, vocabulary
 from clip.modules.backbones.tensor_files import sha256_of
-from tests import tiny
+from tests import forked, tiny
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "ab" * 20
 WEIGHTS = "model.safetensors"
 NAME = "somebody/a.clip-B_16"
@@ -119,18 +115,29 @@ def serve(clip_folder):
         hub.server_close()
 
 
-def load(hub, cache, vit=NAME, **env):
+def forget_hub():
+    """Import anew what reads the environment when it is imported, and what uses it."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("huggingface_hub", "clip"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def load(tmp_path):
     """Load a CLIP in a process of its own: its SHA-256 or the message of the refusal."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    env |= {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(cache), "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, vit], cwd=ROOT, env=inherited | env, text=True, capture_output=True, timeout=300
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stderr.splitlines()[-1] if done.returncode else done.stdout.strip()
+    program = tmp_path / "load.py"
+    program.write_text(LOAD)
+
+    def inner(hub, cache, vit=NAME, **env):
+        env |= {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(cache), "NO_PROXY": "127.0.0.1"}
+        done = forked.start(vit, program=program, env=env, before=forget_hub).wait()
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stderr.splitlines()[-1] if done.returncode else done.stdout.strip()
+
+    return inner
 
 
-def test_a_download_can_be_repeated_and_then_needs_no_network(serve, clip_folder, tmp_path):
+def test_a_download_can_be_repeated_and_then_needs_no_network(serve, load, clip_folder, tmp_path):
     hub, sha256 = serve(PUBLISHED["ViT-B/16"]), sha256_of(clip_folder / WEIGHTS)
     hub.break_at = 10_000
     message = load(hub, tmp_path, "ViT-B/16")
@@ -145,7 +152,7 @@ def test_a_download_can_be_repeated_and_then_needs_no_network(serve, clip_folder
     assert len(hub.requests) == requests
 
 
-def test_a_repository_with_a_pickle_alone(serve, clip_folder, tmp_path):
+def test_a_repository_with_a_pickle_alone(serve, load, clip_folder, tmp_path):
     files = {path.name: path.read_bytes() for path in clip_folder.iterdir() if path.name != WEIGHTS}
     torch.save(load_file(clip_folder / WEIGHTS), tmp_path / "x.bin")
     files["pytorch_model.bin"] = (tmp_path / "x.bin").read_bytes()
@@ -154,7 +161,7 @@ def test_a_repository_with_a_pickle_alone(serve, clip_folder, tmp_path):
     assert load(hub, tmp_path, HF_HUB_OFFLINE="1") == sha256_of(tmp_path / "x.bin")
 
 
-def test_a_file_with_openais_vocabulary_gets_openais_tokenizer(serve, tmp_path):
+def test_a_file_with_openais_vocabulary_gets_openais_tokenizer(serve, load, tmp_path):
     characters = [token for token in vocabulary([]) if len(token) == 1]
     merges = list(itertools.product(characters, characters))[: OPENAI_VOCABULARY - 514]
     Tokenizer(vocabulary(merges), merges).save(tmp_path)
@@ -171,5 +178,5 @@ def test_a_file_with_openais_vocabulary_gets_openais_tokenizer(serve, tmp_path):
     assert "vocab.json and merges.txt" in message
 
 
-def test_an_absent_repository_is_named(serve, tmp_path):
+def test_an_absent_repository_is_named(serve, load, tmp_path):
     assert "nobody/nothing" in load(serve(), tmp_path, "nobody/nothing")

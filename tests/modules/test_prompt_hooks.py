@@ -17,7 +17,6 @@ from clip.modules.prompted_vilt import PromptedViLT
 from clip.modules.prompts import PROMPT_TYPES, PromptMethod
 from clip.modules.prompts.baselines import LinearProbe
 from tests import tiny, tiny_vilt
-from tests.predicting import call
 
 CASES = [COMPLETE, MISSING_TEXT, MISSING_IMAGE]
 LAYERS = {"text": 1, "image": 2}
@@ -196,20 +195,3 @@ def test_select_sees_how_many_tokens_are_text(build, backbone):
         ids = batch[1][:, : text.num_text]
         torch.testing.assert_close(text.tokens[0, : text.num_text], model.stream.embed_text(ids)[0])
         assert torch.equal(text.mask[0, : text.num_text], ids[0] != 0)
-
-
-def test_a_run_prepares_the_method_on_the_whole_training_split(monkeypatch, settings, tmp_path):
-    seen = {}
-
-    class Prepared(LinearProbe):
-        def prepare(self, model, batches):
-            seen["modes"] = model.training, torch.is_grad_enabled()
-            seen["cases"] = torch.cat([batch.missing_case for batch in batches]).bincount().tolist()
-
-        def loss(self, *args):
-            seen.setdefault("trains", self.training and torch.is_grad_enabled())
-            return super().loss(*args)
-
-    monkeypatch.setitem(PROMPT_TYPES, "none", Prepared)
-    call("with", "task_finetune_mmimdb", *settings, "prompt_type=none", "max_epoch=1", f"log_dir={tmp_path}")
-    assert seen == {"modes": (False, False), "cases": [8, 8, 8], "trains": True}

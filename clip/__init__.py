@@ -1,6 +1,7 @@
 """Deep Correlated Prompting on a frozen CLIP or ViLT, for pairs of image and text with a missing modality."""
 
 import warnings
+from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ if TYPE_CHECKING:
     from clip.inference.predictor import Predictor
 
 
-def load(path: str | PathLike, vit: str | None = None) -> "Predictor":
+def load(path: str | PathLike, vit: str | None = None, plugins: Sequence[str] = ()) -> "Predictor":
     """Load a trained model for inference, on a GPU if there is one.
 
     Args:
@@ -16,6 +17,7 @@ def load(path: str | PathLike, vit: str | None = None) -> "Predictor":
         vit: weights of the frozen backbone; None for where they were in training: a relative path is looked up
             in the working directory, then in the folders above the checkpoint. Their SHA-256 must be the one
             recorded in the checkpoint.
+        plugins: modules that the run was trained with, as on its command line.
 
     Returns:
         An object with ``predict(images, texts)`` and ``encode(images, texts)``.
@@ -32,4 +34,5 @@ def load(path: str | PathLike, vit: str | None = None) -> "Predictor":
 
     settings = {"load_path": str(path), "num_gpus": min(1, torch.cuda.device_count())}
     settings |= {} if vit is None else {"vit": str(vit)}
+    settings["plugins"] = [*plugins]
     return Predictor.from_config(make_config(settings, set(settings)))

@@ -79,7 +79,11 @@ def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, LoadedChec
     stored, values = checkpoint.content["model_config"], config.model_dump()
     for key in {"vit", "activation", *MODEL_KEYS, *inherited} & stored.keys() - config.overrides:
         values[key] = stored[key]
-    values["plugins"] = [*dict.fromkeys([*config.plugins, *stored.get("plugins", [])])]
+    if absent := [name for name in stored.get("plugins", []) if name not in config.plugins]:
+        # Not imported by themselves: a file must not decide which code runs.
+        raise UserError(
+            f"{path} was trained with plugins={absent[0]}; add plugins={absent[0] if len(absent) == 1 else absent}"
+        )
     if "vit" not in config.overrides and not Path(str(values["vit"])).exists():
         # A relative path that was given in another working directory, in which the run's folder lies.
         found = (folder / str(values["vit"]) for folder in path.resolve().parents)

@@ -198,4 +198,5 @@ def run_record(config: Config, module: MissingAwarePromptModule, data: MissingMo
         "total_parameters": total,
         "missing_tables": data.mask_hashes,
         "arrow_files": data.fingerprints,
+        "subsets": data.subsets,
     }

@@ -210,4 +210,5 @@ def run_record(config: Config, module: MissingAwarePromptModule, data: MissingMo
         "total_parameters": total,
         "missing_tables": data.mask_hashes,
         "arrow_files": data.fingerprints,
+        "subsets": data.subsets,
     }

@@ -1,5 +1,6 @@
 """LightningDataModule that loads arrow files and masks as batches, for every data set of ``DATASETS``."""
 
+import hashlib
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -77,9 +78,10 @@ class MissingModalityDataModule(pl.LightningDataModule):
         self.task, self.transform, self.tokenize, self.collate = task, transform, tokenize, collate
         self.missing, self.plots, self.batch_size, self.seed, self.limits = missing, plots, batch_size, seed, limits
         self.num_workers = min(MAX_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers
-        self.datasets: dict[str, ArrowDataset] = {}  # by split, as in the next two
+        self.datasets: dict[str, ArrowDataset] = {}  # by split, as in the next three
         self.mask_hashes: dict[str, str] = {}  # SHA-256 of the mask
         self.fingerprints: dict[str, str] = {}  # content hash of the arrow files
+        self.subsets: dict[str, dict[str, Any]] = {}  # number and SHA-256 of the rows of a limited split
         self.resume_at(0, 0)
 
     @classmethod
@@ -151,6 +153,9 @@ class MissingModalityDataModule(pl.LightningDataModule):
             self.datasets[split] = dataset
             self.mask_hashes[split], self.fingerprints[split] = mask_hash(mask), fingerprint(*dataset.paths)
             rows = dataset.rows
+            if split in self.limits:
+                chosen = np.unique(rows).astype("<i8")
+                self.subsets[split] = {"rows": len(chosen), "sha256": hashlib.sha256(chosen.tobytes()).hexdigest()}
             counts[split] = dataset.observed[rows], mask[rows]
         if counts:
             print(describe_masks(counts, self.missing))

@@ -74,6 +74,7 @@ def _read_parquet(path: Path) -> tuple[list[Any], list[list[Any]]]:
         # Hugging Face data sets store class numbers, -1 for none, and their names beside the schema.
         content = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
         for name, feature in content.get("info", {}).get("features", {}).items():
+            feature = feature[0] if isinstance(feature, list) else feature  # the older form of a list
             feature = feature.get("feature", feature) if isinstance(feature, dict) else {}
             if feature.get("_type") == "ClassLabel" and name in table.column_names:
                 names, i = {-1: None} | dict(enumerate(feature["names"])), table.column_names.index(name)

@@ -39,6 +39,8 @@ def test_a_run_trains_on_a_part_and_its_masks_stay_those_of_the_whole_split(tmp_
         records[name] = json.loads(path.read_text())
     assert records["part"]["missing_tables"] == records["whole"]["missing_tables"]
     assert records["part"]["config"]["limit_train"] == 0.5
+    assert {split: part["rows"] for split, part in records["part"]["subsets"].items()} == {"train": 12, "val": 3}
+    assert records["whole"]["subsets"] == {}
     call("with", "task_finetune_mmimdb", *common, "test_only=True", f"load_path={path.parent}")
     out = capsys.readouterr().out
     rows = [[int(n) for n in line.split()[1:7]] for line in out.splitlines() if line.startswith("test ")]
@@ -62,6 +64,10 @@ def test_a_split_that_is_not_used_need_not_exist(tmp_path, settings):
         call(*common, "test_only=True", f"load_path={run}")
     assert "test.arrow" in str(stopped.value)
     call("check", *common)
+    tests = [row | {"split": "test"} for row in rows]
+    pd.DataFrame(tests).to_csv(tmp_path / "tests.csv", index=False)
+    write_manifest.make_arrow(tmp_path / "tests.csv", tmp_path / "tests")
+    call(*common, f"data_root={tmp_path}/tests", "test_only=True", f"load_path={run}")
     (tmp_path / "arrow" / "val.arrow").unlink()
     with pytest.raises(SystemExit) as stopped:
         call(*common)

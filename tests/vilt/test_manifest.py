@@ -159,7 +159,6 @@ def test_images_in_a_parquet_file_as_hugging_face_stores_them(tmp_path):
         ("m.csv", "image,text,label\n,one, two,a\n", "row 1"),
         ("m.csv", "image,text,label,split\n,t,a,valid\n", "row 1.*'valid'"),
         ("m.csv", "image,text,label,split\n,t,a,train\n,u,a,dev\n,v,a,test\n", "1 classes"),
-        ("m.csv", "image,text,label,split\n,t,a,train\n,u,b,dev\n", "no row for test"),
         ("m.jsonl", '{"image": "", "text": "", "label": 1}\n{', "row 2"),
         ("m.jsonl", '{"image": 5, "text": "", "label": 1}', "row 1.*image 5"),
         ("m.jsonl", '{"image": "", "text": [1], "label": 1}', "row 1.*text"),

@@ -1,6 +1,7 @@
 """Read csv, jsonl and parquet tables provided by users."""
 
 import csv
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,18 @@ def _read_jsonl(path: Path) -> tuple[list[Any], list[list[Any]]]:
 def _read_parquet(path: Path) -> tuple[list[Any], list[list[Any]]]:
     table = pq.read_table(path)
     columns = [column.to_pylist() for column in table.columns]
+    try:
+        # Hugging Face data sets store class numbers, -1 for none, and their names beside the schema.
+        content = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+        for name, feature in content.get("info", {}).get("features", {}).items():
+            feature = feature.get("feature", feature) if isinstance(feature, dict) else {}
+            if feature.get("_type") == "ClassLabel" and name in table.column_names:
+                names, i = {-1: None} | dict(enumerate(feature["names"])), table.column_names.index(name)
+                columns[i] = [
+                    [names[n] for n in cell] if isinstance(cell, list) else names.get(cell) for cell in columns[i]
+                ]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"its class names cannot be read: {error!r:.100}") from None
     return table.column_names, [list(row) for row in zip(*columns, strict=True)]
 
 

@@ -101,7 +101,7 @@ class ModelSettings(Settings):
         None, "its weights: a name, a Hugging Face id, a folder or a file; None: published"
     )
     activation: Literal["quick_gelu", "gelu"] | None = setting(None, "for a weight file that does not state it")
-    prompt_type: str = setting("dcp", "dcp, mmp, mmp_attention, maple, coop, dept, none (linear probe) or finetune")
+    prompt_type: str = setting("dcp", "method: dcp, none (linear probe), or another row of docs/methods.md")
     prompt_length: int = setting(36, "prompt tokens per tower; a multiple of three for dcp", ge=1, le=LONGEST_PROMPT)
     prompt_depth: Count = setting(6, "layers with new prompts; for dcp with correlated prompts")
     unfreeze: list[str] | None = setting(None, "ln_post, ln_final, image_proj or backbone; None: as published")

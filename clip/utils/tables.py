@@ -41,12 +41,9 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} has the column {repeated[0]!r} twice; remove or rename one")
     if words := [cell for row in rows for cell in row if isinstance(cell, str) and cell in EMPTY_WORDS]:
         print(escape(f"{path}: {len(words)} cells such as {words[0]!r} are read as empty"), file=sys.stderr)
-    cells = [[None if _is_empty(cell) else cell for cell in row] for row in rows]
+    empty = {"", *EMPTY_WORDS}
+    cells = [[None if c != c or (isinstance(c, str) and c in empty) else c for c in row] for row in rows]
     return pd.DataFrame(cells, columns=names, index=range(1, len(rows) + 1), dtype=object)
-
-
-def _is_empty(cell: Any) -> bool:
-    return cell != cell or cell == "" or (isinstance(cell, str) and cell in EMPTY_WORDS)
 
 
 def _read_csv(path: Path) -> tuple[list[Any], list[list[Any]]]:

@@ -79,7 +79,7 @@ def stop(batch):
 STOPS = [(8, place, ()) for place in ((0, 1), (1, 0), (1, 2), (1, 3), (1, 4), (1, 5))]
 STOPS += [(4, (1, batch), ()) for batch in range(6)]
 STOPS += [(8, (1, 2), ("num_workers=2", "simulate_missing=True")), (8, (0, 5), ("max_steps=7",))]
-STOPS += [(8, (1, 0), ("early_stopping=2",)), (8, (0, 3), ("early_stopping=2", "select_by=mAP"))]  # ends after both
+STOPS += [(8, (0, 5), ("early_stopping=2",)), (8, (0, 3), ("early_stopping=2", "select_by=mAP"))]  # ends after both
 
 
 @pytest.mark.parametrize(("batch_size", "place", "words"), STOPS)

@@ -10,6 +10,7 @@ from typing import Any
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # sacred 0.8.7 needs it
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 with torch 2.13
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # num_workers is the user's choice
+warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # the frozen layers
 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # the run folder holds run.json already
 warnings.filterwarnings("ignore", message=".*decompression bomb.*")  # refused with an error of ours
 warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its sampler is

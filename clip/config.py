@@ -137,6 +137,10 @@ class OptimizerSettings(Settings):
     schedule_length: Literal["exact", "floor"] = setting("exact", "floor: without partial steps (released code)")
     class_weights: Literal["balanced"] | None = setting(None, "balanced: rare classes weigh more in the training loss")
     val_check_interval: float = setting(0.2, "share of an epoch between validations", gt=0, le=1)
+    select_by: str | None = setting(
+        None, "validation metric that selects the best checkpoint, such as mAP or loss; None: the task's headline"
+    )
+    early_stopping: Count | None = setting(None, "stop after this many validations without a better select_by")
 
 
 class DeviceSettings(Settings):

@@ -38,6 +38,7 @@ TRAINING_KEYS = (  # with the masks and data files, these must not change when a
     "warmup_steps",
     "decay_power",
     "end_lr",
+    "select_by",
 )
 MODEL_KEYS = ("backbone", "prompt_type", "prompt_length", "prompt_depth", "unfreeze")
 

@@ -23,10 +23,13 @@ from clip.cli.schema import Config
 from clip.datamodules import MissingModalityDataModule
 from clip.engine.callbacks import GracefulStop, Timer
 from clip.engine.checkpoints import (
+    CHECKPOINT_NAME,
     LAST,
+    BestCheckpoint,
+    Checkpoint,
+    StopEarly,
     check_compatible,
     check_resume,
-    checkpoint_callbacks,
     find_checkpoint,
 )
 from clip.engine.run_folder import make_loggers, make_version_dir, write_json
@@ -36,12 +39,13 @@ from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModu
 from clip.modules.objectives import resolve_task
 from clip.utils.command_line import format_command
 from clip.utils.errors import UserError
-from clip.utils.files import write_text
+from clip.utils.files import display_path, write_text
 
 
 def train(config: Config) -> dict[str, Any]:
-    """Fine-tune the prompts and the classifier; return the run's folder and its best validation score."""
+    """Fine-tune the prompts and the classifier; return the run's folder and the scores of its best checkpoint."""
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    config = config.replace(select_by=selection_metric(config))
     device = choose_device(config.num_gpus, config.num_nodes, config.precision)
     processes = world_size(device)
     config, module, data = build_all(config, device)
@@ -50,9 +54,9 @@ def train(config: Config) -> dict[str, Any]:
     data.setup("fit")
     module.training_config = training_config(config, data)
     baseline = module.task.constant_baseline(data.datasets["val"].sample_labels())
-    if math.isnan(baseline[module.task.headline]):
+    if math.isnan(baseline.get(config.select_by, 0)):
         raise UserError(
-            f"the validation rows, all of one class, have no {module.task.headline} to select a "
+            f"the validation rows, all of one class, have no {config.select_by} to select a "
             "checkpoint by; add rows of the other class"
         )
 
@@ -65,9 +69,11 @@ def train(config: Config) -> dict[str, Any]:
     if not config.fast_dev_run:
         loggers = start_run(config, "train", record)
         folder = Path(loggers[0].log_dir)
-        best, last = checkpoint_callbacks(folder, f"val/{module.task.headline}", resume)
-        timer = Timer()
-        callbacks = [best, last, timer, GracefulStop(folder, config.per_gpu_batchsize, config.max_steps)]
+        checkpoints = folder / "checkpoints"
+        best = BestCheckpoint(checkpoints, config.select_by, module.task.headline, baseline, resume)
+        last = Checkpoint(checkpoints, resume, filename=f"{CHECKPOINT_NAME}-{LAST}", save_on_train_epoch_end=True)
+        early, timer = StopEarly(config.select_by, config.early_stopping), Timer()
+        callbacks = [best, last, early, timer, GracefulStop(folder, config.per_gpu_batchsize, config.max_steps)]
     batches = len(data.datasets["train"]) / (config.per_gpu_batchsize * processes)
     trainer = make_trainer(
         loggers,
@@ -82,33 +88,66 @@ def train(config: Config) -> dict[str, Any]:
     if config.fast_dev_run:
         return {}
 
-    score = None if best.best_model_score is None else float(best.best_model_score)
+    scores = dict.fromkeys([module.task.headline, "epoch", "step"]) | best.scores
     result = {
         "folder": str(folder),
         "missing_tables": data.mask_hashes,
         "best": best.best_model_path,
         "last": last.best_model_path,
-        f"val/{module.task.headline}": score,
+        "best_epoch": scores.pop("epoch"),
+        "best_step": scores.pop("step"),
+        **{f"val/{name}": score for name, score in scores.items()},
         "constant_baseline": baseline,
+        "stopped_early": early.wait_count >= early.patience,
     } | timer.summary(trainer.global_step)
     write_json(folder / "metrics.json", result)
-    print(training_summary(config, result, module.task.headline))
+    print(training_summary(config, result, module.task.headline, module.warmup_steps))
     return result
 
 
-def training_summary(config: Config, result: dict[str, Any], headline: str) -> str:
-    """Return the closing lines of a training run: score, time, memory and the command that evaluates it."""
-    evaluate = {"data_root": config.data_root, "load_path": result["folder"], "test_only": True}
+def selection_metric(config: Config) -> str:
+    """Return the validation metric that selects the best checkpoint; raise UserError if the task does not log it."""
+    task, _ = task_from_data(config)
+    metric, choices = config.select_by or task.headline, [*task.metrics(task.num_classes), "loss"]
+    if metric not in choices:
+        raise UserError(f"select_by={metric} is not a validation metric here; choose one of {', '.join(choices)}")
+    return metric
+
+
+def training_summary(config: Config, result: dict[str, Any], headline: str, warmup_steps: int) -> str:
+    """Return the closing table of a training run and its warnings."""
+    evaluate = {"data_root": display_path(config.data_root), "load_path": display_path(result["folder"])}
+    evaluate |= {
+        "test_only": True,
+        "test_type": config.missing_type["test"],
+        "test_ratio": config.missing_ratio["test"],
+    }
     command = format_command(evaluate).replace(" with ", f" with task_finetune_{config.task} ", 1)
-    score, baseline = result[f"val/{headline}"], result["constant_baseline"][headline]
-    best = "no validation" if score is None else f"{100 * score:.2f} (best constant prediction {100 * baseline:.2f})"
-    return (
-        f"best val/{headline}: {best}\n"
-        f"{result['steps']} steps in {result['seconds_train'] / 60:.1f} minutes of training, "
-        f"{result['peak_memory_mb']:,.0f} MiB peak memory\n"
-        f"run folder: {result['folder']}\n"
-        f"evaluate it: {command}"
-    )
+    baseline, rows, warnings = result["constant_baseline"], {}, []
+    for name in dict.fromkeys((config.select_by, headline)):
+        score = result.get(f"val/{name}")
+        constant = f" (constant {report.format_score(name, baseline[name])})" if name in baseline else ""
+        text = "no validation" if score is None else report.format_score(name, score) + constant
+        rows[f"{'best val' if name == config.select_by else 'val'} {name.replace('_', '-')}"] = text
+    minutes = {name: f"{result[f'seconds_{name}'] / 60:.1f} minutes" for name in ("train", "validation")}
+    rows |= {
+        "best checkpoint": f"epoch {result['best_epoch']}, step {result['best_step']}",
+        "training": f"{minutes['train']}, {result['steps']} steps",
+        "validation": minutes["validation"],
+        "peak memory": f"{result['peak_memory_mb']:,.0f} MiB",
+        "run folder": display_path(result["folder"]),
+        "evaluate": command,
+    }
+    if result["stopped_early"]:
+        rows["stopped early"] = f"{config.early_stopping} validations without a better {config.select_by}"
+    judged = config.select_by if config.select_by in baseline else headline
+    score = result.get(f"val/{judged}")
+    if score is not None and score <= baseline[judged]:
+        warnings.append("warning: the best checkpoint is not better on the validation split than a constant answer")
+    if result["best_step"] is not None and result["best_step"] <= warmup_steps:
+        warnings.append(f"warning: the best checkpoint lies in the warm-up of {warmup_steps} steps")
+    width = max(map(len, rows))
+    return "\n".join([*(f"{name:{width}}  {text}" for name, text in rows.items()), *warnings])
 
 
 def validation_share(interval: float, batches: float) -> float:
@@ -124,7 +163,7 @@ def start_run(config: Config, kind: str, record: dict[str, Any]) -> list[Logger]
     loggers = make_loggers(config.log_dir, name)
     folder = Path(loggers[0].log_dir)
     write_json(folder / "run.json", {"command": sys.argv} | record)
-    print(f"run folder: {folder}")
+    print(f"run folder: {display_path(folder)}")
     return loggers
 
 

@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback
 
 from clip.datamodules.datamodule import STOP_SIGNALS
 from clip.engine.checkpoints import CHECKPOINT_NAME, LAST
+from clip.utils.files import display_path
 
 MAX_SIGINTS = 3
 SIGNAL_EXIT = 128  # exit code of a process ended by a signal: this plus its number
@@ -72,7 +73,8 @@ class GracefulStop(Callback):
             name = CHECKPOINT_NAME.format(epoch=trainer.current_epoch, step=trainer.global_step)
             trainer.save_checkpoint(self.folder / "checkpoints" / f"{name}-{LAST}.pt", weights_only=False)
         number = self.received or signal.SIGTERM
-        hint = f"; the same command with resume_from={self.folder} continues the run" if trainer.global_step else ""
+        where = display_path(self.folder)
+        hint = f"; the same command with resume_from={where} continues the run" if trainer.global_step else ""
         print(f"\nstopped by {signal.Signals(number).name} after step {trainer.global_step}{hint}", flush=True)
         for logger in trainer.loggers:
             logger.save()
@@ -137,48 +139,51 @@ def set_mid_epoch(loops: dict[str, Any], epoch: int, batches: int, logged_steps:
 
 
 class Timer(Callback):
-    """Measure peak memory and the training time of a run across resumptions, excluding validation."""
+    """Measure peak memory and the time of training and of validation across resumptions of a run."""
 
     def __init__(self):
-        self.elapsed: float = 0.0
-        self.since: float | None = None
+        self.seconds = {"train": 0.0, "validation": 0.0}
+        self.phase, self.since = "", 0.0
+
+    def _start(self, phase: str) -> None:
+        now = time.perf_counter()
+        if self.phase:
+            self.seconds[self.phase] += now - self.since
+        self.phase, self.since = phase, now
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self.since = time.perf_counter()
+        """Start the clock of training."""
+        self._start("train")
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Stop the clock."""
-        self.elapsed, self.since = self.seconds(), None
+        """Start the clock of validation."""
+        self._start("validation")
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock again."""
-        self.since = time.perf_counter()
+        """Start the clock of training again."""
+        self._start("train")
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Stop the clock."""
-        self.elapsed, self.since = self.seconds(), None
+        self._start("")
 
     def state_dict(self) -> dict[str, float]:
-        """Return the elapsed seconds."""
-        return {"seconds": self.seconds()}
+        """Return the seconds so far of each phase."""
+        self._start(self.phase)
+        return dict(self.seconds)
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Restore the seconds elapsed before the run was resumed."""
-        self.elapsed = state["seconds"]
-
-    def seconds(self) -> float:
-        """Return the training time so far, in seconds."""
-        return self.elapsed + (time.perf_counter() - self.since if self.since else 0.0)
+        """Restore the seconds before the run was resumed."""
+        self.seconds = dict(state)
 
     def summary(self, steps: int) -> dict[str, float]:
-        """Return "seconds_train", "steps", "seconds_per_step" and "peak_memory_mb" (the GPU's if one was used)."""
+        """Return times in seconds, "steps" and "peak_memory_mb" (the GPU's if one was used)."""
         peak = torch.cuda.is_available() and torch.cuda.max_memory_allocated()
         peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
-        seconds = self.seconds()
         return {
-            "seconds_train": seconds,
+            "seconds_train": self.seconds["train"],
+            "seconds_validation": self.seconds["validation"],
             "steps": steps,
-            "seconds_per_step": seconds / steps,
+            "seconds_per_step": self.seconds["train"] / steps,
             "peak_memory_mb": peak / 2**20,
         }

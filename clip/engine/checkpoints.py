@@ -1,19 +1,22 @@
 """Write, find, read and validate the checkpoints of a run."""
 
+import math
 import pickle
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from clip.evaluation.report import format_score
 from clip.modules.released import read_released
 from clip.utils.errors import UserError
-from clip.utils.files import atomic_write
+from clip.utils.files import atomic_write, display_path
 
 BEST, LAST = "best", "last"
 CHECKPOINT_NAME = "epoch-{epoch:02d}-step-{step:06d}"
@@ -28,17 +31,20 @@ class Checkpoint(ModelCheckpoint):
 
     FILE_EXTENSION = ".pt"
 
-    def __init__(self, resumed: Path | None, **settings: Any):
-        super().__init__(**settings)
+    def __init__(self, folder: Path, resumed: Path | None, **settings: Any):
+        super().__init__(folder, auto_insert_metric_name=False, **settings)
         self.resumed = resumed
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Copy the checkpoint kept by the interrupted run into this run's folder."""
         kept = self.resumed  # the last checkpoint; it may be newer than the one named in its state
         if self.monitor:
+            if not state["best_model_path"]:  # stopped before the first validation
+                return
             kept = self.resumed.parent / Path(state["best_model_path"]).name
         if not kept.is_file():
-            print(f"{kept} no longer exists; the best checkpoint is selected from the remaining epochs only")
+            where = display_path(kept)
+            print(f"{where} no longer exists; the best checkpoint is selected from the remaining validations only")
             return
         own = Path(self.dirpath) / kept.name
         with atomic_write(own) as partial:
@@ -53,6 +59,86 @@ class Checkpoint(ModelCheckpoint):
                 "kth_best_model_path": str(own) if best else "",
             }
         )
+
+
+class BestCheckpoint(Checkpoint):
+    """Keep the checkpoint with the best validation score and print one line per validation.
+
+    Args:
+        folder: folder of the checkpoints.
+        metric: metric that selects, named as in the log without "val/".
+        headline: headline metric of the task.
+        baseline: score of the best constant prediction, per metric.
+        resumed: last checkpoint of the run that is continued.
+
+    Attributes:
+        scores: validation scores of the best checkpoint with its "epoch" and "step"; empty before the first one.
+    """
+
+    def __init__(self, folder: Path, metric: str, headline: str, baseline: dict[str, float], resumed: Path | None):
+        super().__init__(
+            folder,
+            resumed,
+            filename=f"{CHECKPOINT_NAME}-{metric}-{{val/{metric}:.4f}}-{BEST}",
+            monitor=f"val/{metric}",
+            mode=selection_mode(metric),
+            save_weights_only=True,
+            save_on_train_epoch_end=False,  # but after each validation
+        )
+        self.metric, self.headline, self.baseline = metric, headline, baseline
+        self.scores: dict[str, float] = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Keep the checkpoint if it is the best one so far and print the scores."""
+        earlier = self.best_model_path
+        super().on_validation_end(trainer, module)
+        logged = trainer.callback_metrics.items()
+        scores = {name.removeprefix("val/"): float(value) for name, value in logged if name.startswith("val/")}
+        position = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        if self.best_model_path != earlier:
+            self.scores = scores | position
+        words = [f"{name} {value}" for name, value in position.items()]
+        for name in dict.fromkeys((self.metric, self.headline, "mAP", "loss")):
+            if name in scores:
+                judged = name in self.baseline and name in (self.metric, self.headline)
+                constant = f" (constant {format_score(name, self.baseline[name])})" if judged else ""
+                words.append(f"val {name.replace('_', '-')} {format_score(name, scores[name])}{constant}")
+        if self.scores:
+            words.append(f"best {format_score(self.metric, self.scores[self.metric])} @ {self.scores['step']}")
+        bar = trainer.progress_bar_callback
+        (bar.print if bar else print)("  ".join(words))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state with the scores of the best checkpoint."""
+        return super().state_dict() | {"scores": self.scores}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the best checkpoint and its scores, if the file still exists."""
+        super().load_state_dict(state)
+        self.scores = state["scores"] if self.best_model_path else {}
+
+
+class StopEarly(EarlyStopping):
+    """``EarlyStopping`` that counts across resumptions but takes its patience from the settings of the resumed run."""
+
+    def __init__(self, metric: str, patience: int | None):
+        # Without a patience it still counts, so that a run may be resumed with one.
+        super().__init__(
+            f"val/{metric}",
+            mode=selection_mode(metric),
+            patience=patience or math.inf,
+            check_finite=False,
+            check_on_train_epoch_end=False,
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the best score and the number of validations since."""
+        super().load_state_dict(state | {"patience": self.patience})
+
+
+def selection_mode(metric: str) -> str:
+    """Return "min" for a loss and "max" for a score."""
+    return "min" if metric.endswith("loss") else "max"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -71,16 +157,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None
                 raise
-
-
-def checkpoint_callbacks(folder: Path, monitor: str, resumed: Path | None = None) -> list[Callback]:
-    """Return callbacks that keep the checkpoint with the highest ``monitor`` and the last one, to resume from."""
-    common = {"dirpath": folder / "checkpoints", "auto_insert_metric_name": False, "resumed": resumed}
-    best = Checkpoint(
-        filename=f"{CHECKPOINT_NAME}-{BEST}", monitor=monitor, mode="max", save_weights_only=True, **common
-    )
-    last = Checkpoint(filename=f"{CHECKPOINT_NAME}-{LAST}", save_on_train_epoch_end=True, **common)
-    return [best, last]
 
 
 def find_checkpoint(path: str, kind: str) -> Path:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,11 +20,13 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from clip.engine.checkpoints import AtomicCheckpointIO
+from clip.evaluation.report import format_score
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts.base import Sizes
 from clip.utils.errors import UserError
 
 REFRESH_RATE = 10  # batches between two updates of the progress bar
+LOG_SECONDS = 180  # between two lines of progress in output that is not a terminal
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}  # setting -> Lightning's name
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
 CPU_MICRO_BATCH = 16  # larger ones are not faster there (docs/performance.md)
@@ -68,11 +71,43 @@ def cluster_environment(processes: int) -> ClusterEnvironment:
     return LightningEnvironment()
 
 
+class ProgressBar(TQDMProgressBar):
+    """Progress bar with the latest validation score of the headline metric."""
+
+    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+        """Return what the bar shows, without Lightning's version number."""
+        metrics = super().get_metrics(trainer, module)
+        metrics.pop("v_num", None)
+        scores = {name: v for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
+        if scores:
+            headline = f"val/{module.task.headline}"
+            metrics[headline] = format_score(headline, float(scores[headline]))
+        return metrics
+
+
+class ProgressLines(Callback):
+    """Print a line of progress every few minutes, in place of the bar where the output is not a terminal."""
+
+    def __init__(self):
+        self.printed = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print epoch, step, position in the epoch and what a bar would show."""
+        if time.monotonic() - self.printed >= LOG_SECONDS:
+            self.printed = time.monotonic()
+            values = "".join(f"  {name} {value:.3f}" for name, value in trainer.progress_bar_metrics.items())
+            done = f"batch {batch_idx + 1} of {trainer.num_training_batches}"
+            print(f"epoch {trainer.current_epoch}  step {trainer.global_step}  {done}{values}", flush=True)
+
+
 def make_trainer(
     loggers: list[Logger], device: dict[str, Any], callbacks: list[Callback] = (), **settings: Any
 ) -> pl.Trainer:
     """Return Lightning's Trainer with what all commands share, on the device of ``choose_device``."""
-    progress: list[Callback] = [TQDMProgressBar(refresh_rate=REFRESH_RATE)]
+    is_terminal = sys.stdout.isatty()
+    progress: list[Callback] = [ProgressBar(REFRESH_RATE) if is_terminal else ProgressLines()]
     if loggers and callbacks:
         progress.append(LearningRateMonitor("step"))
     processes = world_size(device)
@@ -86,6 +121,7 @@ def make_trainer(
         plugins=[AtomicCheckpointIO(), cluster_environment(processes)],
         callbacks=[*callbacks, *progress],
         enable_checkpointing=bool(callbacks),
+        enable_progress_bar=is_terminal,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

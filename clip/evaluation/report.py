@@ -44,9 +44,14 @@ def baseline_text(baseline: dict[str, float]) -> str:
     return f"best constant prediction: {', '.join(f'{name} {PERCENT * s:.2f}' for name, s in baseline.items())}"
 
 
+def format_score(name: str, value: float) -> str:
+    """Return a score with two decimals: a loss as it is, everything else in percent."""
+    return f"{value if name.endswith('loss') else PERCENT * value:.2f}"
+
+
 def metrics_text(metrics: dict[str, float]) -> str:
     """Return a table of metrics: losses as they are, everything else in percent."""
-    rows = {name: f"{value if name.endswith('loss') else PERCENT * value:.2f}" for name, value in metrics.items()}
+    rows = {name: format_score(name, value) for name, value in metrics.items()}
     rows |= {name: "undefined: all labels are equal" for name, value in metrics.items() if math.isnan(value)}
     return pd.Series(rows).to_string()
 

@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric, Metric
 
 from clip.config import OptimizerSettings
 from clip.modules.objectives import Task
-from clip.modules.optim import make_optimizer, schedule_steps
+from clip.modules.optim import count_warmup_steps, make_optimizer, schedule_steps
 from clip.modules.prompted_model import Inputs, PromptedModel
 from clip.modules.prompts.base import weighted_sum
 from clip.utils.errors import UserError
@@ -31,6 +31,7 @@ class MissingAwarePromptModule(pl.LightningModule):
 
     Attributes:
         training_config: what a run must agree with to resume from a checkpoint; saved in it.
+        warmup_steps: optimizer steps of the warm-up, once the optimizer is configured.
     """
 
     strict_loading = False  # checkpoints leave the backbone out; on_load_checkpoint is strict
@@ -133,6 +134,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         batches = self.trainer.num_training_batches * max(1, self.trainer.max_epochs or 1)
         total = schedule_steps(self.optim, steps, batches // self.trainer.accumulate_grad_batches)
+        self.warmup_steps = count_warmup_steps(self.optim, total)
         optimizer, schedule = make_optimizer(self.model, self.optim, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -28,6 +28,12 @@ def schedule_steps(settings: OptimizerSettings, steps: int, full_steps: int) -> 
     return min(steps, settings.max_steps or steps)
 
 
+def count_warmup_steps(settings: OptimizerSettings, total_steps: int) -> int:
+    """Return the number of optimizer steps of the warm-up."""
+    warmup = settings.warmup_steps
+    return int(warmup * total_steps if warmup <= 1 else warmup)
+
+
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings) -> list[dict[str, Any]]:
     """Sort the trainable parameters into the four published groups: decay or not, head or not.
 
@@ -50,13 +56,13 @@ def make_optimizer(
     model: nn.Module, settings: OptimizerSettings, total_steps: int
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """Build the optimizer and its schedule of ``total_steps``: linear warm-up from zero, then polynomial decay."""
-    warmup, groups = settings.warmup_steps, parameter_groups(model.named_parameters(), settings)
+    warmup, groups = count_warmup_steps(settings, total_steps), parameter_groups(model.named_parameters(), settings)
     optimizer_class, betas = OPTIMIZERS[settings.optim_type]
     optimizer = optimizer_class(groups, lr=settings.learning_rate, betas=betas, eps=1e-8)
     schedule = get_polynomial_decay_schedule_with_warmup(
         optimizer,
-        num_warmup_steps=int(warmup * total_steps if warmup <= 1 else warmup),
-        num_training_steps=total_steps,
+        num_warmup_steps=warmup,
+        num_training_steps=max(total_steps, warmup + 1),  # not equal: the decay would divide by zero
         lr_end=settings.end_lr,
         power=settings.decay_power,
     )

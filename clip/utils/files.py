@@ -87,6 +87,12 @@ def atomic_write_all(*paths: Path) -> Iterator[dict[Path, Path]]:
             path.unlink(missing_ok=True)
 
 
+def display_path(path: str | Path) -> str:
+    """Return a path as messages show it: relative to the working directory if it lies below it."""
+    absolute = Path(path).absolute()
+    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path)
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write a UTF-8 text file atomically and return its path."""
     with atomic_write(path) as partial:

@@ -85,6 +85,7 @@ def shared(tmp_path_factory):
 STOPS = [(8, place, ()) for place in ((0, 1), (1, 0), (1, 3), (1, 4), (1, 5))]
 STOPS += [(4, (1, batch), ()) for batch in (0, 1, 4, 5)]
 STOPS += [(8, (1, 2), ("num_workers=2", "simulate_missing=True")), (8, (0, 5), ("max_steps=7",))]
+STOPS += [(8, (0, 5), ("early_stopping=2",)), (8, (0, 3), ("early_stopping=2", "select_by=mAP"))]  # ends after both
 
 
 @pytest.mark.parametrize(("batch_size", "place", "words"), STOPS)

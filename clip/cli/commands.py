@@ -10,7 +10,16 @@ import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
-from clip.cli.build import build_all, build_data, run_record, stated_task, task_from_data, training_config
+from clip.cli.build import (
+    build_all,
+    build_data,
+    finished_result,
+    resume_settings,
+    run_record,
+    stated_task,
+    task_from_data,
+    training_config,
+)
 from clip.cli.schema import Config
 from clip.datamodules import MissingModalityDataModule
 from clip.engine.callbacks import GracefulStop, Timer
@@ -33,6 +42,10 @@ from clip.utils.files import write_text
 
 def train(config: Config) -> dict[str, Any]:
     """Fine-tune the prompts and the classifier; return the run's folder and its best validation score."""
+    if config.resume_from:
+        config = resume_settings(config)
+        if finished := finished_result(config):
+            return finished
     pl.seed_everything(config.seed, workers=True, verbose=False)
     device = choose_device(config.num_gpus, config.num_nodes, config.precision)
     processes = world_size(device)

@@ -14,9 +14,8 @@ def load(path: str | PathLike, vit: str | None = None, plugins: Sequence[str] = 
 
     Args:
         path: checkpoint, ``epoch-….pt``, or folder of a run.
-        vit: weights of the frozen backbone; None for where they were in training: a relative path is looked up
-            in the working directory, then in the folders above the checkpoint. Their SHA-256 must be the one
-            recorded in the checkpoint.
+        vit: weights of the frozen backbone; None for where they were in training, by the
+            path as given, then by the absolute one. Their SHA-256 must be that of the checkpoint.
         plugins: modules that the run was trained with, as on its command line.
 
     Returns:

@@ -1,15 +1,26 @@
 """Build the model, the LightningModule and the data module from the settings and a checkpoint."""
 
+import json
+import math
 import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from clip.cli.schema import Config, make_config
+from clip.config import GROUPS
 from clip.datamodules import MissingModalityDataModule
 from clip.datasets import DATASETS
 from clip.engine import run_folder
-from clip.engine.checkpoints import BEST, COMPARED_IF_STATED, check_compatible, find_checkpoint, read_checkpoint
+from clip.engine.checkpoints import (
+    BEST,
+    CHECKPOINTS,
+    COMPARED_IF_STATED,
+    LAST,
+    check_compatible,
+    find_checkpoint,
+    read_checkpoint,
+)
 from clip.engine.trainer import choose_micro_batch, world_size
 from clip.modules.backbones import Backbone
 from clip.modules.backbones.registry import BACKBONES
@@ -20,6 +31,7 @@ from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompts import named_settings
 from clip.modules.released import check_backbone
 from clip.transforms import TRANSFORMS
+from clip.utils.command_line import flatten
 from clip.utils.errors import UserError
 
 TRAINING_KEYS = (  # with the masks and data files, these must not change when a run is resumed
@@ -40,6 +52,22 @@ TRAINING_KEYS = (  # with the masks and data files, these must not change when a
     "end_lr",
     "select_by",
 )
+PATH_KEYS = ("data_root", "vit")
+MAY_CHANGE = {  # on resume; data, masks and weights are compared by their hashes
+    *PATH_KEYS,
+    "missing_table",
+    "max_epoch",
+    "max_steps",
+    "per_gpu_batchsize",
+    "num_workers",
+    "log_dir",
+    "num_gpus",
+    "num_nodes",
+    "precision",
+    "compile",
+    "fast_dev_run",
+}
+SET_BY_PRESETS = {"exp_name", "val_check_interval"}  # a resumed run keeps its own
 MODEL_KEYS = ("backbone", "prompt_type", "prompt_length", "prompt_depth", "unfreeze")
 
 
@@ -80,23 +108,95 @@ def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, LoadedChec
     stored, values = checkpoint.content["model_config"], config.model_dump()
     for key in {"vit", "activation", *MODEL_KEYS, *inherited} & stored.keys() - config.overrides:
         values[key] = stored[key]
-    if absent := [name for name in stored.get("plugins", []) if name not in config.plugins]:
-        # Not imported by themselves: a file must not decide which code runs.
-        raise UserError(
-            f"{path} was trained with plugins={absent[0]}; add plugins={absent[0] if len(absent) == 1 else absent}"
-        )
-    if "vit" not in config.overrides and not Path(str(values["vit"])).exists():
-        # A relative path that was given in another working directory, in which the run's folder lies.
-        found = (folder / str(values["vit"]) for folder in path.resolve().parents)
-        values["vit"] = next((str(file) for file in found if file.exists()), values["vit"])
+    check_plugins(path, stored.get("plugins", []), config)
     for key, value in stored.items():
         owner, _, name = key.partition(".")
         if name and owner in (values["prompt_type"], values["backbone"]) and key not in config.overrides:
             values.setdefault(owner, {})[name] = value
+    if "vit" not in config.overrides:
+        values["vit"] = stored_path("vit", values["vit"], checkpoint)
     try:
         return make_config(values, config.overrides), checkpoint
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def check_plugins(path: Path, names: list[str], config: Config) -> None:
+    """Check that the user names the plugins of a checkpoint: a file must not decide which code is imported."""
+    if absent := set(names) - set(config.plugins):
+        raise UserError(f"{path} was trained with plugins={','.join(sorted(absent))}; name them in plugins= as well")
+
+
+def resume_settings(config: Config) -> Config:
+    """Return the settings of the run that ``resume_from`` continues.
+
+    Settings in ``MAY_CHANGE`` are taken from ``config`` where the user set them; others must agree.
+
+    Raises:
+        UserError: a setting differs from that of the run.
+    """
+    path = find_checkpoint(config.resume_from, LAST)
+    content = read_checkpoint(path)
+    if "optimizer_states" not in content or "run" not in content:
+        raise UserError(f"{path} has no optimiser state and settings; give the run's epoch-*-{LAST}.pt")
+    check_plugins(path, content["run"]["settings"].get("plugins", []), config)
+    try:
+        values = make_config(content["run"]["settings"]).model_dump()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    for key in PATH_KEYS:
+        if key not in config.overrides:
+            values[key] = stored_path(key, values[key], LoadedCheckpoint(path, content))
+    if path.parent.name == CHECKPOINTS:
+        values["log_dir"] = str(path.parents[3])  # beside the interrupted run, wherever that has been moved
+    stored = flatten(values)
+    for key, value in _overridden(config).items():
+        owner, _, name = key.partition(".")
+        if owner in MAY_CHANGE:
+            (values[owner] if name else values)[name or key] = value
+        elif value != stored.get(key) and owner not in {"resume_from", *SET_BY_PRESETS, *GROUPS}:
+            raise UserError(
+                f"{path} has {key}={stored.get(key)}, but this run has {key}={value}; leave {key} out to resume"
+            )
+    return make_config(values | {"load_path": "", "resume_from": str(path)}, config.overrides)
+
+
+def _overridden(config: Config) -> dict[str, Any]:
+    """Return the flat settings that the user or a preset set, alone or with all others of their group."""
+    whole = config.overrides - {key.partition(".")[0] for key in config.overrides if "." in key}
+    flat = flatten(config.model_dump())
+    return {key: flat[key] for key in flat if key in config.overrides or key.partition(".")[0] in whole}
+
+
+def finished_result(config: Config) -> dict[str, Any] | None:
+    """Return the metrics.json of the run that ``resume_from`` continues, or None if steps are left to be made."""
+    path = Path(config.resume_from)
+    record, content = path.parents[1] / "metrics.json", read_checkpoint(path)
+    epochs, steps = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"], content["global_step"]
+    left = epochs < config.max_epoch and steps < (config.max_steps or math.inf)
+    if left or path.parent.name != CHECKPOINTS or not record.is_file():  # without it, the end of the run is made again
+        return None
+    print(
+        f"{path.parents[1]} has finished with {steps} steps in {epochs} epochs; to train it further, raise "
+        f"max_epoch={config.max_epoch} or max_steps={config.max_steps}"
+    )
+    return json.loads(record.read_text(encoding="utf-8"))
+
+
+def stored_path(key: str, path: str, checkpoint: LoadedCheckpoint) -> str:
+    """Return the path of a checkpoint's weights or data as it was given, or absolute if only that exists.
+
+    Raises:
+        UserError: there was a file or folder at training time, and neither path has one now.
+    """
+    absolute = checkpoint.content.get("run", {}).get("paths", {}).get(key)
+    if absolute is None or Path(path).exists():
+        return path
+    if Path(absolute).exists():
+        return absolute
+    raise UserError(
+        f"{checkpoint.path} was trained with {key}={path} ({absolute}), which no longer exists; give {key}="
+    )
 
 
 def build(
@@ -188,6 +288,12 @@ def build_all(
             raise UserError(f"compile=True needs the C++ compiler {compiler}; install it or set CXX")
         built.model.compile_towers()
     module = MissingAwarePromptModule(built.model, task, config, data.transform.normalize, built.model_config)
+    module.run = {
+        "settings": config.model_dump(),
+        "paths": {
+            key: str(path.resolve()) for key in PATH_KEYS if (path := Path(getattr(config, key))).exists()
+        },  # only those that exist: vit can also be a name
+    }
     return config, module, data
 
 

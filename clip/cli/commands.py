@@ -13,7 +13,9 @@ from pytorch_lightning.loggers import Logger
 from clip.cli.build import (
     build_all,
     build_data,
+    finished_result,
     load_checkpoint,
+    resume_settings,
     run_record,
     stated_task,
     task_from_data,
@@ -44,6 +46,10 @@ from clip.utils.files import display_path, write_text
 
 def train(config: Config) -> dict[str, Any]:
     """Fine-tune the prompts and the classifier; return the run's folder and the scores of its best checkpoint."""
+    if config.resume_from:
+        config = resume_settings(config)
+        if finished := finished_result(config):
+            return finished
     pl.seed_everything(config.seed, workers=True, verbose=False)
     config = config.replace(select_by=selection_metric(config))
     device = choose_device(config.num_gpus, config.num_nodes, config.precision)
@@ -69,7 +75,7 @@ def train(config: Config) -> dict[str, Any]:
     if not config.fast_dev_run:
         loggers = start_run(config, "train", record)
         folder = Path(loggers[0].log_dir)
-        checkpoints = folder / "checkpoints"
+        checkpoints = folder / CHECKPOINTS
         best = BestCheckpoint(checkpoints, config.select_by, module.task.headline, baseline, resume)
         last = Checkpoint(checkpoints, resume, filename=f"{CHECKPOINT_NAME}-{LAST}", save_on_train_epoch_end=True)
         early, timer = StopEarly(config.select_by, config.early_stopping), Timer()

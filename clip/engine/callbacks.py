@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from clip.datamodules.datamodule import STOP_SIGNALS
-from clip.engine.checkpoints import CHECKPOINT_NAME, LAST
+from clip.engine.checkpoints import CHECKPOINT_NAME, CHECKPOINTS, LAST
 from clip.utils.files import display_path
 
 MAX_SIGINTS = 3
@@ -71,7 +71,7 @@ class GracefulStop(Callback):
             return
         if batch_idx:  # at 0, the checkpoint of the previous epoch already has this state
             name = CHECKPOINT_NAME.format(epoch=trainer.current_epoch, step=trainer.global_step)
-            trainer.save_checkpoint(self.folder / "checkpoints" / f"{name}-{LAST}.pt", weights_only=False)
+            trainer.save_checkpoint(self.folder / CHECKPOINTS / f"{name}-{LAST}.pt", weights_only=False)
         number = self.received or signal.SIGTERM
         where = display_path(self.folder)
         hint = f"; the same command with resume_from={where} continues the run" if trainer.global_step else ""

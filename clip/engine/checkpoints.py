@@ -19,6 +19,7 @@ from clip.utils.errors import UserError
 from clip.utils.files import atomic_write, display_path
 
 BEST, LAST = "best", "last"
+CHECKPOINTS = "checkpoints"  # folder of a run
 CHECKPOINT_NAME = "epoch-{epoch:02d}-step-{step:06d}"
 POSITION = re.compile(r"epoch-(\d+)-step-(\d+)-")
 LONGEST_LIST = 12  # entries of a list in a message
@@ -232,6 +233,11 @@ def validate_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     names = config.get("class_names", []) if isinstance(config, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in [*names, *config]):
         raise UserError(f"{path}: its model_config is not a dictionary of settings; give another file")
+    run = checkpoint.get("run", {"settings": {}, "paths": {}})
+    if not isinstance(run, dict) or not all(isinstance(run.get(key), dict) for key in ("settings", "paths")):
+        raise UserError(f"{path}: its run is not a dictionary of settings and paths; give another file")
+    if not all(isinstance(value, str) for value in run["paths"].values()):
+        raise UserError(f"{path}: its paths are not strings; give another file")
     if not isinstance(state, dict) or not all(
         isinstance(name, str)
         and isinstance(tensor, Tensor)

@@ -99,7 +99,7 @@ def _finite(content: Any) -> Any:
 
 
 def git_commit() -> str:
-    """Return the commit of this checkout, with "+changes" if it is not clean; "unknown" outside git."""
+    """Return the commit of this checkout, with "+changes" if tracked files differ; "unknown" outside git."""
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
@@ -108,6 +108,6 @@ def git_commit() -> str:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -19,6 +19,7 @@ from clip.cli.commands import choose_single_device, predict_split, train
 from clip.cli.schema import make_config
 from clip.engine.checkpoints import BEST, LAST, find_checkpoint
 from clip.engine.run_folder import write_json
+from clip.experiments.plan import PATHS_AND_DEVICES
 from clip.utils.errors import UserError
 from clip.utils.files import describe_os_error, parse_object
 
@@ -41,7 +42,8 @@ def run_once(folder: Path) -> None:
         else:
             interrupted = any(training.glob(f"**/epoch-*-{LAST}*.pt"))
             resume_from = str(training) if interrupted else ""
-            trained = train(config.replace(log_dir=str(training), resume_from=resume_from))
+            places = {"log_dir": str(training), "resume_from": resume_from}
+            trained = train(make_config(config.model_dump() | places, PATHS_AND_DEVICES))
         if rank_zero_only.rank:
             return
         best = find_checkpoint(trained["folder"], BEST)

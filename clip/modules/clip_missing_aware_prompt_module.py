@@ -31,6 +31,7 @@ class MissingAwarePromptModule(pl.LightningModule):
 
     Attributes:
         training_config: what a run must agree with to resume from a checkpoint; saved in it.
+        run: all "settings" of the run and the absolute "paths" of its files; saved in checkpoints.
         warmup_steps: optimizer steps of the warm-up, once the optimizer is configured.
     """
 
@@ -47,6 +48,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         super().__init__()
         self.model, self.task, self.optim, self.normalize = model, task, optim, normalize
         self.model_config, self.training_config = model_config, {}
+        self.run: dict[str, Any] = {"settings": {}, "paths": {}}
         self.train_loss = task.loss
         self.metrics = nn.ModuleDict({split: task.collection(split) for split in SPLITS})
         self.losses = nn.ModuleDict({split: MeanMetric(nan_strategy="disable") for split in SPLITS})
@@ -143,6 +145,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         adapter = self.model.adapter_state_dict()
         checkpoint["state_dict"] = {name: tensor.cpu().clone() for name, tensor in adapter.items()}
         checkpoint["model_config"], checkpoint["training_config"] = self.model_config, self.training_config
+        checkpoint["run"] = self.run
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check the adapter's tensors before Lightning loads them."""

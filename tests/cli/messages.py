@@ -130,7 +130,7 @@ FILES = rows(
     ("load_path={run} dcp.generator=fc", r"dcp\.generator=mlp.*dcp\.generator=fc"),
     ("paper load_path={run}", r"unfreeze=\['ln_post.*unfreeze=\[\]"),
     ("resume_from={run} learning_rate=0.5", r"learning_rate=0\.02.*learning_rate=0\.5"),
-    ("resume_from={run} learning_rate=0.02 missing_seed=7", "missing_tables"),
+    ("resume_from={run} learning_rate=0.02 missing_seed=7", "missing_seed=0.*missing_seed=7"),
     ("resume_from={run} prompt_length=9", "prompt_length=6.*prompt_length=9"),
     ("resume_from={best}", r"-last\.pt"),
     ("resume_from={wrong}/empty", "empty .*epoch-"),

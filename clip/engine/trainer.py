@@ -80,7 +80,7 @@ def make_trainer(
         # Every trainable parameter takes part in every step, and all buffers are constants: processes with more
         # batches than others must not wait for them.
         strategy=DDPStrategy(forward_sync_buffers=False) if processes > 1 else "auto",
-        use_distributed_sampler=False,  # our samplers repeat no sample
+        use_distributed_sampler=False,  # the data module has its own samplers
         logger=loggers,
         default_root_dir=loggers[0].log_dir if loggers else None,
         plugins=[AtomicCheckpointIO(), cluster_environment(processes)],

@@ -23,7 +23,7 @@ ex.logger.setLevel(logging.CRITICAL)  # Sacred's start and end messages add noth
 LARGEST_SEED = 2**32 - 1
 LARGEST_COUNT = 2**31 - 1
 LONGEST_PROMPT = 10_000  # a checkpoint from elsewhere must not allocate all memory
-PUBLISHED_WEIGHTS = {"clip": "ViT-B/16", "vilt": "dandelin/vilt-b32-mlm"}  # by backbone
+PUBLISHED_WEIGHTS = {"clip": "ViT-B/16", "coca": "CoCa-ViT-B/32", "vilt": "dandelin/vilt-b32-mlm"}  # by backbone
 
 
 def setting(default: Any, text: str, **limits: Any) -> Any:
@@ -48,6 +48,7 @@ def _expand_home(value: str) -> str:
 MissingType = Literal[MISSING_TYPES]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+Limit = Count | Annotated[float, Field(gt=0, le=1)]  # rows, or their share
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 FolderPath = Annotated[str, AfterValidator(_expand_home)]
 FileName = Annotated[str, AfterValidator(_file_name)]
@@ -72,6 +73,9 @@ class DataSettings(Settings):
 
     data_root: FolderPath = setting("datasets", "folder of the arrow files written by make_arrow.py")
     plots: Literal["first", "longest", "all"] = setting("first", "texts of a row that become samples")
+    limit_train: Limit | None = setting(None, "rows of the split, or their share as 0.1; stratified, drawn from seed")
+    limit_val: Limit | None = setting(None, "likewise")
+    limit_test: Limit | None = setting(None, "likewise")
     num_workers: int | None = setting(None, "loader processes; None: one per core, at most eight", ge=0, le=1024)
 
 
@@ -92,12 +96,12 @@ class MissingSettings(Settings):
 class ModelSettings(Settings):
     """Model."""
 
-    backbone: str = setting("clip", "frozen backbone: clip (two towers) or vilt (single stream)")
+    backbone: str = setting("clip", "frozen backbone: clip or coca (two towers) or vilt (single stream)")
     vit: FolderPath | None = setting(
         None, "its weights: a name, a Hugging Face id, a folder or a file; None: published"
     )
     activation: Literal["quick_gelu", "gelu"] | None = setting(None, "for a weight file that does not state it")
-    prompt_type: str = setting("dcp", "dcp, mmp, mmp_attention, maple, coop, dept, none (linear probe) or finetune")
+    prompt_type: str = setting("dcp", "method: dcp, none (linear probe), or another row of docs/methods.md")
     prompt_length: int = setting(36, "prompt tokens per tower; a multiple of three for dcp", ge=1, le=LONGEST_PROMPT)
     prompt_depth: Count = setting(6, "layers with new prompts; for dcp with correlated prompts")
     unfreeze: list[str] | None = setting(None, "ln_post, ln_final, image_proj or backbone; None: as published")
@@ -121,6 +125,7 @@ class OptimizerSettings(Settings):
     decay_power: float = setting(1.0, "power of the decay; 1 is linear", gt=0, le=100)
     end_lr: float = setting(0.0, "learning rate at the last step", ge=0)
     schedule_length: Literal["exact", "floor"] = setting("exact", "floor: without partial steps (released code)")
+    class_weights: Literal["balanced"] | None = setting(None, "balanced: rare classes weigh more in the training loss")
     val_check_interval: float = setting(0.2, "share of an epoch between validations", gt=0, le=1)
 
 
@@ -294,3 +299,4 @@ def task_finetune_manifest():
     """Your own data from `make_arrow.py --dataset manifest`; the files state the task."""
     task = "manifest"
     exp_name = "finetune_manifest"
+    missing_ratio = {"train": 0.0, "val": 0.0, "test": 0.0}  # nothing is missing but what is missing in the data

@@ -17,6 +17,7 @@ from clip.engine.trainer import make_trainer
 from clip.inspection.check import TextLength, format_summaries, summarize
 from clip.inspection.contact_sheet import draw_sheet
 from clip.missing import SPLITS
+from clip.missing.masks import describe_masks
 from clip.modules.backbones.registry import BACKBONES
 from clip.utils.command_line import format_command
 from clip.utils.errors import UserError
@@ -42,6 +43,8 @@ def check(config: Config) -> Path:
     length = text_length(config)
     summaries = {split: summarize(dataset, task.num_classes, length) for split, dataset in datasets.items()}
     print(format_summaries(summaries, names, length))
+    masks = {split: (dataset.observed, data.mask(split, dataset)) for split, dataset in datasets.items()}
+    print(f"\nMissing cases of the rows:\n{describe_masks(masks, data.missing)}")
     path = draw_sheet(datasets, names, Path(config.log_dir) / f"{config.task}_samples.png")
     print(f"\nwritten: {path}")
     return path

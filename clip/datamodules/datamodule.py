@@ -2,9 +2,10 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from clip.datamodules.samplers import EpochSampler
 from clip.datasets import DATASETS, ArrowDataset
 from clip.datasets.arrow_dataset import fingerprint, observed_cases
 from clip.datasets.shards import open_table
+from clip.datasets.subset import stratified_subset
 from clip.missing import SPLITS
 from clip.missing.importers import import_mask
-from clip.missing.masks import MissingConfig, describe_mask, draw_mask, draw_released_masks, mask_hash, merge_observed
+from clip.missing.masks import MissingConfig, describe_masks, draw_mask, draw_released_masks, mask_hash, merge_observed
 from clip.modules.objectives import Task
 from clip.transforms import Transform
 from clip.utils.errors import UserError
@@ -50,7 +52,8 @@ class MissingModalityDataModule(pl.LightningDataModule):
         plots: which texts of a row are samples: "first", "longest" or "all".
         batch_size: samples of one forward pass on one device.
         num_workers: loader processes; None for one per core, at most ``MAX_WORKERS``.
-        seed: random seed of the order of the training samples.
+        seed: random seed of the order of the training samples, and of what the limits choose.
+        limits: split -> number of its rows, or as a float their share; a split that is not in it is not limited.
     """
 
     def __init__(
@@ -67,11 +70,12 @@ class MissingModalityDataModule(pl.LightningDataModule):
         batch_size: int = 4,
         num_workers: int | None = None,
         seed: int = 0,
+        limits: Mapping[str, float] = MappingProxyType({}),
     ):
         super().__init__()
         self.name, self.spec, self.data_root = name, DATASETS[name], Path(data_root)
         self.task, self.transform, self.tokenize, self.collate = task, transform, tokenize, collate
-        self.missing, self.plots, self.batch_size, self.seed = missing, plots, batch_size, seed
+        self.missing, self.plots, self.batch_size, self.seed, self.limits = missing, plots, batch_size, seed, limits
         self.num_workers = min(MAX_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers
         self.datasets: dict[str, ArrowDataset] = {}  # by split, as in the next two
         self.mask_hashes: dict[str, str] = {}  # SHA-256 of the mask
@@ -90,8 +94,11 @@ class MissingModalityDataModule(pl.LightningDataModule):
             files=config.missing_table,
             simulate=config.simulate_missing,
         )
+        limits = {"train": config.limit_train, "val": config.limit_val, "test": config.limit_test}
+        limits = {split: limit for split, limit in limits.items() if limit is not None}
         loading = {"batch_size": config.per_gpu_batchsize, "num_workers": config.num_workers, "seed": config.seed}
-        return cls(config.task, config.data_root, missing=missing, plots=config.plots, **loading, **model)
+        loading |= {"plots": config.plots, "limits": limits}
+        return cls(config.task, config.data_root, missing=missing, **loading, **model)
 
     def dataset(self, split: str) -> ArrowDataset:
         """Open a split without a mask; raise UserError if it has no samples."""
@@ -106,6 +113,10 @@ class MissingModalityDataModule(pl.LightningDataModule):
         )
         if not len(dataset):
             raise UserError(f"{dataset.place} has no samples; run make_arrow.py again")
+        if split in self.limits:
+            rows = stratified_subset(dataset.labels, self.limits[split], self.seed)
+            dataset.keep_rows(rows)
+            print(f"{split}: {len(rows)} of {dataset.num_rows} rows, limit_{split}={self.limits[split]}")
         return dataset
 
     def mask(self, split: str, dataset: ArrowDataset) -> np.ndarray:
@@ -129,7 +140,8 @@ class MissingModalityDataModule(pl.LightningDataModule):
         return draw_released_masks(cases | {split: observed}, missing)[split]
 
     def setup(self, stage: str) -> None:
-        """Open the splits of a stage ("fit", "validate", "test"), set their masks and print the counts."""
+        """Open the splits of a stage ("fit", "validate", "test"), set their masks and print a table of the cases."""
+        counts = {}
         for split in STAGES[stage]:
             if split in self.datasets:
                 continue
@@ -139,7 +151,9 @@ class MissingModalityDataModule(pl.LightningDataModule):
             self.datasets[split] = dataset
             self.mask_hashes[split], self.fingerprints[split] = mask_hash(mask), fingerprint(*dataset.paths)
             rows = dataset.rows
-            print(describe_mask(split, mask[rows], dataset.observed[rows], self.missing))
+            counts[split] = dataset.observed[rows], mask[rows]
+        if counts:
+            print(describe_masks(counts, self.missing))
 
     def loader(self, dataset: ArrowDataset, sampler: Sampler | None = None) -> DataLoader:
         """Return a loader of a dataset, in the order of a sampler or of the file."""

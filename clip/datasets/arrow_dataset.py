@@ -135,6 +135,12 @@ class ArrowDataset(Dataset):
         """Return the labels in the order of the samples, (samples,) or (samples, C)."""
         return self.labels[torch.from_numpy(self.rows)]
 
+    def keep_rows(self, rows: np.ndarray) -> None:
+        """Drop the samples of all other rows; masks and labels still have one entry for each row of the file."""
+        kept = np.isin(self.rows, rows)
+        self.rows, self.texts = self.rows[kept], self.texts[kept]
+        self.token_cache = self.token_cache[: len(self.rows)].clone().share_memory_()
+
     def set_mask(self, mask: np.ndarray, simulate: int | None = None) -> None:
         """Set the missing case of each row, (rows,).
 

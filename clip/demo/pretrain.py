@@ -52,7 +52,7 @@ class ContrastiveModule(pl.LightningModule):
         """Return the scaled similarities of images (B, 3, S, S) in 0..255 and texts (B, 77), (B, B)."""
         end = tokens.argmax(dim=1)
         image = self.visual.encode(self.visual.embed(ClipTransform.normalize(pixels)), [])
-        text = self.text.encode(self.text.embed(tokens)[:, : int(end.max()) + 1], [], end)
+        text = self.text.encode(self.text.embed(tokens), [], tokens, int(end.max()) + 1)
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         return scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
 

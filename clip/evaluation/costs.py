@@ -16,12 +16,14 @@ from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.backbones.registry import BACKBONES
 from clip.modules.factory import init_model
 from clip.modules.objectives import TASKS, resolve_task
+from clip.modules.prompted_coca import CocaSizes
 from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.prompts.base import Sizes
 from clip.utils.errors import UserError
 
 PARTS = ("prompts", "generators", "unfrozen", "head")
-PUBLISHED_SIZES = {  # of OpenAI's CLIPs
+PUBLISHED_SIZES = {  # of OpenAI's CLIPs and open_clip's CoCa
+    "CoCa-ViT-B/32": CocaSizes(768, 12, 32, 7, 512, 12, 76, 49408, 512),
     "ViT-B/32": ClipSizes(768, 12, 32, 7, 512, 12, 77, 49408, 512),
     "ViT-B/16": ClipSizes(768, 12, 16, 14, 512, 12, 77, 49408, 512),
     "ViT-L/14": ClipSizes(1024, 24, 14, 16, 768, 12, 77, 49408, 768),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 
 from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT, SPLITS
 
@@ -81,14 +82,20 @@ def count_cases(mask: np.ndarray) -> tuple[int, int, int]:
     return complete, no_text, no_image
 
 
-def describe_mask(split: str, mask: np.ndarray, observed: np.ndarray, missing: MissingConfig) -> str:
-    """Return one line with the observed and the simulated missing cases of the samples of a split."""
-    complete, no_text, no_image = count_cases(mask)
-    whole, text, image = count_cases(observed)
-    notes = [missing.files.get(split) or f"missing {missing.types[split]} at {missing.ratios[split]}"]
-    if text or image:
-        notes += [f"in the data {text} without text, {image} without image", f"simulated {whole - complete} of {whole}"]
-    return f"{split}: {complete} complete, {no_text} without text, {no_image} without image ({'; '.join(notes)})"
+def describe_masks(splits: Mapping[str, tuple[np.ndarray, np.ndarray]], missing: MissingConfig) -> str:
+    """Return a table of the missing cases: those in the data, and those of the mask, which includes them.
+
+    ``splits`` maps a split to the cases (N,) of its samples in the data and in the mask.
+    """
+    rows = {}
+    for split, (observed, mask) in splits.items():
+        source = missing.files.get(split) or f"missing {missing.types[split]} at {missing.ratios[split]:g}"
+        rows[split] = [*count_cases(observed), *count_cases(mask), source]
+    cases = ["complete", "no text", "no image"]
+    columns = [*((part, case) for part in ("in the data", "as used") for case in cases), ("", "mask")]
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.columns = pd.MultiIndex.from_tuples(columns)
+    return table.to_string()
 
 
 def mask_hash(mask: np.ndarray) -> str:

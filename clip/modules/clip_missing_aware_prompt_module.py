@@ -46,6 +46,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         super().__init__()
         self.model, self.task, self.optim, self.normalize = model, task, optim, normalize
         self.model_config, self.training_config = model_config, {}
+        self.train_loss = task.loss
         self.metrics = nn.ModuleDict({split: task.collection(split) for split in SPLITS})
         self.losses = nn.ModuleDict({split: MeanMetric(nan_strategy="disable") for split in SPLITS})
         self.metrics["train/"].persistent(True)  # for metric_states
@@ -53,7 +54,13 @@ class MissingAwarePromptModule(pl.LightningModule):
         self.step_losses: list[tuple[Tensor, Tensor]] = []  # loss and sample ids of each micro-batch of a step
 
     def on_fit_start(self) -> None:
-        """Let the method see the training split, unless the run resumes from a checkpoint with its buffers."""
+        """Weigh the classes, and let the method see the training split.
+
+        A run that resumes has the method's buffers in its checkpoint.
+        """
+        if self.optim.class_weights:
+            labels = self.trainer.datamodule.datasets["train"].sample_labels()
+            self.train_loss = self.task.balanced_loss(labels)
         if self.trainer.ckpt_path is None:
             data = self.trainer.datamodule
             batches = (move_data_to_device(batch, self.device) for batch in data.loader(data.datasets["train"]))
@@ -68,7 +75,8 @@ class MissingAwarePromptModule(pl.LightningModule):
         """Return the loss of a batch and log it with the metrics under ``split``, one of ``SPLITS``."""
         label, missing_case, prompts = batch["label"], batch["missing_type"], self.model.prompts
         heads = self.model.heads(self.normalize(batch["image"]), batch["tokens"], missing_case, batch["present"])
-        loss = prompts.loss(heads, label, missing_case, self.task.loss)
+        task_loss = self.train_loss if split == "train/" else self.task.loss
+        loss = prompts.loss(heads, label, missing_case, task_loss)
         if (auxiliary := prompts.auxiliary_loss()) is not None:
             loss = loss + auxiliary
         self.metrics[split].update(self.task.probabilities(weighted_sum(heads).detach().float()), label.long())

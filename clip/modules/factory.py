@@ -6,13 +6,14 @@ from typing import Any
 from torch import Tensor
 
 from clip.modules.prompted_clip import PromptedCLIP
+from clip.modules.prompted_coca import PromptedCoCa
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompted_vilt import PromptedViLT
 from clip.modules.prompts import PROMPT_TYPES, PromptConfig, read_settings, validate
 from clip.modules.prompts.base import Sizes
 from clip.utils.errors import UserError
 
-MODELS: dict[str, type[PromptedModel]] = {"clip": PromptedCLIP, "vilt": PromptedViLT}
+MODELS: dict[str, type[PromptedModel]] = {"clip": PromptedCLIP, "coca": PromptedCoCa, "vilt": PromptedViLT}
 
 
 def init_model(
@@ -43,7 +44,7 @@ def init_model(
         settings: fields of the method's ``Settings``.
     """
     method_settings = read_settings(prompt_type, settings)
-    backbone, model = next(row for row in MODELS.items() if isinstance(sizes, row[1].Sizes))
+    backbone, model = next(row for row in MODELS.items() if type(sizes) is row[1].Sizes)
     if unknown := set(unfreeze or ()) - model.UNFREEZABLE.keys():
         raise UserError(f"unfreeze={sorted(unknown)} is unknown; choose from {', '.join(model.UNFREEZABLE)}")
     towers = {name: tower(sizes, activation) for name, tower in model.TOWERS.items()}
@@ -65,4 +66,5 @@ def build_model(state: dict[str, Tensor], *args: Any, backbone: str = "clip", **
     model = init_model(MODELS[backbone].Sizes.of(state), *args, **kwargs)
     for name, tensors in model.tower_states(state).items():
         model.get_submodule(name).load_state_dict(tensors)
+    model.prompts.init_projections(model.attentions())
     return model

@@ -26,6 +26,13 @@ class QuickGELU(nn.Module):
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 
 
+class InputProjection(NamedTuple):
+    """Map of an attention's input to queries, keys and values, in this order."""
+
+    weight: Tensor  # (3 D, D)
+    bias: Tensor  # (3 D,)
+
+
 class Prefix(NamedTuple):
     """Prefix keys and values of one layer's attention (prefix tuning); they skip the projections."""
 
@@ -54,6 +61,11 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
+    @property
+    def projection(self) -> InputProjection:
+        """Return the layer's own input projection."""
+        return InputProjection(self.in_proj_weight, self.in_proj_bias)
+
     def forward(
         self,
         query: Tensor,
@@ -62,7 +74,7 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         prefix: Prefix | None = None,
         drop_first: int = 0,
-        weight: Tensor | None = None,
+        projection: InputProjection | None = None,
     ) -> Tensor:
         """Compute attention from the query to the context, (B, L - drop_first, D).
 
@@ -73,10 +85,9 @@ class Attention(nn.Module):
             mask: positions of the context that each query may attend to, (B, L, S) bool; None for all.
             prefix: keys and values that every query attends to, whatever the mask.
             drop_first: number of leading positions whose output is not needed.
-            weight: (3 D, D), used in place of ``in_proj_weight``.
+            projection: used in place of ``in_proj_weight`` and ``in_proj_bias``.
         """
-        weight = self.in_proj_weight if weight is None else weight
-        bias, width = self.in_proj_bias, query.shape[-1]
+        (weight, bias), width = projection or self.projection, query.shape[-1]
         if context is None:
             q, k, v = F.linear(query, weight, bias).chunk(3, dim=-1)
         else:
@@ -116,13 +127,13 @@ class ResidualAttentionBlock(nn.Module):
         prefix: Prefix | None,
         drop_first: int,
         mask: Tensor | None,
-        weight: Tensor | None,
+        projection: InputProjection | None,
     ) -> Tensor:
         """Map (B, L, D) to (B, L - drop_first, D); the leading outputs are not computed.
 
         The arguments are those of ``Attention.forward``; there is no mask if the block is causal.
         """
-        x = x[:, drop_first:] + self.attn(self.ln_1(x), None, causal, mask, prefix, drop_first, weight)
+        x = x[:, drop_first:] + self.attn(self.ln_1(x), None, causal, mask, prefix, drop_first, projection)
         return x + self.mlp(self.ln_2(x))
 
     def pool(
@@ -132,7 +143,7 @@ class ResidualAttentionBlock(nn.Module):
         causal: bool,
         prefix: Prefix | None,
         mask: Tensor | None,
-        weight: Tensor | None,
+        projection: InputProjection | None,
     ) -> Tensor:
         """Compute the output at one position (B,) per sample, (B, D): all that is read of the last block."""
         rows = torch.arange(x.shape[0], device=x.device)
@@ -140,7 +151,7 @@ class ResidualAttentionBlock(nn.Module):
             mask = (torch.arange(x.shape[1], device=x.device) <= position[:, None])[:, None]  # (B, 1, L)
         context = self.ln_1(x)
         query = context[rows, position, None]  # (B, 1, D)
-        attended = self.attn(query, context, mask=mask, prefix=prefix, weight=weight)
+        attended = self.attn(query, context, mask=mask, prefix=prefix, projection=projection)
         x = x[rows, position] + attended[:, 0]
         return x + self.mlp(self.ln_2(x))
 

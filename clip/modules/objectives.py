@@ -16,6 +16,8 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     BinaryAUROC,
     MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
     MultilabelAveragePrecision,
     MultilabelF1Score,
 )
@@ -59,6 +61,16 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
             return super().compute()[occurs].mean()
 
 
+class BalancedAccuracy(MulticlassConfusionMatrix):
+    """Mean recall over the classes that occur, as scikit-learn's ``balanced_accuracy_score``."""
+
+    def compute(self) -> Tensor:
+        """Return the mean over the classes."""
+        counts = super().compute()  # (true class, predicted class)
+        occurs = counts.sum(1) > 0
+        return (counts.diagonal()[occurs] / counts.sum(1)[occurs]).mean()
+
+
 class PositiveClassAUROC(BinaryAUROC):
     """AUROC of the second of two classes, from (B, 2) probabilities; NaN if only one class occurs."""
 
@@ -84,12 +96,16 @@ def multilabel_metrics(num_classes: int) -> dict[str, Metric]:
 
 
 def multiclass_metrics(num_classes: int) -> dict[str, Metric]:
-    """Return the accuracy."""
-    return {"accuracy": MulticlassAccuracy(num_classes, average="micro", **FAST)}
+    """Return the accuracy, its mean over the classes that occur, and the mean F1 over the classes."""
+    return {
+        "accuracy": MulticlassAccuracy(num_classes, average="micro", **FAST),
+        "balanced_accuracy": BalancedAccuracy(num_classes, **FAST),
+        "F1_Macro": MulticlassF1Score(num_classes, average="macro", **FAST),
+    }
 
 
 def binary_metrics(num_classes: int) -> dict[str, Metric]:
-    """Return the area under the ROC curve and the accuracy."""
+    """Return the area under the ROC curve and the metrics of more classes."""
     return {"AUROC": PositiveClassAUROC(**FAST)} | multiclass_metrics(num_classes)
 
 
@@ -107,6 +123,25 @@ class Task:
     def multilabel(self) -> bool:
         """Whether a sample may have several classes."""
         return self.loss is F.binary_cross_entropy_with_logits
+
+    def balanced_loss(self, label: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the loss in which all classes of the labels (N,) or (N, C) have the same weight in sum.
+
+        A sample of one class weighs N / (C n_c), n_c being the samples of its class; with several classes, the positive
+        term of a class weighs (N - n_c) / n_c. The result is the mean over the batch, not the weighted mean, so that
+        micro-batches do not change a step.
+        """
+        if self.multilabel:
+            count = label.sum(0).clamp(min=1)
+            weight = (len(label) - count) / count
+            return lambda logits, label: F.binary_cross_entropy_with_logits(
+                logits, label, pos_weight=weight.to(logits.device)
+            )
+        count = label.bincount(minlength=self.num_classes).clamp(min=1)
+        weight = len(label) / (self.num_classes * count.float())
+        return lambda logits, label: (
+            F.cross_entropy(logits, label, weight.to(logits.device), reduction="sum") / len(label)
+        )
 
     def decide(self, probabilities: Tensor) -> Tensor:
         """Return which classes (B, C) are predicted: all above 0.5, as for the F1 scores, or the most probable one."""

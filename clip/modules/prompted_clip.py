@@ -1,17 +1,21 @@
 """Prompted CLIP: each tower encodes its modality, and the features are concatenated."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.utils.data import default_collate
 
 from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.layers import init_linear
 from clip.modules.prompted_model import Inputs, PromptedModel
-from clip.modules.prompts.base import IMAGE, TEXT, TowerInput
+from clip.modules.prompts.base import IMAGE, TEXT, Attentions, TowerInput
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
+from clip.transforms.clip import ClipTransform
+from clip.utils.settings import Settings
 
 
 class BatchIndex(NamedTuple):
@@ -30,11 +34,23 @@ def build_index(tokens: Tensor, missing_case: Tensor) -> BatchIndex:
     return BatchIndex(image_rows, text_rows, int(end.max()) + 1 if len(end) else 1)
 
 
+PLACEHOLDERS = {"white": 255, "black": 0, "mean": 255 * torch.tensor(ClipTransform.mean)[:, None, None]}  # pixels
+
+
+class TwoTowerSettings(Settings):
+    """Settings of a backbone with a tower for each modality."""
+
+    missing: Literal["zero", "dummy"] = Field(
+        "zero", description="a missing modality is zero in the features, or encoded as a placeholder or an empty text"
+    )
+    placeholder: Literal[tuple(PLACEHOLDERS)] = Field("white", description="image that missing=dummy encodes")
+
+
 class PromptedCLIP(PromptedModel):
     """CLIP with prompts in both towers.
 
     Features are (B, 2 E), the image half first. A missing modality is not encoded, and its half is
-    exactly zero.
+    exactly zero; with ``missing=dummy``, a placeholder takes its place.
     """
 
     UNFREEZABLE = {
@@ -43,7 +59,8 @@ class PromptedCLIP(PromptedModel):
         "image_proj": ("image_encoder.proj",),
         "backbone": ("image_encoder.", "text_encoder."),
     }
-    Sizes, TOWERS = ClipSizes, {"image_encoder": VisionTransformer, "text_encoder": TextTransformer}
+    Settings, Sizes = TwoTowerSettings, ClipSizes
+    TOWERS = {"image_encoder": VisionTransformer, "text_encoder": TextTransformer}
 
     @staticmethod
     def tower_states(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -76,23 +93,40 @@ class PromptedCLIP(PromptedModel):
         """Build the linear classifier."""
         return init_linear(2 * self.image_encoder.proj.shape[1], num_classes)
 
+    def attentions(self) -> Attentions:
+        """Return the attentions of both towers."""
+        towers = {IMAGE: self.image_encoder, TEXT: self.text_encoder}
+        return {name: [block.attn for block in tower.transformer.resblocks] for name, tower in towers.items()}
+
+    def fill(self, image: Tensor, tokens: Tensor, missing_case: Tensor) -> tuple[Tensor, Tensor]:
+        """Replace missing images by the placeholder and missing texts by empty ones: only start and end token."""
+        pixels = PLACEHOLDERS[self.settings.placeholder]
+        pixels = ClipTransform.normalize(torch.as_tensor(pixels).to(image.device)).to(image.dtype)
+        image = torch.where((missing_case == MISSING_IMAGE)[:, None, None, None], pixels, image)
+        empty = pad(torch.stack([tokens[:, 0], tokens.amax(1)], dim=1), (0, tokens.shape[1] - 2))
+        return image, torch.where((missing_case == MISSING_TEXT)[:, None], empty, tokens)
+
     def features(
         self, image: Tensor, tokens: Tensor, missing_case: Tensor, present: BatchIndex | None = None
     ) -> Tensor:
         """Encode the modalities that are present; see ``PromptedModel.features``."""
         image_rows, text_rows, longest = present or build_index(tokens, missing_case)
-        prompts, weights = self.prompts.prompts_by_case(), self.prompts.attention_weights()
+        if self.settings.missing == "dummy":
+            image_rows = text_rows = torch.arange(len(missing_case), device=missing_case.device)
+            image, tokens = self.fill(image, tokens, missing_case)
+            longest = max(longest, 2)  # of the empty text
+        prompts, projections = self.prompts.prompts_by_case(), self.prompts.input_projections(self.attentions())
         # An empty selection still runs: its gradients are zeros, not None, so that AdamW treats a
         # batch without this modality as the published loop does.
         vision, x = self.image_encoder, self.image_encoder.embed(image[image_rows])
         selected = self.prompts.select(IMAGE, prompts, TowerInput(x, missing_case[image_rows]))
-        image_features = vision.encode(x, selected, weights.get(IMAGE))
+        image_features = vision.encode(x, selected, projections.get(IMAGE))
 
         language, ids = self.text_encoder, tokens[text_rows]
         x = language.embed(ids)  # the prompts may depend on all 77 positions
         inputs = TowerInput(x, missing_case[text_rows], num_text=x.shape[1])
         selected = self.prompts.select(TEXT, prompts, inputs)
-        text_features = language.encode(x[:, :longest], selected, ids.argmax(dim=1), weights.get(TEXT))
+        text_features = language.encode(x, selected, ids, longest, projections.get(TEXT))
 
         halves = []
         for rows, half in ((image_rows, image_features), (text_rows, text_features)):

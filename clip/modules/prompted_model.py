@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from clip.modules.prompts.base import NoSettings, PromptMethod, Sizes, weighted_sum
+from clip.modules.prompts.base import Attentions, NoSettings, PromptMethod, Sizes, weighted_sum
 from clip.utils.errors import UserError
 from clip.utils.settings import Settings
 
@@ -42,7 +42,7 @@ class PromptedModel(nn.Module, ABC):
         for name, tower in towers.items():
             self.add_module(name, tower)
         self.prompts, self.unfreeze, self.settings = prompts, unfreeze, settings
-        self.classifier = self.build_classifier(num_classes)
+        self.classifier = nn.Identity() if prompts.replaces_classifier else self.build_classifier(num_classes)
         trainable = set(self.trainable_names())
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in trainable)
@@ -77,6 +77,10 @@ class PromptedModel(nn.Module, ABC):
 
         Without ``present`` the index is built here, which synchronises the GPU.
         """
+
+    @abstractmethod
+    def attentions(self) -> Attentions:
+        """Return tower -> the attention of each of its layers."""
 
     def trainable_names(self) -> list[str]:
         """Return the names of all parameters that train."""

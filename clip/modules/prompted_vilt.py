@@ -17,8 +17,8 @@ from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.backbones.vilt_convert import ViltSizes
 from clip.modules.layers import INIT_STD, init_linear
 from clip.modules.prompted_model import Inputs, PromptedModel
-from clip.modules.prompts.base import TowerInput
-from clip.modules.vision_transformer_prompts import Prompts, Transformer, Weights
+from clip.modules.prompts.base import Attentions, TowerInput
+from clip.modules.vision_transformer_prompts import Projections, Prompts, Transformer
 from clip.transforms.vilt import MAX_ASPECT
 from clip.utils.settings import Settings
 
@@ -102,10 +102,10 @@ class ViltTransformer(nn.Module):
         learned = learned.expand(len(grid), -1, -1, -1)
         return F.grid_sample(learned, grid, align_corners=True, padding_mode="border")
 
-    def encode(self, tokens: Tensor, prompts: Prompts, mask: Tensor, weights: Weights | None = None) -> Tensor:
+    def encode(self, tokens: Tensor, prompts: Prompts, mask: Tensor, projections: Projections | None = None) -> Tensor:
         """Map X_0 (B, L, D) to the feature (B, D); ``mask`` (B, L) is True for tokens that are not padding."""
         first = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-        pooled = self.transformer(tokens, prompts, first, mask, weights)
+        pooled = self.transformer(tokens, prompts, first, mask, projections)
         return self.pooler(self.ln_final(pooled)).tanh()
 
 
@@ -159,6 +159,10 @@ class PromptedViLT(PromptedModel):
         hidden = [init_linear(width, 2 * width), nn.LayerNorm(2 * width), nn.GELU()]
         return nn.Sequential(*hidden, init_linear(2 * width, num_classes))
 
+    def attentions(self) -> Attentions:
+        """Return the attentions of the single stream."""
+        return {"joint": [block.attn for block in self.stream.transformer.resblocks]}
+
     def features(
         self, image: Tensor, tokens: Tensor, missing_case: Tensor, present: ImageExtents | None = None
     ) -> Tensor:
@@ -171,10 +175,10 @@ class PromptedViLT(PromptedModel):
         patches, valid = self.stream.embed_image(image, present.sizes, present.area // self.stream.patch**2)
         x = torch.cat([self.stream.embed_text(ids), patches], dim=1)
         mask = torch.cat([ids != PAD, valid], dim=1)
-        prompts, weights = self.prompts.prompts_by_case(), self.prompts.attention_weights()
+        prompts, projections = self.prompts.prompts_by_case(), self.prompts.input_projections(self.attentions())
         inputs = TowerInput(x, missing_case, mask, num_text=ids.shape[1])
         first, *others = (self.prompts.select(name, prompts, inputs) for name in prompts)
         if others:  # interleaved: attention does not see their order, but a later layer replaces those of its kind
             layers = zip(first, *others, strict=True)
             first = [rearrange(list(layer), "s b p d -> b (p s) d") for layer in layers]
-        return self.stream.encode(x, first, mask, weights.get("joint"))
+        return self.stream.encode(x, first, mask, projections.get("joint"))

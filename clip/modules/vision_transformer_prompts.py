@@ -7,10 +7,11 @@ The towers are independent of the prompt methods. ``prompts`` is a list with one
   pass through the remaining layers (eq. 2);
 * ``Prepended``: prompts that are prepended and replace nothing;
 * ``Prefix``: keys and values prepended to those of that layer's attention; the sequence does not change;
-* a function: maps the layer's input tokens without prompts, (B, L, D), to one of the above.
+* a function: maps the layer's input tokens without prompts, (B, L, D), and which of them are not padding, (B, L) bool
+  or None for all, to one of the above.
 
-With an empty list, a tower is the plain backbone. ``weights`` maps a layer to an input projection (3 D, D) that
-replaces the one of its attention. ``activation`` is a key of ``layers.ACTIVATIONS``.
+With an empty list, a tower is the plain backbone. ``projections`` maps a layer to the input projection that replaces
+the one of its attention. ``activation`` is a key of ``layers.ACTIVATIONS``.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from clip.modules.backbones.clip_convert import ClipSizes
-from clip.modules.layers import Prefix, Prepended, PromptEntry, ResidualAttentionBlock
+from clip.modules.layers import InputProjection, Prefix, Prepended, PromptEntry, ResidualAttentionBlock
 
-Prompts = list[PromptEntry | Callable[[Tensor], PromptEntry]]
-Weights = Mapping[int, Tensor]
+Prompts = list[PromptEntry | Callable[[Tensor, Tensor | None], PromptEntry]]
+Projections = Mapping[int, InputProjection]
 
 
 class Transformer(nn.Module):
@@ -36,19 +37,26 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, activation, eps) for _ in range(layers))
 
     def forward(
-        self, x: Tensor, prompts: Prompts, position: Tensor, mask: Tensor | None = None, weights: Weights | None = None
+        self,
+        x: Tensor,
+        prompts: Prompts,
+        position: Tensor | None = None,
+        mask: Tensor | None = None,
+        projections: Projections | None = None,
     ) -> Tensor:
         """Run the blocks over the prompts and the tokens (B, L, D); return one output token per sample, (B, D).
 
-        ``position`` (B,) is the index of that token, prompts not counted. ``mask``, (B, L) bool, is True for tokens
-        that are not padding; None if there is no padding.
+        ``position`` (B,) is the index of that token, prompts not counted; None to return all tokens without prompts,
+        (B, L, D). ``mask``, (B, L) bool, is True for tokens that are not padding; None if there is no padding.
         """
-        length, weights = x.shape[1], weights or {}
+        length, projections, content = x.shape[1], projections or {}, mask
+        if self.causal and mask is None:
+            content = torch.arange(length, device=x.device) <= position[:, None]
         entries = [*prompts, *[None] * (len(self.resblocks) + 1 - len(prompts))]
         for i, block in enumerate(self.resblocks):
             entry, following, num_prompts = entries[i], entries[i + 1], x.shape[1] - length
             if callable(entry):
-                entry = entry(x[:, num_prompts:])
+                entry = entry(x[:, num_prompts:], content)
                 if isinstance(entry, Tensor):
                     x = x[:, min(num_prompts, entry.shape[1]) :]
             prefix = entry if isinstance(entry, Prefix) else None
@@ -57,12 +65,18 @@ class Transformer(nn.Module):
                 x = torch.cat([tokens.to(x.dtype), x], dim=1)
             num_prompts = x.shape[1] - length
             padded = None if mask is None else pad(mask, (num_prompts, 0), value=True)[:, None]
-            if block is self.resblocks[-1]:
-                x = block.pool(x, position + num_prompts, self.causal, prefix, padded, weights.get(i))
+            last, causal = block is self.resblocks[-1], self.causal and padded is None
+            if padded is not None and self.causal:
+                padded = padded & torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+            if last and position is not None:
+                at = position + num_prompts
+                if padded is not None and self.causal:
+                    padded = padded.take_along_dim(at[:, None, None], dim=1)
+                x = block.pool(x, at, causal, prefix, padded, projections.get(i))
             else:
-                # Skip the outputs of prompts that the next layer replaces.
-                replaced = following.shape[1] if isinstance(following, Tensor) else 0
-                x = block(x, self.causal, prefix, min(num_prompts, replaced), padded, weights.get(i))
+                # Skip the outputs of prompts that the next layer replaces, or that nothing reads.
+                replaced = following.shape[1] if isinstance(following, Tensor) else num_prompts * last
+                x = block(x, causal, prefix, min(num_prompts, replaced), padded, projections.get(i))
         return x
 
 
@@ -86,10 +100,10 @@ class VisionTransformer(nn.Module):
         class_token = self.class_embedding.to(patches.dtype).expand(image.shape[0], 1, -1)
         return self.ln_pre(torch.cat([class_token, patches], dim=1) + self.positional_embedding)
 
-    def encode(self, tokens: Tensor, prompts: Prompts, weights: Weights | None = None) -> Tensor:
+    def encode(self, tokens: Tensor, prompts: Prompts, projections: Projections | None = None) -> Tensor:
         """Map X_0 (B, L, D) and its prompts to the feature of the class token, (B, E)."""
         class_token = torch.zeros(tokens.shape[0], dtype=torch.long, device=tokens.device)
-        return self.ln_post(self.transformer(tokens, prompts, class_token, weights=weights)) @ self.proj
+        return self.ln_post(self.transformer(tokens, prompts, class_token, projections=projections)) @ self.proj
 
 
 class TextTransformer(nn.Module):
@@ -109,10 +123,13 @@ class TextTransformer(nn.Module):
         """Map ids (B, 77) to X_0 (B, 77, D): token plus positional embeddings, without a LayerNorm."""
         return self.token_embedding(tokens) + self.positional_embedding
 
-    def encode(self, tokens: Tensor, prompts: Prompts, end: Tensor, weights: Weights | None = None) -> Tensor:
-        """Map X_0 (B, L, D) and its prompts to the feature of the first end-of-text token, at ``end`` (B,), (B, E).
+    def encode(
+        self, tokens: Tensor, prompts: Prompts, ids: Tensor, longest: int, projections: Projections | None = None
+    ) -> Tensor:
+        """Map X_0 (B, 77, D) and its prompts to the feature of the first end-of-text token, (B, E).
 
-        The tower is causal, so tokens after the end of a text do not affect its feature: the caller may
-        truncate the batch after the longest text.
+        ``ids`` (B, 77) are those of the tokens. The tower is causal, so tokens after the end of a text do not affect
+        its feature: the batch is truncated after the longest text.
         """
-        return self.ln_final(self.transformer(tokens, prompts, end, weights=weights)) @ self.text_projection
+        x, end = tokens[:, :longest], ids.argmax(dim=1)  # the id of the end of a text is the largest of all
+        return self.ln_final(self.transformer(x, prompts, end, projections=projections)) @ self.text_projection

@@ -1,6 +1,7 @@
 """Read csv, jsonl and parquet tables provided by users."""
 
 import csv
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,9 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} has the column {repeated[0]!r} twice; remove or rename one")
     if words := [cell for row in rows for cell in row if isinstance(cell, str) and cell in EMPTY_WORDS]:
         print(escape(f"{path}: {len(words)} cells such as {words[0]!r} are read as empty"), file=sys.stderr)
-    cells = [[None if _is_empty(cell) else cell for cell in row] for row in rows]
+    empty = {"", *EMPTY_WORDS}
+    cells = [[None if c != c or (isinstance(c, str) and c in empty) else c for c in row] for row in rows]
     return pd.DataFrame(cells, columns=names, index=range(1, len(rows) + 1), dtype=object)
-
-
-def _is_empty(cell: Any) -> bool:
-    return cell != cell or cell == "" or (isinstance(cell, str) and cell in EMPTY_WORDS)
 
 
 def _read_csv(path: Path) -> tuple[list[Any], list[list[Any]]]:
@@ -72,6 +70,18 @@ def _read_jsonl(path: Path) -> tuple[list[Any], list[list[Any]]]:
 def _read_parquet(path: Path) -> tuple[list[Any], list[list[Any]]]:
     table = pq.read_table(path)
     columns = [column.to_pylist() for column in table.columns]
+    try:
+        # Hugging Face data sets store class numbers, -1 for none, and their names beside the schema.
+        content = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+        for name, feature in content.get("info", {}).get("features", {}).items():
+            feature = feature.get("feature", feature) if isinstance(feature, dict) else {}
+            if feature.get("_type") == "ClassLabel" and name in table.column_names:
+                names, i = {-1: None} | dict(enumerate(feature["names"])), table.column_names.index(name)
+                columns[i] = [
+                    [names[n] for n in cell] if isinstance(cell, list) else names.get(cell) for cell in columns[i]
+                ]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"its class names cannot be read: {error!r:.100}") from None
     return table.column_names, [list(row) for row in zip(*columns, strict=True)]
 
 

@@ -13,7 +13,7 @@ from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.missing.masks import (
     MissingConfig,
     count_cases,
-    describe_mask,
+    describe_masks,
     draw_released_masks,
     mask_hash,
     merge_observed,
@@ -139,9 +139,7 @@ def test_an_imported_mask_never_removes_the_other_modality():
 
 def test_a_description_tells_observed_from_simulated():
     mask, observed = np.array(WITH_OBSERVED), np.frombuffer(OBSERVED, dtype=np.uint8)
-    line = describe_mask("train", mask, observed, toy_config())
-    assert line.startswith("train: 3 complete, 4 without text, 3 without image (missing both at 0.7;")
-    assert line.endswith("1 without text, 1 without image; simulated 5 of 8)")
-    assert describe_mask("val", np.array(TOY_MASK), np.zeros(10, dtype=np.uint8), toy_config()) == (
-        "val: 3 complete, 4 without text, 3 without image (missing both at 0.7)"
-    )
+    splits = {"train": (observed, mask), "val": (np.zeros(10, dtype=np.uint8), np.array(TOY_MASK))}
+    train, val = describe_masks(splits, toy_config()).splitlines()[-2:]
+    assert train.split()[:7] == ["train", "8", "1", "1", "3", "4", "3"]
+    assert val.split()[:7] == ["val", "10", "0", "0", "3", "4", "3"]

@@ -39,6 +39,12 @@ SETTINGS = [  # besides the defaults of every method
     ("dcp", {"formulas": "paper"}),
     ("dcp", {"formulas": "paper", "prompts": "A", "prompt_depth": 1}),
     ("dcp", {"dynamic_queries": "fixed", "seed": 4}),
+    ("msp", {"attention": False}),
+    ("lora", {"projections": "k", "layers": 3, "rank": 2, "alpha": 9.0}),
+    ("dora", {"projections": "qkv"}),
+    ("bitfit", {"projections": "v", "layers": 3}),
+    ("mora", {"projections": "kv", "rank": 3, "alpha": 0.1, "start": "mild"}),
+    ("dpl", {"base": "mmp"}),
 ]
 ROWS = [*((name, {}) for name in PROMPT_TYPES), *SETTINGS]
 OTHER = {"prompt_length": 9, "prompt_depth": 3}
@@ -83,6 +89,21 @@ def test_logits_and_gradients_equal_the_slow_form(name, settings, sizes):
     for parameter, (a, b) in zip(model.trainable_names(), pairs, strict=True):
         assert a.abs().max() > 0, parameter
         torch.testing.assert_close(a, b, atol=2e-4 * float(b.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("placeholder", ["white", "black", "mean"])
+@pytest.mark.parametrize("name", ["dcp", "none", "mora"])
+def test_dummies_equal_the_slow_form_and_what_is_missing_is_not_read(name, placeholder):
+    model = moved(build(name, backbone_settings={"missing": "dummy", "placeholder": placeholder}))
+    image, tokens, case = tiny.batch(MIXED)
+    found, wanted = model(image, tokens, case), SlowModel(model)(image, tokens, case)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert (model.features(image, tokens, case).unflatten(1, (2, -1)).abs().amax(dim=2) > 0).all()
+    image[case == MISSING_IMAGE] = torch.nan
+    tokens[case == MISSING_TEXT, 1:] = tokens[0, 1:]
+    assert torch.equal(model(image, tokens, case), found)
+    only = tiny.batch([MISSING_TEXT] * 2)
+    torch.testing.assert_close(model(*only), SlowModel(model)(*only), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "settings"), ROWS)

@@ -1,12 +1,16 @@
 """Metrics against scikit-learn, losses against their formulas."""
 
+import math
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sk
 
 from clip.evaluation.report import metrics_text
-from clip.modules.objectives import TASKS
+from clip.modules.objectives import TASK_TYPES, TASKS
 
 BATCHES = 3
 
@@ -81,10 +85,11 @@ def test_floor_is_the_score_of_constant_answers():
     assert found["F1_Macro"] == pytest.approx(np.mean(2 * share / (1 + share)), abs=1e-6)
     assert found["mAP"] == pytest.approx(share.mean(), abs=1e-6)
     dishes = torch.tensor([3, 3, 7, 5])
-    assert TASKS["food101"].constant_baseline(dishes) == {"accuracy": 0.5}
-    assert TASKS["hatememes"].constant_baseline(torch.tensor([0, 0, 1])) == pytest.approx(
-        {"AUROC": 0.5, "accuracy": 2 / 3}
-    )
+    found = TASKS["food101"].constant_baseline(dishes)
+    wanted = {"accuracy": 0.5, "balanced_accuracy": 1 / 3, "F1_Macro": 2 / 9}  # F1 of class 3: 2/3, of 5 and 7: 0
+    assert found == pytest.approx(wanted)
+    wanted = {"AUROC": 0.5, "accuracy": 2 / 3, "balanced_accuracy": 0.5, "F1_Macro": 0.4}
+    assert TASKS["hatememes"].constant_baseline(torch.tensor([0, 0, 1])) == pytest.approx(wanted)
 
 
 def test_scores_of_labels_that_are_all_the_same_are_stated_as_undefined():
@@ -105,3 +110,30 @@ def test_losses_are_means_over_the_batch():
     two = torch.randn(5, 2, generator=torch.Generator().manual_seed(3))
     wanted = -two.log_softmax(1)[torch.arange(5), names].mean()
     torch.testing.assert_close(TASKS["hatememes"].loss(two, names), wanted)
+
+
+def test_single_label_metrics_equal_scikit_learn():
+    torch.manual_seed(0)
+    label, logits = torch.randint(0, 4, (200,)), torch.randn(200, 6)  # two classes do not occur
+    predicted = logits.argmax(1)
+    found = replace(TASK_TYPES["multiclass"], num_classes=6).score(logits, label)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # predicted classes that do not occur
+        wanted = {
+            "accuracy": sk.accuracy_score(label, predicted),
+            "balanced_accuracy": sk.balanced_accuracy_score(label, predicted),
+            "F1_Macro": sk.f1_score(label, predicted, average="macro"),
+        }
+    assert found == pytest.approx(wanted, abs=1e-6)
+
+
+def test_balanced_loss_by_hand():
+    """Three samples of class 0, one of class 1: weights 4 / (2 * 3) and 4 / (2 * 1)."""
+    logits, label = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1])
+    single = TASK_TYPES["binary"].balanced_loss(torch.tensor([0, 0, 0, 1]))
+    wanted = (2 / 3 * math.log(1 + math.exp(-1)) + 2 * math.log(1 + math.exp(-2))) / 2
+    assert single(logits, label).item() == pytest.approx(wanted, rel=1e-6)
+    several = replace(TASK_TYPES["multilabel"], num_classes=2)
+    loss = several.balanced_loss(torch.tensor([[1.0, 0], [0, 0], [0, 1], [0, 1]]))  # positives weigh 3 and 1
+    wanted = (3 * math.log(1 + math.exp(-1)) + math.log(2)) / 2
+    assert loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item() == pytest.approx(wanted, rel=1e-6)

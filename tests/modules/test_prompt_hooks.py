@@ -76,7 +76,7 @@ class FromLayerTokens(PromptMethod):
         return {tower: [] for tower in self.towers}
 
     def select(self, name, prompts, inputs):
-        return [lambda x: Prepended(maximum(x)) if self.kept else maximum(x)] * 2
+        return [lambda x, content: Prepended(maximum(x)) if self.kept else maximum(x)] * 2
 
 
 class Kept(FromLayerTokens):
@@ -106,13 +106,17 @@ class Reweighted(LinearProbe):
         self.weights = nn.ParameterDict({t: torch.randn(3 * d, d) / d**0.5 for t, d in self.towers.items()})
         self.calls = 0
 
-    def attention_weights(self):
+    def input_projections(self, attentions):
         self.calls += 1
-        return {tower: {LAYERS.get(tower, 1): weight} for tower, weight in self.weights.items()}
+        layers = {tower: LAYERS.get(tower, 1) for tower in self.towers}
+        return {
+            tower: {layer: attentions[tower][layer].projection._replace(weight=self.weights[tower])}
+            for tower, layer in layers.items()
+        }
 
 
 @pytest.mark.parametrize(("backbone", "towers"), [("clip", ["image", "text"]), ("vilt", ["joint"])])
-def test_attention_weights_replace_those_of_a_layer(build, backbone, towers):
+def test_input_projections_replace_those_of_a_layer(build, backbone, towers):
     method, plain = build(Reweighted, backbone), build(LinearProbe, backbone)
     found, before = method(*inputs(backbone)), plain(*inputs(backbone))
     assert method.prompts.calls == 1

@@ -29,8 +29,11 @@ SETTINGS = [  # beside the defaults of every method
     ("dcp", {"dynamic_depth": 2}),
     ("dcp", {"common_depth": 3, "dynamic_depth": 2, "prompt_depth": 1}),
     ("dcp", {"prompts": "A"}),
+    ("msp", {"attention": False}),
+    ("bitfit", {"projections": "v"}),
 ]
-ROWS = [*((name, {}) for name in PROMPT_TYPES), *SETTINGS]
+TWO_TOWERS = {"mora", "dpl"}  # methods that need them
+ROWS = [*((name, {}) for name in PROMPT_TYPES if name not in TWO_TOWERS), *SETTINGS]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,12 @@ def build(vilt, prompt_type, **changes):
 
 def arguments(batch):
     return [batch[key] for key in ("image", "tokens", "missing_type", "present")]
+
+
+@pytest.mark.parametrize("prompt_type", TWO_TOWERS)
+def test_a_method_of_two_towers_is_refused_by_name(vilt, prompt_type):
+    with pytest.raises(UserError, match=prompt_type):
+        build(vilt, prompt_type)
 
 
 def test_plain_vilt_is_that_of_transformers(vilt):

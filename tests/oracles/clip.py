@@ -2,9 +2,12 @@
 
 Written from the papers and the released code's behaviour: prompts are made sample by sample, both
 towers run for every sample at full length, a missing modality is encoded as an all-ones image or
-an empty text and its half of the feature set to zero afterwards. Attention is torch's own module,
-or a softmax written out where keys and values have a prefix.
+an empty text and its half of the feature set to zero afterwards, unless ``missing=dummy``. Attention
+is torch's own module, or a softmax written out where keys and values have a prefix.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +15,25 @@ from torch import Tensor, nn
 from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import HEAD_WIDTH, Attention
 from clip.modules.prompted_clip import PromptedCLIP
-from tests.oracles.prompts import TOWERS, attention, sample_prompts
+from clip.modules.prompts.lora import ProjectionAdapter
+from tests.oracles.prompts import TOWERS, attention, changed_projection, sample_prompts
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+PLACEHOLDERS = {  # normalised pixels
+    "white": torch.tensor([(1 - mean) / std for mean, std in zip(MEAN, STD, strict=True)]),
+    "black": torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)]),
+    "mean": torch.zeros(3),
+}
 
 
-def with_prefix(ours: Attention, x: Tensor, prefix: tuple[Tensor, Tensor], causal: bool) -> Tensor:
+def with_prefix(
+    ours: Attention, x: Tensor, prefix: tuple[Tensor, Tensor] | None, causal: bool, projection: tuple[Tensor, Tensor]
+) -> Tensor:
     """Attend to a prefix (B, P, D) of keys and values and to x (B, L, D), head by head."""
-    weights, biases = ours.in_proj_weight.chunk(3), ours.in_proj_bias.chunk(3)
-    q, k, v = (x @ weight.T + bias for weight, bias in zip(weights, biases, strict=True))
-    k, v = torch.cat([prefix[0], k], dim=1), torch.cat([prefix[1], v], dim=1)
+    parts = zip(*(part.chunk(3) for part in projection), strict=True)
+    q, k, v = (x @ weight.T + bias for weight, bias in parts)
+    if prefix is not None:
+        k, v = torch.cat([prefix[0], k], dim=1), torch.cat([prefix[1], v], dim=1)
     hidden = torch.zeros(q.shape[1], k.shape[1], dtype=torch.bool)
     for i in range(q.shape[1] if causal else 0):
         hidden[i, k.shape[1] - q.shape[1] + i + 1 :] = True
@@ -45,17 +59,28 @@ class SlowTower(nn.Module):
         heads = blocks[0].ln_1.weight.shape[0] // HEAD_WIDTH
         self.attentions = nn.ModuleList(attention(block.attn, heads) for block in blocks)
 
-    def forward(self, x: Tensor, prompts: list[Tensor | tuple[Tensor, Tensor]]) -> Tensor:
-        """Turn tokens (B, L, D) into the outputs (B, L, D) of [prompts, tokens] without prompts."""
+    def forward(self, x: Tensor, prompts: list, change: Callable | None, lengths: list[int]) -> Tensor:
+        """Turn tokens (B, L, D) into the outputs (B, L, D) of [prompts, tokens] without prompts.
+
+        ``change`` maps a layer, its frozen weight and bias to those that are used instead. The first ``lengths`` tokens
+        of each sample are not padding; a list of functions makes its prompts from them.
+        """
         length = x.shape[1]
         for layer, (block, attend) in enumerate(zip(self.blocks, self.attentions, strict=True)):
             given = prompts[layer] if layer < len(prompts) else None
+            if isinstance(given, list):
+                tokens = x[:, x.shape[1] - length :]
+                rows = zip(given, tokens, lengths, strict=True)
+                given = torch.stack([make(row[:count]) for make, row, count in rows])
             if isinstance(given, Tensor):
                 replaced = given.shape[1] if layer else 0
                 x = torch.cat([given, x[:, replaced:]], dim=1)
             normed = block.ln_1(x)
-            if isinstance(given, tuple):
-                x = x + with_prefix(block.attn, normed, given, self.causal)
+            if isinstance(given, tuple) or change:
+                frozen = block.attn.in_proj_weight, block.attn.in_proj_bias
+                projection = change(layer, *frozen) if change else frozen
+                prefix = given if isinstance(given, tuple) else None
+                x = x + with_prefix(block.attn, normed, prefix, self.causal, projection)
             else:
                 mask = None
                 if self.causal:
@@ -89,15 +114,27 @@ class SlowModel(nn.Module):
     def features(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
         """Encode everything, then zero what is missing; arguments as in ``PromptedCLIP``."""
         vision, language = self.model.image_encoder, self.model.text_encoder
-        absent = missing_type == MISSING_IMAGE
-        image = torch.where(absent[:, None, None, None], torch.ones_like(image), image)
+        absent, dummy = missing_type == MISSING_IMAGE, self.model.settings.missing == "dummy"
+        image, tokens = image.clone(), tokens.clone()
+        for i, case in enumerate(missing_type.tolist()):
+            if case == MISSING_IMAGE:
+                image[i] = PLACEHOLDERS[self.model.settings.placeholder][:, None, None]
+            if case == MISSING_TEXT and dummy:
+                end = tokens[i].max()
+                tokens[i, 1:] = 0
+                tokens[i, 1] = end
         embedded, read = vision.embed(image), language.embed(tokens)
         prompts = self.all_prompts(embedded, read, missing_type.tolist())
-        seen = vision.ln_post(self.image_tower(embedded, prompts[0])[:, 0]) @ vision.proj
-        out = language.ln_final(self.text_tower(read, prompts[1]))
+        changes = [None, None]
+        if isinstance(self.prompts, ProjectionAdapter):
+            changes = [partial(changed_projection, self.prompts, tower) for tower in TOWERS]
+        whole, ends = [embedded.shape[1]] * len(image), (1 + tokens.argmax(dim=1)).tolist()
+        seen = vision.ln_post(self.image_tower(embedded, prompts[0], changes[0], whole)[:, 0]) @ vision.proj
+        out = language.ln_final(self.text_tower(read, prompts[1], changes[1], ends))
         out = out[torch.arange(len(out)), tokens.argmax(dim=1)] @ language.text_projection
-        seen = seen * ~absent[:, None]
-        out = out * (missing_type != MISSING_TEXT)[:, None]
+        if not dummy:
+            seen = seen * ~absent[:, None]
+            out = out * (missing_type != MISSING_TEXT)[:, None]
         return torch.cat([seen, out], dim=1)
 
     def forward(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
@@ -107,8 +144,10 @@ class SlowModel(nn.Module):
         return sum(weight * logits for weight, logits in heads)
 
 
-def stack(of_samples: tuple) -> Tensor | tuple[Tensor, ...]:
-    """Join one layer of all samples: tokens, or keys and values."""
+def stack(of_samples: tuple) -> Tensor | tuple[Tensor, ...] | list[Callable]:
+    """Join one layer of all samples: tokens, keys and values, or functions."""
+    if callable(of_samples[0]):
+        return list(of_samples)
     if isinstance(of_samples[0], tuple):
         return tuple(torch.stack(part) for part in zip(*of_samples, strict=True))
     return torch.stack(of_samples)

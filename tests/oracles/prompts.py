@@ -5,6 +5,7 @@ X_0, tower -> (1, L, D)) -> tower -> layer -> prompts (P, D), or keys and values
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,9 @@ from clip.modules.layers import Attention
 from clip.modules.prompts import PROMPT_TYPES, PromptMethod
 from clip.modules.prompts.dcp import DCP, DynamicPrompts
 from clip.modules.prompts.dcp_ablations import KINDS, DCPSettings, adaptive_min_pool1d
+from clip.modules.prompts.lora import BitFit, DoRA
+from clip.modules.prompts.mora import MoRA
+from clip.modules.prompts.msp import MSPAttention
 
 Tokens = dict[str, Tensor]
 Sample = dict[str, list[Tensor | tuple[Tensor, Tensor]]]
@@ -117,11 +121,44 @@ def mmp_prefixes(mmp: PromptMethod, case: int, tokens: Tokens) -> Sample:
     return {tower: [row.chunk(2) for row in of_tower] for tower, of_tower in rows.items()}
 
 
+def msp_prompts(msp: PromptMethod, case: int, tokens: Tokens) -> Sample:
+    """Take the set of what is missing, or the sum of both; keys and values in the attention design."""
+    rows = {}
+    for tower, layers in msp.layers.items():
+        rows[tower] = [sets[0] + sets[1] if case == 0 else sets[int(case == MISSING_IMAGE)] for sets in layers]
+        if isinstance(msp, MSPAttention):
+            rows[tower] = [row.chunk(2) for row in rows[tower]]
+    return rows
+
+
 def maple_prompts(maple: PromptMethod, case: int, tokens: Tokens) -> Sample:
     """Couple the image prompts to the text prompts."""
     text = [of_case(layer, case) for layer in maple.text]
     image = [row @ couple.weight.T + couple.bias for row, couple in zip(text, maple.couplings, strict=True)]
     return {"image": image, "text": text}
+
+
+def read_memory(memory: nn.Module, query: Tensor) -> Tensor:
+    """Read the five slots of the largest cosines, one after the other."""
+    cosines = torch.stack([query @ key / query.norm() / key.norm() for key in memory.keys])
+    chosen = sorted(range(len(cosines)), key=lambda j: -cosines[j].item())[:5]
+    total = sum(cosines[j].exp() for j in chosen)
+    return sum(cosines[j].exp() / total * memory.prompts[j] for j in chosen)
+
+
+def memprompt_layer(method: PromptMethod, modality: str, layer: int, case: int, x: Tensor) -> Tensor:
+    """Make the prompts of one modality and layer, its own and the shared ones, from its tokens (L, D)."""
+    start = {MISSING_TEXT: method.missing_text[layer], MISSING_IMAGE: method.missing_image[layer]}
+    start = start.get(case, method.missing_text[layer] + method.missing_image[layer])
+    return torch.cat([read_memory(method.memories[modality][layer], x.amax(0)), method.shared[modality][layer](start)])
+
+
+def memprompt_prompts(method: PromptMethod, case: int, tokens: Tokens) -> Sample:
+    """Return a function of a layer's tokens (L, D) for each tower and layer."""
+    return {
+        tower: [partial(memprompt_layer, method, tower, i, case) for i in range(len(method.missing_text))]
+        for tower in TOWERS
+    }
 
 
 def no_prompts(none: PromptMethod, case: int, tokens: Tokens) -> Sample:
@@ -136,12 +173,45 @@ MAKERS: dict[str, Callable[[PromptMethod, int, Tokens], Sample]] = {
     "coop": coop_prompts,
     "mmp": mmp_prompts,
     "mmp_attention": mmp_prefixes,
+    "msp": msp_prompts,
+    "memprompt": memprompt_prompts,
     "maple": maple_prompts,
+    "lora": no_prompts,
+    "dora": no_prompts,
+    "bitfit": no_prompts,
+    "mora": no_prompts,
+    "dpl": lambda dpl, case, tokens: sample_prompts(dpl.base, case, tokens),
     "dept": lambda dept, case, tokens: sample_prompts(dept.base, case, tokens),
 }
 
 
 def sample_prompts(method: PromptMethod, case: int, tokens: Tokens) -> Sample:
     """Make one sample's prompts with the function of its method."""
-    name = "dcp" if isinstance(method, DCP) else next(n for n, kind in PROMPT_TYPES.items() if kind is type(method))
-    return MAKERS[name](method, case, tokens)
+    names = {kind: name for name, kind in PROMPT_TYPES.items()} | {DCP: "dcp", MSPAttention: "msp"}
+    return MAKERS[names[type(method)]](method, case, tokens)
+
+
+def column_norms(weight: Tensor) -> Tensor:
+    """Return the norm of each column of (out, in)."""
+    return torch.stack([column.square().sum().sqrt() for column in weight.T])
+
+
+def changed_projection(method: PromptMethod, tower: str, layer: int, weight: Tensor, bias: Tensor) -> tuple:
+    """Return the projection (3 D, D), (3 D,) of one layer as LoRA, DoRA, BitFit or MoRA change it."""
+    out = {}
+    for name, w, b in zip("qkv", weight.chunk(3), bias.chunk(3), strict=True):
+        key = f"{tower}_{layer}_{name}"
+        if name not in method.projections or layer not in method.layers[tower]:
+            out[name] = w, b
+        elif isinstance(method, BitFit):
+            out[name] = w, b + method.offset[key]
+        elif isinstance(method, MoRA):
+            text, image = (method.shared[f"{t}_{layer - method.layers[tower][0]}"] for t in ("text", "image"))
+            gram = text @ image.T @ image @ text.T if tower == "text" else image @ text.T @ text @ image.T
+            first, second = w + method.alpha * gram, w + method.alpha * (method.own_in[key] @ method.own_out[key]).T
+            first, second = first / column_norms(first), second / column_norms(second)
+            out[name] = first * method.shared_magnitude[key] + second * method.own_magnitude[key], b
+        else:
+            w = w + method.scale * (method.b[key] @ method.a[key])
+            out[name] = (w / column_norms(w) * method.magnitude[key] if isinstance(method, DoRA) else w), b
+    return torch.cat([w for w, _ in out.values()]), torch.cat([b for _, b in out.values()])

@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import HEAD_WIDTH
 from clip.modules.prompted_vilt import PAD, PromptedViLT
+from clip.modules.prompts.lora import ProjectionAdapter
+from clip.modules.prompts.memprompt import MemPrompt
 from clip.modules.prompts.mmp import MMP
-from tests.oracles.prompts import attention, sample_prompts
+from tests.oracles.prompts import attention, changed_projection, sample_prompts
 
 
 class SlowViLT(nn.Module):
@@ -53,7 +55,8 @@ class SlowViLT(nn.Module):
         tokens = self.joint(image, ids, case)
         both = dict.fromkeys(("image", "text"), tokens[None])
         sets = sample_prompts(self.model.prompts, case, both)
-        stays, fronts = isinstance(self.model.prompts, MMP), {}
+        stays, fronts = isinstance(self.model.prompts, MMP | MemPrompt), {}
+        num_text = 2 if case == MISSING_TEXT else int((ids != PAD).sum())
         x, added = tokens, 0
         for i, block in enumerate(self.stream.transformer.resblocks):
             attend = attention(block.attn, len(x[0]) // HEAD_WIDTH)
@@ -63,23 +66,28 @@ class SlowViLT(nn.Module):
                     continue
                 if isinstance(layers[i], tuple):
                     prefix = layers[i]
+                elif callable(layers[i]):
+                    content = x[-len(tokens) :]
+                    made = layers[i](content[:num_text] if name == "text" else content[num_text:])
+                    x, added = torch.cat([made, x]), added + len(made)
                 elif stays:
                     x, added = torch.cat([layers[i], x]), added + len(layers[i])
                 else:
                     fronts[name] = torch.cat([layers[i], fronts.get(name, x[:0])[len(layers[i]) :]])
-            x = self._block(block, attend, torch.cat([*fronts.values(), x]), prefix)
+            x = self._block(i, block, attend, torch.cat([*fronts.values(), x]), prefix)
             for name in fronts:
                 fronts[name], x = x[: len(fronts[name])], x[len(fronts[name]) :]
         read = self.stream.ln_final(x[added])
         return torch.tanh(self.stream.pooler(read))
 
-    @staticmethod
-    def _block(block: nn.Module, attend: nn.Module, x: Tensor, prefix: tuple | None) -> Tensor:
-        normed = block.ln_1(x)
+    def _block(self, i: int, block: nn.Module, attend: nn.Module, x: Tensor, prefix: tuple | None) -> Tensor:
+        normed, projection = block.ln_1(x), (block.attn.in_proj_weight, block.attn.in_proj_bias)
+        if isinstance(self.model.prompts, ProjectionAdapter):
+            projection, prefix = changed_projection(self.model.prompts, "joint", i, *projection), (x[:0], x[:0])
         if prefix is None:
             read = attend(normed, normed, normed, need_weights=False)[0]
         else:
-            read = _with_prefix(block.attn, normed, *prefix)
+            read = _with_prefix(block.attn, projection, normed, *prefix)
         x = x + read
         return x + block.mlp(block.ln_2(x))
 
@@ -93,10 +101,9 @@ class SlowViLT(nn.Module):
         return sum(weight * logits for weight, logits in heads)
 
 
-def _with_prefix(attn: nn.Module, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _with_prefix(attn: nn.Module, projection: tuple, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend to (L, D) with keys and values (P, D) in front, head by head."""
-    q, k, v = (x @ w.T + b for w, b in zip(attn.in_proj_weight.chunk(3), attn.in_proj_bias.chunk(3),
-                                           strict=True))  # fmt: skip
+    q, k, v = (x @ w.T + b for w, b in zip(*(part.chunk(3) for part in projection), strict=True))
     k, v = torch.cat([keys, k]), torch.cat([values, v])
     heads = [
         (qh @ kh.T / HEAD_WIDTH**0.5).softmax(-1) @ vh

@@ -75,10 +75,10 @@ def make_arrow(
     by_split: dict[str, list[Entry]] = {split: [] for split in SPLITS}
     for entry in entries:
         by_split[entry.split or entry.draw_split(thresholds, seed or 0)].append(entry)
-    if empty := [split for split in SPLITS if not by_split[split]]:
-        raise UserError(
-            f"{root} has no row for {', '.join(empty)}; name it in the column 'split', or change --shares or --seed"
-        )
+    for split in [split for split in SPLITS if not by_split[split]]:
+        if (path := target / f"{split}.arrow").exists():
+            raise UserError(f"{root} has no row for {split}, but {path} exists from earlier; remove it")
+        del by_split[split]
     skips = _find_skips(root, entries)
     usable = [entry for entry in entries if entry.number not in skips]  # a class may occur in skipped rows only
     names, index = number_classes({label for entry in usable for label in entry.labels})
@@ -100,7 +100,7 @@ def make_arrow(
         return PendingRow(root.parent, entry.image, columns, tuple(notes))
 
     report = arrow.convert(target, "", arrow.with_classes(schema, names, task_type), by_split, pending_row, {}, pool)
-    counts = pd.DataFrame({split: count_classes(target / f"{split}.arrow", len(names)) for split in SPLITS})
+    counts = pd.DataFrame({split: count_classes(target / f"{split}.arrow", len(names)) for split in by_split})
     counts.index = [escape(name) for name in names]
     lines = [report, f"{task_type}: {len(names)} classes", counts.to_string(max_rows=MAX_SHOWN)]
     once = int((counts.sum(axis=1) <= 1).sum())

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from clip.modules.backbones import Backbone, TextTokenizer
 from clip.modules.backbones.clip import find_clip, load_clip, load_clip_tokenizer
+from clip.modules.backbones.coca import CONTEXT, find_coca, load_coca, load_coca_tokenizer
 from clip.modules.backbones.vilt import find_vilt, load_vilt, load_vilt_tokenizer, vilt_positions
 
 
@@ -20,5 +21,6 @@ class BackboneLoader(NamedTuple):
 
 BACKBONES = {
     "clip": BackboneLoader(load_clip, find_clip, load_clip_tokenizer, lambda settings, task: 77),
+    "coca": BackboneLoader(load_coca, find_coca, load_coca_tokenizer, lambda settings, task: CONTEXT),
     "vilt": BackboneLoader(load_vilt, find_vilt, load_vilt_tokenizer, vilt_positions),
 }

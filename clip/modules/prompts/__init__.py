@@ -7,11 +7,12 @@ from pydantic import ValidationError
 
 from clip.modules.prompts.base import IMAGE, TEXT, CasePrompts, PromptConfig, PromptMethod, TowerInput
 from clip.modules.prompts.dept import DePT
+from clip.modules.prompts.dpl import DPL
 from clip.modules.prompts.registry import METHODS
 from clip.utils.errors import UserError
 from clip.utils.settings import Settings, user_error
 
-PROMPT_TYPES: dict[str, type[PromptMethod]] = {**METHODS, "dept": DePT}
+PROMPT_TYPES: dict[str, type[PromptMethod]] = {**METHODS, "dept": DePT, "dpl": DPL}
 
 
 def read_settings(prompt_type: str, values: Mapping[str, Any]) -> Settings:

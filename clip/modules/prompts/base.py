@@ -1,6 +1,6 @@
 """The interface between prompt methods and backbones."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -9,12 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from clip.missing import CASES
-from clip.modules.layers import INIT_STD, PromptEntry
+from clip.modules.layers import INIT_STD, Attention, InputProjection, PromptEntry
 from clip.utils.errors import UserError
 from clip.utils.settings import Settings
 
 IMAGE, TEXT = "image", "text"  # the modalities, and the towers of a backbone that has two
 CasePrompts = dict[str, list[PromptEntry]]  # set -> layer -> prompts of the 3 missing cases, (3, P, D)
+Attentions = Mapping[str, Sequence[Attention]]  # tower -> attention of each layer
 
 
 class Sizes(Protocol):
@@ -121,10 +122,12 @@ class PromptMethod(nn.Module):
         Settings: class of the method's settings, which the config holds under the method's name.
         unfreeze: parts of the backbone that train too (keys of the model's ``UNFREEZABLE``); those
             that a backbone does not have are ignored.
+        replaces_classifier: ``heads`` does not use the model's classifier, which is left out.
     """
 
     Settings: type[Settings] = NoSettings
     unfreeze: tuple[str, ...] = ()
+    replaces_classifier: bool = False
 
     def __init__(self, config: PromptConfig, settings: Any = None):
         super().__init__()
@@ -154,7 +157,8 @@ class PromptMethod(nn.Module):
         Returns:
             One entry per prompted layer, as ``vision_transformer_prompts`` describes them. An entry
             may also be a function: the tower calls it with the tokens that enter its layer,
-            (B, L, D) without prompts, and uses the entry that it returns.
+            (B, L, D) without prompts, and with which of them are not padding, (B, L) bool or None for all,
+            and uses the entry that it returns.
         """
         return [
             index_by_case(entry, inputs.missing_case)
@@ -163,8 +167,15 @@ class PromptMethod(nn.Module):
             for entry in prompts[name]
         ]
 
-    def attention_weights(self) -> Mapping[str, Mapping[int, Tensor]]:
-        """Return tower -> layer -> (3 D, D), which replace the layer's ``in_proj_weight`` in this step."""
+    def init_projections(self, attentions: Attentions) -> None:
+        """Set the initial values that depend on the frozen weights; called once they are loaded."""
+
+    def input_projections(self, attentions: Attentions) -> Mapping[str, Mapping[int, InputProjection]]:
+        """Return tower -> layer -> the projection that replaces the frozen one in this step.
+
+        Args:
+            attentions: tower -> the frozen attention of each of its layers.
+        """
         return {}
 
     def heads(self, features: Tensor, classifier: nn.Module, missing_case: Tensor) -> list[tuple[float, Tensor]]:

@@ -1,13 +1,14 @@
 """DePT's channel-adjusted transfer head, on top of the prompts of another method."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from clip.modules.layers import init_linear
-from clip.modules.prompts.base import CasePrompts, PromptConfig, PromptMethod
+from clip.modules.prompts.base import PromptConfig
+from clip.modules.prompts.on_top import OnTop
 from clip.modules.prompts.registry import METHODS
 from clip.utils.settings import Settings
 
@@ -21,7 +22,7 @@ class DePTSettings(Settings):
     )
 
 
-class DePT(PromptMethod):
+class DePT(OnTop):
     """Add a linear head on scaled and shifted feature channels (Zhang et al., 2024).
 
     Losses and logits of the two heads are mixed as λ·CAT + (1-λ)·head. Features of a missing
@@ -31,22 +32,12 @@ class DePT(PromptMethod):
     Settings = DePTSettings
 
     def __init__(self, config: PromptConfig, settings: DePTSettings):
-        super().__init__(config, settings)
-        base = METHODS[settings.base]
-        self.base, self.weight = base.build(config, base.Settings()), settings.weight
-        self.unfreeze = self.base.unfreeze
+        super().__init__(config, METHODS[settings.base])
+        self.weight = settings.weight
         channels = config.sizes.feature_width
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
         self.classifier = init_linear(channels, config.num_classes)
-
-    def prompts_by_case(self) -> CasePrompts:
-        """Return the prompts of the base method."""
-        return self.base.prompts_by_case()
-
-    def select(self, *args: Any) -> list:
-        """Select from the prompts of the base method; see ``PromptMethod.select``."""
-        return self.base.select(*args)
 
     def heads(self, features: Tensor, classifier: nn.Module, missing_case: Tensor) -> list[tuple[float, Tensor]]:
         """Return the channel-adjusted head and the plain one; see ``PromptMethod.heads``."""

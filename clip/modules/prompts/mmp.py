@@ -1,7 +1,9 @@
 """Missing-aware prompts (MMP) in both published designs, on ViLT and, as in the DCP paper, on CLIP."""
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clip.missing import CASES, COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Prefix, Prepended
@@ -42,11 +44,15 @@ class MMP(PromptMethod):
             prompts[:, case, row :: length // self.halves] = 1
         return nn.Parameter(prompts)
 
+    def layers_by_case(self) -> Mapping[str, Tensor]:
+        """Return tower -> (layers, 3, P, D)."""
+        return self.layers
+
     def prompts_by_case(self) -> CasePrompts:
         """Return (3, P, D) for each layer and tower."""
         return {
             tower: [Prepended(prompts) if self.single_stream else prompts for prompts in layers]
-            for tower, layers in self.layers.items()
+            for tower, layers in self.layers_by_case().items()
         }
 
 
@@ -65,4 +71,7 @@ class MMPAttention(MMP):
 
     def prompts_by_case(self) -> CasePrompts:
         """Return the keys and values, (3, P / 2, D) each, for each layer and tower."""
-        return {tower: [Prefix(*layer.chunk(2, dim=1)) for layer in layers] for tower, layers in self.layers.items()}
+        return {
+            tower: [Prefix(*layer.chunk(2, dim=1)) for layer in layers]
+            for tower, layers in self.layers_by_case().items()
+        }

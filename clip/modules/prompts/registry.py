@@ -1,11 +1,15 @@
-"""Registry of the prompt methods, except DePT, which wraps one of them."""
+"""Registry of the prompt methods, except DePT and DPL, which are put on top of one of them."""
 
 from clip.modules.prompts.base import PromptMethod
 from clip.modules.prompts.baselines import FineTuning, LinearProbe
 from clip.modules.prompts.coop import CoOp
 from clip.modules.prompts.dcp_ablations import DCPAblation
+from clip.modules.prompts.lora import BitFit, DoRA, LoRA
 from clip.modules.prompts.maple import MaPLe
+from clip.modules.prompts.memprompt import MemPrompt
 from clip.modules.prompts.mmp import MMP, MMPAttention
+from clip.modules.prompts.mora import MoRA
+from clip.modules.prompts.msp import MSP
 
 METHODS: dict[str, type[PromptMethod]] = {
     "dcp": DCPAblation,  # its ``build`` returns DCP for the default settings
@@ -13,6 +17,12 @@ METHODS: dict[str, type[PromptMethod]] = {
     "coop": CoOp,
     "mmp": MMP,
     "mmp_attention": MMPAttention,
+    "msp": MSP,  # its ``build`` returns one of two designs
+    "memprompt": MemPrompt,
     "maple": MaPLe,
+    "lora": LoRA,
+    "dora": DoRA,
+    "bitfit": BitFit,
+    "mora": MoRA,
     "finetune": FineTuning,
 }

@@ -20,7 +20,7 @@ from clip.cli import help as help_texts  # noqa: E402  after the filters
 from clip.cli.arguments import check_arguments, expand_files, plugin_names  # noqa: E402
 from clip.config import BaseConfig as Config  # noqa: E402
 from clip.config import ex  # noqa: E402
-from clip.utils.errors import UserError  # noqa: E402
+from clip.utils.errors import UserError, loader_error  # noqa: E402
 from clip.utils.files import describe_os_error  # noqa: E402
 
 # What imports torch, which takes seconds, is imported where it is needed: help texts appear at once.
@@ -40,6 +40,10 @@ def call(function: Callable[[Config], Any], values: dict[str, Any], updates: dic
         if error.filename is None and error.errno is None:
             raise
         raise SystemExit(f"error: {describe_os_error(error)}") from None
+    except RuntimeError as error:
+        if killed := loader_error(error):
+            raise SystemExit(f"error: {killed}") from None
+        raise
 
 
 def command(function: Callable[[Config], Any]) -> Callable[[Config], Any]:

@@ -26,6 +26,7 @@ from clip.datamodules import MissingModalityDataModule
 from clip.engine.callbacks import GracefulStop, Timer
 from clip.engine.checkpoints import (
     CHECKPOINT_NAME,
+    CHECKPOINTS,
     LAST,
     BestCheckpoint,
     Checkpoint,

@@ -62,6 +62,12 @@ def world_size(device: dict[str, Any]) -> int:
     return device["devices"] * device["num_nodes"]
 
 
+def refuse_torchrun(command: str) -> None:
+    """Raise UserError if torchrun started this command, which must be one process, in several."""
+    if TorchElasticEnvironment.detect() and (size := TorchElasticEnvironment().world_size()) > 1:
+        raise UserError(f"{command} was started in {size} processes; start it once, without torchrun")
+
+
 def cluster_environment(processes: int) -> ClusterEnvironment:
     """Return the environment that started this process; Lightning's own guess trusts any SLURM variable."""
     if processes > 1 and TorchElasticEnvironment.detect():
@@ -115,7 +121,7 @@ def make_trainer(
         # Every trainable parameter takes part in every step, and all buffers are constants: processes with more
         # batches than others must not wait for them.
         strategy=DDPStrategy(forward_sync_buffers=False) if processes > 1 else "auto",
-        use_distributed_sampler=False,  # our samplers repeat no sample
+        use_distributed_sampler=False,  # the data module has its own samplers
         logger=loggers,
         default_root_dir=loggers[0].log_dir if loggers else None,
         plugins=[AtomicCheckpointIO(), cluster_environment(processes)],

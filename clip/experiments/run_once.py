@@ -19,8 +19,9 @@ from clip.cli.commands import choose_single_device, predict_split, train
 from clip.cli.schema import make_config
 from clip.engine.checkpoints import BEST, LAST, find_checkpoint
 from clip.engine.run_folder import write_json
+from clip.engine.trainer import refuse_torchrun
 from clip.experiments.plan import PATHS_AND_DEVICES
-from clip.utils.errors import UserError
+from clip.utils.errors import UserError, loader_error
 from clip.utils.files import describe_os_error, parse_object
 
 MEASURED = ("seconds_train", "seconds_per_step", "steps", "peak_memory_mb")
@@ -28,6 +29,7 @@ MEASURED = ("seconds_train", "seconds_per_step", "steps", "peak_memory_mb")
 
 def run_once(folder: Path) -> None:
     """Train and predict with the best checkpoint unless the run is finished; continue it if it was interrupted."""
+    refuse_torchrun("a run of an experiment")  # it predicts in one process
     plan = parse_object((folder / "plan.json").read_bytes(), str(folder / "plan.json"))
     config = make_config(plan.pop("config"))
     # The other processes of a run on several GPUs are started by the first, which has the lock.
@@ -66,3 +68,7 @@ if __name__ == "__main__":
         run_once(Path(sys.argv[1]))
     except (UserError, OSError) as error:
         sys.exit(f"error: {describe_os_error(error) if isinstance(error, OSError) else error}")
+    except RuntimeError as error:
+        if killed := loader_error(error):
+            sys.exit(f"error: {killed}")
+        raise

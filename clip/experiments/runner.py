@@ -11,6 +11,7 @@ from subprocess import Popen
 from filelock import FileLock, Timeout
 
 from clip.cli.schema import Config
+from clip.engine.trainer import refuse_torchrun
 from clip.experiments import report, tables
 from clip.experiments.launch import SlurmJob, local, slurm
 from clip.experiments.plan import PlannedRun, check_only, plan, print_conflicts, user_settings
@@ -21,6 +22,7 @@ from clip.utils.files import write_text
 
 def reproduce(config: Config) -> None:
     """Run everything of some experiments that is not finished, and write their tables and reports."""
+    refuse_torchrun("reproduce")
     chosen = config.reproduce
     if not chosen.experiment:
         raise UserError(f"reproduce needs reproduce.experiment=, one of {', '.join(available())}, or a file")

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     BinaryAUROC,
-    BinaryF1Score,
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
     MultilabelAveragePrecision,
     MultilabelF1Score,
 )
+from torchmetrics.functional.classification import binary_f1_score
 from torchmetrics.utilities import dim_zero_cat
 
 from clip.utils.errors import UserError
@@ -29,12 +29,16 @@ from clip.utils.errors import UserError
 FAST = {"validate_args": False}  # each check of the arguments would wait for the GPU
 
 
-class SamplesF1(BinaryF1Score):
-    """F1 of each sample over its labels, then the mean; a sample without positives counts as 0."""
+class SamplesF1(MeanMetric):
+    """Mean over the samples of the F1 over the labels of each; a sample without positives counts as 0.
 
-    def compute(self) -> Tensor:
-        """Return the mean over all samples."""
-        return super().compute().mean()
+    The states of BinaryF1Score with multidim_average="samplewise" have no dimension in a process with one sample and
+    one dimension in the others, which then wait for each other forever.
+    """
+
+    def update(self, probabilities: Tensor, label: Tensor) -> None:
+        """Add a batch."""
+        super().update(binary_f1_score(probabilities, label, multidim_average="samplewise", **FAST))
 
 
 class MacroF1(MultilabelF1Score):
@@ -85,7 +89,7 @@ def multilabel_metrics(num_classes: int) -> dict[str, Metric]:
     return {
         "F1_Macro": MacroF1(num_classes, average="none", zero_division=torch.nan, **FAST),
         "F1_Micro": MultilabelF1Score(num_classes, average="micro", **FAST),
-        "F1_Samples": SamplesF1(multidim_average="samplewise", **FAST),
+        "F1_Samples": SamplesF1(nan_strategy="disable"),
         "F1_Weighted": MultilabelF1Score(num_classes, average="weighted", **FAST),
         "mAP": MeanAveragePrecision(num_classes, average="none", **FAST),
     }

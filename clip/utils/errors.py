@@ -1,5 +1,7 @@
 """Errors caused by user input, and escaping of untrusted text."""
 
+import multiprocessing
+import re
 import sys
 
 
@@ -22,3 +24,23 @@ class UserError(ValueError):
     def __init__(self, message: str):
         # A DataLoader worker's error is re-raised with its traceback as the message; the last line is the original one.
         super().__init__(escape(message.rpartition(f"{__name__}.UserError: ")[2].strip()))
+
+
+def loader_error(error: BaseException | None) -> UserError | None:
+    """Return the error of a DataLoader worker that was killed or had no shared memory, None for any other error.
+
+    The remaining workers are killed: they ignore SIGTERM, and one that waits for the lock of a killed one never ends.
+    """
+    signs = (
+        r"DataLoader worker \(pid|shared memory|</torch_|No space left on device$"  # a file's error ends in its name
+    )
+    while error and not re.search(signs, str(error)):
+        error = error.__context__  # Lightning's teardown after the error may raise another
+    if not error:
+        return None
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    return UserError(
+        "a loader worker was killed, mostly because the memory or the shared memory (/dev/shm) is full; "
+        "set num_workers=0 or a smaller number, or give more memory (docker run --shm-size=8g)"
+    )

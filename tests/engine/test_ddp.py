@@ -1,28 +1,52 @@
 """Two processes on one CPU give what one gives: the same losses, weights and scores."""
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from tests import forked, tiny
+from tests import forked, raw_data, tiny
 from tests.conftest import ROOT, shell
+from tests.engine import rows_grid
+from vilt.utils import write_hatememes
 
 ODD = 9  # samples: two processes get five and four, which are two batches and one
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "run.py")]
+
+
 def torchrun(*arguments):
     """The command line, started by torchrun in two processes."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    return subprocess.run([*launch, str(ROOT / "run.py"), *map(str, arguments)], cwd=ROOT,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    return subprocess.run([*TORCHRUN, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def children(pid):
+    """Return the process ids of the children of a process and of theirs."""
+    found = []
+    for line in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += map(int, line.read_text().split())
+    return found + [each for child in found for each in children(child)]
+
+
+def until(condition, seconds):
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def take_rank(rank):
@@ -88,3 +112,43 @@ def test_a_loss_that_is_not_finite_stops_all_processes(settings, tmp_path):
     assert done.returncode == 1
     named = re.findall(r"train/loss is not finite in epoch 0, step \d+, sample ids \[([\d, ]+)\]", done.stderr)
     assert len({sample for ids in named for sample in ids.split(", ")}) == 8
+
+
+def test_few_rows_are_scored_as_by_one_process(clip_folder, tmp_path):
+    (tmp_path / "clip").symlink_to(clip_folder)
+    for rows in rows_grid.ROWS:
+        sizes, folder = dict.fromkeys(raw_data.SPLITS, rows), tmp_path / f"data{rows}"
+        tiny.write_arrow(folder, sizes)
+        write_hatememes.make_arrow(raw_data.hateful_memes(folder / "memes", sizes), folder)
+    command = [sys.executable, "-m", "tests.engine.rows_grid", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    wanted = json.loads((tmp_path / "1-0.json").read_text())
+    assert len(wanted) == len(rows_grid.CELLS) * len(rows_grid.ROWS)
+    for path in tmp_path.glob("[23]-*.json"):
+        processes = int(path.name[0])
+        for cell, scores in json.loads(path.read_text()).items():
+            # If the rows do not divide by the processes, training repeats samples, as every DistributedSampler does.
+            known = scores.keys() if int(cell.split()[1]) % processes == 0 else [s for s in scores if s[:4] == "test"]
+            assert scores.keys() == wanted[cell].keys()
+            for name in known:
+                assert scores[name] == pytest.approx(wanted[cell][name], abs=1e-5, nan_ok=True), (path.name, cell, name)
+
+
+def test_killed_process_ends_all_others_within_a_minute(settings, tmp_path):
+    """The data are those that hung before: three validation rows, of which one process has one."""
+    data = tiny.write_arrow(tmp_path / "data", {"train": 36, "dev": 3, "test": 3})
+    words = ["with", "task_finetune_mmimdb", *settings, f"data_root={data}", f"log_dir={tmp_path / 'run'}",
+             "num_workers=1", "max_epoch=10000"]  # fmt: skip
+    with subprocess.Popen([*TORCHRUN, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as main:
+        try:
+            until(lambda: list(tmp_path.rglob("epoch-*-last.pt")) or main.poll() is not None, 300)
+            processes = children(main.pid)
+            assert len(processes) > 4  # two ranks and their workers
+            os.kill(processes[1], signal.SIGKILL)
+            assert main.wait(60) == 1
+            until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), 20)
+        finally:
+            for pid in [*children(main.pid), main.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)

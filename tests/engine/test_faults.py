@@ -1,8 +1,10 @@
 """Interrupted training runs: signals, non-finite losses and changed files."""
 
+import multiprocessing
 import os
 import shutil
 import signal
+import time
 
 import pandas as pd
 import pyarrow as pa
@@ -14,6 +16,7 @@ import run
 from clip.datasets.arrow_dataset import fingerprint
 from clip.engine.checkpoints import find_checkpoint
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
+from tests.conftest import shell
 
 
 class At(pl.Callback):
@@ -133,6 +136,54 @@ def test_non_finite_loss_stops_with_its_samples_and_keeps_the_last_checkpoint(tr
     name, last = checkpoint(tmp_path / "run", "last")
     assert name.startswith("epoch-00-")
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
+
+
+def test_killed_loader_worker_is_one_line_and_leaves_no_other(train):
+    def kill(batch):
+        multiprocessing.active_children()[0].kill()
+        time.sleep(60)  # torch's handler of SIGCHLD raises here
+
+    message = train("run", "num_workers=2", callback=At((0, 1), kill))
+    assert "num_workers=0" in message
+    assert "\n" not in message
+    assert not multiprocessing.active_children()
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Variables of a SLURM job of one task, with a scontrol that leaves a trace in the folder it returns."""
+    job = {"JOB_ID": 7, "JOB_NAME": "dcp", "NTASKS": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "JOB_NUM_NODES": 1}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "scontrol").write_text('#!/bin/sh\ntouch "$(dirname "$0")/called"\n')
+    (programs / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return programs
+
+
+def test_signal_in_a_slurm_job_neither_requeues_nor_writes_outside_the_run(slurm, train, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    warn = At((1, 2), lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+    assert train("run", "max_epoch=3", callback=warn) == 128 + signal.SIGUSR1
+    assert not list(here.iterdir())
+    assert [path.name for path in slurm.iterdir()] == ["scontrol"]
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
+    (here / "hpc_ckpt_1.ckpt").write_bytes(b"of another run")
+    assert train("test", "test_only=True", f"load_path={tmp_path / 'run'}") == 0
+
+
+def test_variables_left_by_launchers_do_not_change_a_run_in_one_process(slurm, settings, tmp_path, monkeypatch):
+    for name, value in {"RANK": 1, "LOCAL_RANK": 1, "WORLD_SIZE": 4, "SLURM_PROCID": 1, "SLURM_NTASKS": 4}.items():
+        monkeypatch.setenv(name, str(value))
+    done = shell("with", "task_finetune_mmimdb", *settings, "max_epoch=1", f"log_dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert "best val/F1_Macro" in done.stdout
+    (folder,) = (tmp_path / "run").glob("*/version_*")
+    assert {"run.json", "metrics.json", "metrics.csv"} <= {path.name for path in folder.iterdir()}
 
 
 def write_arrow(path, table):

@@ -13,10 +13,12 @@ import pytest
 import torch
 from filelock import FileLock
 
+import run
 from clip.evaluation.predictions import CasePredictions
 from clip.experiments import runner
 from clip.experiments.run_once import run_once
 from clip.experiments.runner import claim
+from clip.utils.errors import UserError
 from tests import forked
 from tests.experiment_files import call, write
 
@@ -312,3 +314,14 @@ def test_slurm_gets_a_job_for_each_run(settings, files, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("runs/*/log.txt"))) == 1
     (result,) = tmp_path.glob("runs/*/result.json")
     assert Path(json.loads(result.read_text())["checkpoint"]).is_file()  # its last: none is best
+
+
+def test_torchrun_is_refused_before_anything_starts(monkeypatch, tmp_path):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match="2 processes") as refused:
+        run.command_line(["run.py", "reproduce", "with", "reproduce.experiment=table1", f"log_dir={tmp_path}"])
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match="2 processes"):
+        run_once(tmp_path)
+    assert not list(tmp_path.iterdir())

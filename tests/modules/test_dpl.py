@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from clip.modules import build_model
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.prompts.base import PromptConfig
-from clip.modules.prompts.dpl import DPL, DPLSettings
+from clip.modules.prompts.on_top.dpl import DPL, DPLSettings
 from tests import tiny
 from tests.modules.vectors import assert_gradient, draw
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules import build_model
 from clip.modules.backbones.clip import convert_clip
-from clip.modules.prompts.mora import MoRA
+from clip.modules.prompts.adapters.mora import MoRA
 from tests import tiny
 from tests.modules.vectors import assert_gradient, draw
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import HEAD_WIDTH, Attention
 from clip.modules.prompted_clip import PromptedCLIP
-from clip.modules.prompts.lora import ProjectionAdapter
+from clip.modules.prompts.adapters.lora import ProjectionAdapter
 from tests.oracles.prompts import TOWERS, attention, changed_projection, sample_prompts
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import Attention
 from clip.modules.prompts import PROMPT_TYPES, PromptMethod
+from clip.modules.prompts.adapters.lora import BitFit, DoRA
+from clip.modules.prompts.adapters.mora import MoRA
 from clip.modules.prompts.dcp import DCP, DynamicPrompts
 from clip.modules.prompts.dcp_ablations import KINDS, DCPSettings, adaptive_min_pool1d
-from clip.modules.prompts.lora import BitFit, DoRA
-from clip.modules.prompts.mora import MoRA
 from clip.modules.prompts.msp import MSPAttention
 
 Tokens = dict[str, Tensor]

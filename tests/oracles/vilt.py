@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import HEAD_WIDTH
 from clip.modules.prompted_vilt import PAD, PromptedViLT
-from clip.modules.prompts.lora import ProjectionAdapter
+from clip.modules.prompts.adapters.lora import ProjectionAdapter
 from clip.modules.prompts.memprompt import MemPrompt
 from clip.modules.prompts.mmp import MMP
 from tests.oracles.prompts import attention, changed_projection, sample_prompts

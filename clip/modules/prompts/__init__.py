@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from clip.modules.prompts.base import IMAGE, TEXT, CasePrompts, PromptConfig, PromptMethod, TowerInput
-from clip.modules.prompts.dept import DePT
-from clip.modules.prompts.dpl import DPL
+from clip.modules.prompts.on_top.dept import DePT
+from clip.modules.prompts.on_top.dpl import DPL
 from clip.modules.prompts.registry import METHODS
 from clip.utils.errors import UserError
 from clip.utils.settings import Settings, user_error

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT
 from clip.modules.prompts.base import PromptConfig
-from clip.modules.prompts.on_top import OnTop
+from clip.modules.prompts.on_top.base import OnTop
 from clip.modules.prompts.registry import METHODS
 from clip.utils.errors import UserError
 from clip.utils.settings import Settings

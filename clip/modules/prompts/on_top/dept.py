@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from clip.modules.layers import init_linear
 from clip.modules.prompts.base import PromptConfig
-from clip.modules.prompts.on_top import OnTop
+from clip.modules.prompts.on_top.base import OnTop
 from clip.modules.prompts.registry import METHODS
 from clip.utils.settings import Settings
 

@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from clip.modules.layers import INIT_STD
+from clip.modules.prompts.adapters.lora import AdapterSettings, ProjectionAdapter, normalize_columns
 from clip.modules.prompts.base import IMAGE, TEXT, Attentions, PromptConfig
-from clip.modules.prompts.lora import AdapterSettings, ProjectionAdapter, normalize_columns
 from clip.utils.errors import UserError
 
 OTHER = {IMAGE: TEXT, TEXT: IMAGE}

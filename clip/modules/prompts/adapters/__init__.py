@@ -1,0 +1,1 @@
+"""Methods that change the weights or biases of attention projections."""

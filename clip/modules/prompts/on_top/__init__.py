@@ -1,0 +1,1 @@
+"""Methods that put a head or a loss on top of the prompts of another method."""

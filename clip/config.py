@@ -126,7 +126,9 @@ class OptimizerSettings(Settings):
         "auto", "micro-batch size per device; auto: what fits in memory"
     )
     max_epoch: Count = setting(20, "passes over the training samples")
-    max_steps: Count | None = setting(None, "stop after this many optimiser steps; None: after max_epoch")
+    max_steps: Count | None = setting(
+        None, "stop after this many optimiser steps of the schedule, which is that of max_epoch"
+    )
     optim_type: Literal["adamw", "adam"] = setting("adamw", "adamw with the released betas, or plain adam")
     learning_rate: float = setting(1e-2, "learning rate after the warm-up", gt=0, le=1e30)
     lr_mult: float = setting(1.0, "factor on the classifier's learning rate", gt=0, le=1e6)

@@ -23,9 +23,7 @@ def schedule_steps(settings: OptimizerSettings, steps: int, full_steps: int) -> 
     accumulation and the rest is dropped, though each epoch ends with a step of its own; the last steps run at rate 0.
     These are the ``full_steps``; ``steps`` are those of ``max_epoch`` epochs.
     """
-    if settings.schedule_length == "floor":
-        steps = min(steps, full_steps)
-    return min(steps, settings.max_steps or steps)
+    return min(steps, full_steps) if settings.schedule_length == "floor" else steps
 
 
 def count_warmup_steps(settings: OptimizerSettings, total_steps: int) -> int:

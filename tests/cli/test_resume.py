@@ -44,7 +44,8 @@ def test_the_preset_and_the_run_alone_continue_a_run_beside_it(steps, runs):
     whole = last(runs / "whole")[1]
     assert content["run"]["settings"]["seed"] == 3
     assert content["training_config"] == whole["training_config"]
-    assert content["optimizer_states"][0]["state"].keys() == whole["optimizer_states"][0]["state"].keys()
+    assert content["state_dict"].keys() == whole["state_dict"].keys()
+    assert all(torch.equal(tensor, whole["state_dict"][name]) for name, tensor in content["state_dict"].items())
 
 
 def test_a_finished_run_says_so_and_trains_nothing(runs, capsys):

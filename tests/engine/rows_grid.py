@@ -20,7 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from clip.cli.build import build, build_data, task_from_data
 from clip.cli.schema import make_config
 from clip.engine.callbacks import GracefulStop
-from clip.engine.checkpoints import checkpoint_callbacks
+from clip.engine.checkpoints import CHECKPOINT_NAME, LAST, BestCheckpoint, Checkpoint
 from clip.engine.trainer import accumulation, choose_device, make_trainer
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from tests import tiny
@@ -46,10 +46,12 @@ def run_cells(rank: int, processes: int, root: Path, port: int) -> None:
         data = build_data(config, task, built.backbone.sizes.image_size, built.backbone.tokenizer)
         module = MissingAwarePromptModule(built.model, task, config, data.transform.normalize, built.model_config)
         folder = root / f"runs{processes}" / f"{task_name}, {rows} rows, micro-batch {micro_batch}"
+        best = BestCheckpoint(folder, task.headline, task.headline, {}, None)
+        last = Checkpoint(folder, None, filename=f"{CHECKPOINT_NAME}-{LAST}", save_on_train_epoch_end=True)
         trainer = make_trainer(
             [],
             device,
-            [*checkpoint_callbacks(folder, f"val/{task.headline}"), GracefulStop(folder, micro_batch)],
+            [best, last, GracefulStop(folder, micro_batch)],
             max_epochs=1,
             accumulate_grad_batches=accumulation(BATCH_SIZE, micro_batch, processes),
         )

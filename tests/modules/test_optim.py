@@ -52,7 +52,6 @@ def test_floor_drops_the_last_partial_group_of_every_epoch():
     steps, full_steps = 20 * 61, 20 * 3888 // 64
     assert schedule_steps(OptimizerSettings(), steps, full_steps) == 1220
     assert schedule_steps(OptimizerSettings(schedule_length="floor"), steps, full_steps) == 1215
-    assert schedule_steps(OptimizerSettings(max_steps=100), steps, full_steps) == 100
 
 
 def test_adam_has_its_own_betas(model):

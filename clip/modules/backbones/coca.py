@@ -73,9 +73,9 @@ def read_config(path: Path, sizes: CocaSizes) -> str:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         model = content["model_cfg"]
-        claims = {f"{part}.{key}": (model[part].get(key, value), value)
-                  for part, values in expected.items() for key, value in values.items()}  # fmt: skip
-        claims["text_cfg.correct_cls_mask"] = (bool(model["text_cfg"].get("correct_cls_mask")), False)
+        claims = {"text_cfg.correct_cls_mask": (bool(model["text_cfg"].get("correct_cls_mask")), False)}
+        for part, values in expected.items():
+            claims |= {f"{part}.{key}": (model[part].get(key, value), value) for key, value in values.items()}
         given = content.get("preprocess_cfg", {})
         claims |= {f"preprocess_cfg.{key}": (given.get(key, value), value) for key, value in preprocess.items()}
     except Exception as error:  # noqa: BLE001  a damaged file can raise anything

@@ -73,6 +73,9 @@ class RunSettings(Settings):
         "", "checkpoint (epoch-*.pt) or run folder to start from or to evaluate; a list for sweep"
     )
     resume_from: FolderPath = setting("", "last checkpoint or run folder of an interrupted run to continue")
+    logger: Annotated[list[Literal["csv", "tensorboard", "wandb"]], BeforeValidator(as_list)] = setting(
+        ["csv"], "csv, tensorboard, wandb or a list of them; metrics.csv is always written"
+    )
     plugins: Annotated[list[str], BeforeValidator(as_list)] = setting(
         [], "your own modules on the Python path that register methods, tasks or data sets"
     )

@@ -61,6 +61,7 @@ MAY_CHANGE = {  # on resume; data, masks and weights are compared by their hashe
     "per_gpu_batchsize",
     "num_workers",
     "log_dir",
+    "logger",
     "num_gpus",
     "num_nodes",
     "precision",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
 
 from clip.cli.build import (
     build_all,
@@ -23,7 +23,7 @@ from clip.cli.build import (
 )
 from clip.cli.schema import Config
 from clip.datamodules import MissingModalityDataModule
-from clip.engine.callbacks import GracefulStop, Timer
+from clip.engine.callbacks import GracefulStop, LearningRates, Timer
 from clip.engine.checkpoints import (
     CHECKPOINT_NAME,
     CHECKPOINTS,
@@ -35,7 +35,7 @@ from clip.engine.checkpoints import (
     check_resume,
     find_checkpoint,
 )
-from clip.engine.run_folder import make_loggers, make_version_dir, write_json
+from clip.engine.run_folder import check_loggers, log_result, make_loggers, make_version_dir, write_json
 from clip.engine.trainer import DTYPES, accumulation, choose_device, make_trainer, world_size
 from clip.evaluation import figures, predictions, report
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
@@ -51,6 +51,7 @@ def train(config: Config) -> dict[str, Any]:
         config = resume_settings(config)
         if finished := finished_result(config):
             return finished
+    check_loggers(config.logger)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     config = config.replace(select_by=selection_metric(config))
     device = choose_device(config.num_gpus, config.num_nodes, config.precision)
@@ -74,13 +75,14 @@ def train(config: Config) -> dict[str, Any]:
 
     record, loggers, callbacks = run_record(config, module, data), [], []
     if not config.fast_dev_run:
-        loggers = start_run(config, "train", record)
-        folder = Path(loggers[0].log_dir)
+        folder = start_run(config, "train", record)
+        loggers = make_loggers(folder, config)
         checkpoints = folder / CHECKPOINTS
         best = BestCheckpoint(checkpoints, config.select_by, module.task.headline, baseline, resume)
         last = Checkpoint(checkpoints, resume, filename=f"{CHECKPOINT_NAME}-{LAST}", save_on_train_epoch_end=True)
         early, timer = StopEarly(config.select_by, config.early_stopping), Timer()
-        callbacks = [best, last, early, timer, GracefulStop(folder, config.per_gpu_batchsize, config.max_steps)]
+        stop = GracefulStop(folder, config.per_gpu_batchsize, config.max_steps)
+        callbacks = [best, last, early, timer, LearningRates(), stop]
     batches = len(data.datasets["train"]) / (config.per_gpu_batchsize * processes)
     trainer = make_trainer(
         loggers,
@@ -108,6 +110,7 @@ def train(config: Config) -> dict[str, Any]:
         "stopped_early": early.wait_count >= early.patience,
     } | timer.summary(trainer.global_step)
     write_json(folder / "metrics.json", result)
+    log_result(loggers, config, result)
     print(training_summary(config, result, module.task.headline, module.warmup_steps))
     return result
 
@@ -162,32 +165,37 @@ def validation_share(interval: float, batches: float) -> float:
     return min(1.0, max(interval, (1 + 1e-9) / max(1, batches)))  # 49 * (1 / 49) is less than 1
 
 
-def start_run(config: Config, kind: str, record: dict[str, Any]) -> list[Logger]:
-    """Create the run's folder with its run.json and return its loggers."""
+def start_run(config: Config, kind: str, record: dict[str, Any]) -> Path:
+    """Create the folder of a run with its run.json and return it."""
     split = "train" if kind == "train" else "test"
     case = f"{config.missing_type[split]}{config.missing_ratio[split]:g}"
     name = f"{config.exp_name}_{config.prompt_type}_{kind}_{case}_seed{config.seed}"
-    loggers = make_loggers(config.log_dir, name)
-    folder = Path(loggers[0].log_dir)
+    # Only rank 0 writes; the other ranks get the folder by broadcast.
+    parent = Path(config.log_dir) / name
+    folder = parent / "version_0" if rank_zero_only.rank else make_version_dir(parent)
     write_json(folder / "run.json", {"command": sys.argv} | record)
     print(f"run folder: {display_path(folder)}")
-    return loggers
+    return folder
 
 
 def evaluate(config: Config) -> dict[str, float]:
     """Score ``load_path`` on the test split under one mask."""
+    check_loggers(config.logger)
     device = choose_device(config.num_gpus, config.num_nodes, config.precision)
     config, module, data = build_all(config, device)
     data.setup("test")
-    record = run_record(config, module, data)
-    loggers = [] if config.fast_dev_run else start_run(config, "test", record)
+    record, loggers = run_record(config, module, data), []
+    if not config.fast_dev_run:
+        folder = start_run(config, "test", record)
+        loggers = make_loggers(folder, config)
     trainer = make_trainer(loggers, device, fast_dev_run=config.fast_dev_run)
     (metrics,) = trainer.test(module, datamodule=data, verbose=False)
     baseline = module.task.constant_baseline(data.datasets["test"].sample_labels())
     print(f"{report.metrics_text(metrics)}\n{report.baseline_text(baseline)}")
     if loggers:
         result = metrics | {"constant_baseline": baseline, "missing_tables": data.mask_hashes}
-        write_json(Path(loggers[0].log_dir) / "metrics.json", result)
+        write_json(folder / "metrics.json", result)
+        log_result(loggers, config, result)
     return metrics
 
 
@@ -217,7 +225,7 @@ def sweep(config: Config) -> pd.DataFrame:
         config, module, data = build_all(config, device)
         record = run_record(config, module, data)
         stored = predict_split(module, data, "test", device)
-    folder = Path(start_run(config, "sweep", record)[0].log_dir)
+    folder = start_run(config, "sweep", record)
     stored.save(folder / "predictions.arrow")
     task = resolve_task(config.task, stored.model_config)
     seeds = config.sweep.seeds or [config.missing_seed]

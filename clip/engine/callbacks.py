@@ -138,6 +138,21 @@ def set_mid_epoch(loops: dict[str, Any], epoch: int, batches: int, logged_steps:
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = logged_steps
 
 
+class LearningRates(Callback):
+    """Log the learning rate of each optimiser step, and that of the classifier if ``lr_mult`` changes it."""
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Log the rates of the step that follows."""
+        rates = {}
+        for group in optimizer.param_groups:
+            own = module.optim.lr_mult != 1 and "classifier." in group["names"][0]
+            rates["lr_classifier" if own else "lr"] = group["lr"]
+        for logger in trainer.loggers:
+            logger.log_metrics(rates, step=trainer.global_step)
+
+
 class Timer(Callback):
     """Measure peak memory and the time of training and of validation across resumptions of a run."""
 

@@ -2,20 +2,25 @@
 
 import json
 import math
+import os
 import subprocess
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from clip.config import GROUPS, BaseConfig
+from clip.utils.command_line import flatten
+from clip.utils.errors import UserError
 from clip.utils.files import atomic_write, write_text
 
 
 class MetricsLog(Logger):
-    """Write metrics.csv, one row per call of the Trainer.
+    """Write metrics.csv, one row per optimiser step at which something was logged.
 
     Lightning's CSVLogger rewrites the file in place when a new metric appears; a run killed meanwhile loses its log.
 
@@ -26,7 +31,7 @@ class MetricsLog(Logger):
     def __init__(self, folder: Path):
         super().__init__()
         self.folder = folder
-        self.rows: list[dict[str, float]] = []
+        self.rows: dict[int, dict[str, float]] = {}
 
     @property
     def log_dir(self) -> str:
@@ -45,8 +50,10 @@ class MetricsLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add a row."""
-        self.rows.append({"step": step} | {name: float(value) for name, value in metrics.items()})
+        """Add values to the row of an optimiser step, which Lightning counts from 0; a test has no step."""
+        number = step if "test/loss" in metrics else step + 1
+        row = self.rows.setdefault(number, {"step": number})
+        row |= {name: float(value) for name, value in metrics.items()}
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Do nothing; run.json contains all settings."""
@@ -56,21 +63,60 @@ class MetricsLog(Logger):
         """Write all rows so far."""
         if self.rows:
             with atomic_write(self.folder / "metrics.csv") as partial:
-                pd.DataFrame(self.rows).to_csv(partial, index=False)
+                pd.DataFrame(self.rows.values()).to_csv(partial, index=False)
 
     def finalize(self, status: str) -> None:
         """Write all rows at the end of a run."""
         self.save()
 
 
-def make_loggers(log_dir: str, name: str) -> list[Logger]:
-    """Create the version folder of a run and return its CSV and, if installed, TensorBoard loggers."""
-    # Only rank 0 writes; the other ranks get the folder by broadcast.
-    folder = Path(log_dir) / name / "version_0" if rank_zero_only.rank else make_version_dir(Path(log_dir) / name)
+def check_loggers(names: Sequence[str]) -> None:
+    """Raise UserError if the package of a logger is not installed."""
+    for name in names:
+        if name != "csv" and not find_spec(name):
+            raise UserError(f"logger={name} needs a package; run pip install -r requirements-loggers.txt")
+
+
+def hyper_parameters(config: BaseConfig) -> dict[str, Any]:
+    """Return the settings of a run that loggers show, flat."""
+    return flatten(config.model_dump(exclude=set(GROUPS)))
+
+
+def make_loggers(folder: Path, config: BaseConfig) -> list[Logger]:
+    """Return the loggers of a run, the one of metrics.csv first, and log its settings.
+
+    Raises:
+        UserError: Weights & Biases cannot start a run.
+    """
     loggers: list[Logger] = [MetricsLog(folder)]
-    if find_spec("tensorboard") or find_spec("tensorboardX"):
-        loggers.append(TensorBoardLogger(log_dir, name=name, version=folder.name))
+    if "tensorboard" in config.logger:
+        place = {"save_dir": folder.parents[1], "name": folder.parent.name, "version": folder.name}
+        loggers.append(TensorBoardLogger(**place, default_hp_metric=False))
+    if "wandb" in config.logger:
+        project = os.environ.get("WANDB_PROJECT", "dcp")
+        logger = WandbLogger(f"{folder.parent.name}/{folder.name}", save_dir=folder, project=project)
+        try:
+            logger.log_hyperparams(hyper_parameters(config))  # starts the run
+        except Exception as error:  # noqa: BLE001  wandb is optional, so its errors cannot be imported
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"logger=wandb cannot start ({reason:.200}); run wandb login or set WANDB_MODE=offline"
+            ) from None
+        loggers.append(logger)
     return loggers
+
+
+@rank_zero_only
+def log_result(loggers: Sequence[Logger], config: BaseConfig, result: dict[str, Any]) -> None:
+    """Log the settings and the final scores of a run, by which TensorBoard and Weights & Biases compare runs."""
+    final = {f"final/{name}": value for name, value in flatten(result).items() if isinstance(value, int | float)}
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(hyper_parameters(config), final)
+            logger.save()
+        if isinstance(logger, WandbLogger):
+            logger.experiment.summary.update(final)
+            logger.experiment.finish()
 
 
 def make_version_dir(folder: Path) -> Path:

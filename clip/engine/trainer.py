@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import (
     ClusterEnvironment,
@@ -114,8 +114,6 @@ def make_trainer(
     """Return Lightning's Trainer with what all commands share, on the device of ``choose_device``."""
     is_terminal = sys.stdout.isatty()
     progress: list[Callback] = [ProgressBar(REFRESH_RATE) if is_terminal else ProgressLines()]
-    if loggers and callbacks:
-        progress.append(LearningRateMonitor("step"))
     processes = world_size(device)
     return pl.Trainer(
         # Every trainable parameter takes part in every step, and all buffers are constants: processes with more

@@ -56,7 +56,7 @@ def train(settings, tmp_path, monkeypatch):
 def logged(folder):
     """Return the rows of the log of all versions of a run."""
     table = pd.concat(pd.read_csv(path) for path in sorted(folder.glob("*/version_*/metrics.csv")))
-    names = sorted(name for name in table if not name.startswith("lr-"))
+    names = sorted(table)
     table = table.dropna(how="all", subset=[name for name in names if "/" in name])
     return sorted(map(tuple, table[names].fillna(-1).to_numpy().tolist()))
 

@@ -66,7 +66,9 @@ class RunSettings(Settings):
 
     task: str = setting("mmimdb", "data set: mmimdb, food101, hatememes or manifest (your own data)")
     exp_name: FileName = setting("dcp", "name of the run's folder under log_dir")
-    log_dir: FolderPath = setting("result", "folder of all run folders; nothing in it is ever deleted")
+    log_dir: FolderPath = setting(
+        "result", "folder of all run folders; if set, also of what test_only, sweep and predict write"
+    )
     seed: Seed = setting(0, "seed of the initial weights and of the sample order")
     test_only: bool = setting(False, "evaluate load_path on the test split instead of training")
     load_path: FolderPath | Annotated[list[FolderPath], Field(min_length=1)] = setting(
@@ -174,7 +176,9 @@ class PredictSettings(Settings):
     image: FolderPath = setting("", "image file to classify, alone or with text")
     text: str = setting("", "text to classify, alone or with image; a number needs two pairs of quotes")
     input: FolderPath = setting("", "csv, jsonl or parquet file, or a folder of images, to classify")
-    output: FolderPath = setting("predictions.csv", "csv or parquet file with the predictions for input")
+    output: FolderPath = setting(
+        "", "csv or parquet file with the predictions for input; '': predictions.csv in a new folder of the run"
+    )
 
 
 class ServeSettings(Settings):

@@ -122,6 +122,15 @@ def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, LoadedChec
         raise UserError(f"{path}: {error}") from None
 
 
+def output_folder(config: Config) -> Path:
+    """Return the folder of the trained run that ``load_path`` names, or ``log_dir`` if it is set or there is no run."""
+    if config.load_path and "log_dir" not in config.overrides:
+        path = find_checkpoint(config.load_path, BEST)
+        if path.parent.name == CHECKPOINTS:
+            return path.parents[1]
+    return Path(config.log_dir)
+
+
 def check_plugins(path: Path, names: list[str], config: Config) -> None:
     """Check that the user names the plugins of a checkpoint: a file must not decide which code is imported."""
     if absent := set(names) - set(config.plugins):

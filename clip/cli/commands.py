@@ -15,6 +15,7 @@ from clip.cli.build import (
     build_data,
     finished_result,
     load_checkpoint,
+    output_folder,
     resume_settings,
     run_record,
     stated_task,
@@ -166,12 +167,15 @@ def validation_share(interval: float, batches: float) -> float:
 
 
 def start_run(config: Config, kind: str, record: dict[str, Any]) -> Path:
-    """Create the folder of a run with its run.json and return it."""
+    """Create the folder of a run with its run.json and return it; that of a trained model is in its run's folder."""
     split = "train" if kind == "train" else "test"
     case = f"{config.missing_type[split]}{config.missing_ratio[split]:g}"
-    name = f"{config.exp_name}_{config.prompt_type}_{kind}_{case}_seed{config.seed}"
+    parent = Path(config.log_dir) if kind == "train" else output_folder(config)
+    if parent == Path(config.log_dir):
+        parent /= f"{config.exp_name}_{config.prompt_type}_{kind}_{case}_seed{config.seed}"
+    else:  # its name has the method and seed of the model
+        parent /= f"{kind}_{case}_seed{config.missing_seed}"
     # Only rank 0 writes; the other ranks get the folder by broadcast.
-    parent = Path(config.log_dir) / name
     folder = parent / "version_0" if rank_zero_only.rank else make_version_dir(parent)
     write_json(folder / "run.json", {"command": sys.argv} | record)
     print(f"run folder: {display_path(folder)}")

@@ -45,7 +45,8 @@ def check(config: Config) -> Path:
     print(format_summaries(summaries, names, length))
     masks = {split: (dataset.observed, data.mask(split, dataset)) for split, dataset in datasets.items()}
     print(f"\nMissing cases of the rows:\n{describe_masks(masks, data.missing)}")
-    path = draw_sheet(datasets, names, Path(config.log_dir) / f"{config.task}_samples.png")
+    name = f"{data.data_root.resolve().name}_{config.task}_samples.png"
+    path = draw_sheet(datasets, names, Path(config.log_dir) / name)
     print(f"\nwritten: {path}")
     return path
 

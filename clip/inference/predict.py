@@ -13,7 +13,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from clip.cli.build import output_folder
 from clip.cli.schema import Config
+from clip.engine.run_folder import make_version_dir
 from clip.inference.predictor import MISSING, Predictor
 from clip.inference.samples import Sample, read_sample
 from clip.transforms import Transform
@@ -43,12 +45,15 @@ def predict(config: Config) -> None:
         print(format_cases(predictor, read_sample(config.predict.image, config.predict.text, predictor.transform)))
         return
     source, output = Path(config.predict.input), Path(config.predict.output)
-    with reserve(output):
+    with reserve(output) if config.predict.output else contextlib.nullcontext():
         table = read_inputs(source)  # first, since loading the model takes seconds
         predictor = Predictor.from_config(config)
         workers = min(8, os.cpu_count() or 1) if config.num_workers is None else config.num_workers
         frame = classify_table(predictor, table, workers)
         if len(frame):
+            if not config.predict.output:
+                folder = output_folder(config) / f"predict_{source.resolve().stem}"
+                output = make_version_dir(folder) / "predictions.csv"
             with atomic_write(output) as temporary:
                 WRITERS[output.suffix.lower()](frame, temporary, index=False)
             counts = frame["missing"].value_counts().reindex(MISSING, fill_value=0).tolist()

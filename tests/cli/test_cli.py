@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import run
 from clip.cli import commands
 from clip.cli.build import build_all
 from clip.cli.schema import make_config
+from clip.engine.checkpoints import find_checkpoint
 from clip.missing import MISSING_TYPES
 from clip.modules.prompts import PROMPT_TYPES
 from clip.modules.prompts.baselines import LinearProbe
@@ -233,3 +235,29 @@ def test_a_method_sees_the_training_split_before_the_first_step(settings, tmp_pa
     call(*common)
     call(*common, "max_epoch=2", f"resume_from={tmp_path}")
     assert seen == [([4] * 6, [8, 8, 8])]  # 24 samples in micro-batches of 4, and none on resume
+
+
+def test_results_of_a_trained_run_are_written_in_its_folder(trained, settings, tmp_path, monkeypatch):
+    run_folder = shutil.copytree(trained[1], tmp_path / "result" / "tiny" / "version_0")
+    monkeypatch.chdir(tmp_path)
+    words = ["task_finetune_mmimdb", *settings[:-2], "load_path=result/tiny"]
+    for ratio in (0.3, 0.7, 0.7):
+        call("with", *words, "test_only=True", f"test_ratio={ratio}")
+    call("sweep", "with", *words, "sweep.types=['text']", "missing_seed=2")
+    (tmp_path / "films.csv").write_text("text\nA hero saves the day.\n")
+    for _ in range(2):
+        call("predict", "with", "load_path=result/tiny", "num_gpus=0", "predict.input=films.csv")
+    names = {str(path.relative_to(run_folder)) for path in run_folder.glob("*/version_*")}
+    assert names == {
+        "test_both0.3_seed0/version_0",
+        "test_both0.7_seed0/version_0",
+        "test_both0.7_seed0/version_1",
+        "sweep_both0.7_seed2/version_0",
+        "predict_films/version_0",
+        "predict_films/version_1",
+    }
+    for name in names:
+        assert {"metrics.json", "sweep.csv", "predictions.csv"} & {path.name for path in (run_folder / name).iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {"result", "films.csv"}
+    assert [path.name for path in (tmp_path / "result").iterdir()] == ["tiny"]
+    assert find_checkpoint("result/tiny", "best").parent == Path("result/tiny/version_0/checkpoints")

@@ -59,7 +59,7 @@ def test_check_reports_what_a_data_set_contains(check, tmp_path):
     assert ["train", "1", "0"] in lines
     assert ["val", "in", "train", "2", "1"] in lines
     assert ["test", "in", "train", "0", "0"] in lines
-    with Image.open(tmp_path / "log/manifest_samples.png") as picture:
+    with Image.open(tmp_path / "log/arrow_manifest_samples.png") as picture:
         assert picture.size == (1440, 960)
         colors = picture.convert("RGB").resize((60, 40)).getcolors(60 * 40)
         assert len(colors) > 20
@@ -72,7 +72,7 @@ def test_check_skips_a_split_without_a_file_and_counts_words_without_a_tokenizer
     assert any(line[:1] == ["val:"] for line in lines)
     assert ["test", "14", "10", "2", "2", "0"] in lines
     assert any("words," in line for line in lines)
-    with Image.open(tmp_path / "log/manifest_samples.png") as picture:
+    with Image.open(tmp_path / "log/arrow_manifest_samples.png") as picture:
         assert picture.size == (1440, 640)
 
 

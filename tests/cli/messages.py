@@ -249,7 +249,6 @@ CONVERT = [
         (f"{MEMES}seen", r"test_seen\.jsonl"),
         ("--dataset manifest --root {wrong}/films.txt", r"films\.txt"),
         ("--dataset manifest --root {wrong}/other.csv", "picture, words"),
-        ("--dataset manifest --root {wrong}/split.csv", "val"),
         ("--dataset manifest --root {wrong}/split.csv --seed 3", "remove --shares and --seed"),
         ("--dataset manifest --root {wrong}/label.jsonl", "row 1 has the label True"),
         (f"{RAW}good --target {{wrong}}/notes.pt", r"notes\.pt"),

@@ -96,7 +96,7 @@ def test_sweep_equals_separate_tests(trained, settings, arrow_folder, tmp_path):
     assert (csv.parent / "sweep.pdf").stat().st_size > 10_000
     assert len(table) == 21
     assert (table["run"] == str(folder)).all()
-    assert table["incomplete"].tolist() == pytest.approx(table["missing_ratio"].tolist(), abs=0.5 / 12)
+    assert table["incomplete"].tolist() == pytest.approx(table["missing_ratio"].tolist(), abs=1 / 12)
     again = shell("sweep", "with", "task_finetune_mmimdb", *settings[:1], f"log_dir={tmp_path}",
                   f"sweep.predictions={csv.parent / 'predictions.arrow'}", "exp_name=p",
                   "sweep.ratios=[0.3, 0.7]", "sweep.seeds=[0, 1, 2]")  # fmt: skip

@@ -14,6 +14,7 @@ import socket
 import sys
 from pathlib import Path
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -42,6 +43,7 @@ def run_cells(rank: int, processes: int, root: Path, port: int) -> None:
         settings |= {"prompt_length": tiny.LENGTH, "prompt_depth": tiny.DEPTH, "missing_ratio": 0.0}
         config = make_config(settings | {"per_gpu_batchsize": micro_batch, "num_workers": 0})
         task, metadata = task_from_data(config)
+        pl.seed_everything(config.seed, verbose=False)
         built = build(config, task, metadata)
         data = build_data(config, task, built.backbone.sizes.image_size, built.backbone.tokenizer)
         module = MissingAwarePromptModule(built.model, task, config, data.transform.normalize, built.model_config)

@@ -181,7 +181,7 @@ def test_variables_left_by_launchers_do_not_change_a_run_in_one_process(slurm, s
         monkeypatch.setenv(name, str(value))
     done = shell("with", "task_finetune_mmimdb", *settings, "max_epoch=1", f"log_dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
-    assert "best val/F1_Macro" in done.stdout
+    assert "best val F1-Macro" in done.stdout
     (folder,) = (tmp_path / "run").glob("*/version_*")
     assert {"run.json", "metrics.json", "metrics.csv"} <= {path.name for path in folder.iterdir()}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.factory import build_model
-from clip.modules.prompted_clip import PromptedCLIP
+from clip.modules.prompted_clip import PromptedCLIP, TwoTowerSettings
 from clip.modules.prompts import named_settings, read_settings
 from clip.modules.prompts.released_queries import draw_queries
 from clip.utils.errors import UserError
@@ -24,7 +24,8 @@ BLOCK = "{}_encoder.transformer.resblocks.0"  # of a tower, where its dynamic pr
 HEAD = re.compile(r"(\w+)_classifier\.(weight|bias)")
 SETTINGS = {"formulas": "released", "dynamic_queries": "fixed"}
 METHOD = {"backbone": "clip", "prompt_type": "dcp", "activation": "quick_gelu"}
-METHOD |= named_settings("dcp", read_settings("dcp", SETTINGS)) | {"unfreeze": ["ln_post", "ln_final", "image_proj"]}
+METHOD |= named_settings("dcp", read_settings("dcp", SETTINGS)) | named_settings("clip", TwoTowerSettings())
+METHOD |= {"unfreeze": ["ln_post", "ln_final", "image_proj"]}
 
 
 def from_published(state: dict[str, Tensor], seed: int | None = None) -> PromptedCLIP:

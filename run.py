@@ -17,7 +17,7 @@ warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*"
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 
 from clip.cli import help as help_texts  # noqa: E402  after the filters
-from clip.cli.arguments import check_arguments, expand_files, plugin_names  # noqa: E402
+from clip.cli.arguments import check_arguments, check_environment, expand_files, plugin_names  # noqa: E402
 from clip.config import BaseConfig as Config  # noqa: E402
 from clip.config import ex  # noqa: E402
 from clip.utils.errors import UserError, loader_error  # noqa: E402
@@ -25,6 +25,7 @@ from clip.utils.files import describe_os_error  # noqa: E402
 
 # What imports torch, which takes seconds, is imported where it is needed: help texts appear at once.
 INTERRUPTED = 130  # exit status of a shell command ended by SIGINT
+CLOSED_PIPE = 141  # by SIGPIPE, as in `python run.py costs | head -1`
 COMMANDS: dict[str, Callable[[Config], Any]] = {}
 
 
@@ -36,6 +37,9 @@ def call(function: Callable[[Config], Any], values: dict[str, Any], updates: dic
         function(config_from_sacred(values, updates))
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write
+        raise SystemExit(CLOSED_PIPE) from None
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
@@ -140,12 +144,18 @@ def _print_config(config: Config) -> None:
 def command_line(argv: list[str]) -> None:
     """Run a command line, the program's name first."""
     words = argv[1:]
+    if words[:1] == ["help"] and words[1:]:
+        words = [words[1], "--help"] if words[1] in COMMANDS else words[1:]
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_texts.overview(COMMANDS, ex.named_configs))
         return
     if words[0] in COMMANDS and {"-h", "--help"} & set(words):
         print(help_texts.command_help(words[0], COMMANDS[words[0]]))
         return
+    try:
+        check_environment()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
     from clip.cli.schema import DEFAULTS, import_plugins
 
     try:

@@ -42,10 +42,8 @@ def choose_device(num_gpus: int, num_nodes: int, precision: str) -> dict[str, An
     if num_gpus and available:
         device = {"accelerator": "gpu", "devices": num_gpus, "num_nodes": num_nodes, "precision": PRECISIONS[precision]}
     else:
-        local = os.environ.get("LOCAL_WORLD_SIZE", "1") if TorchElasticEnvironment.detect() else "1"
-        if not local.isdecimal():
-            raise UserError(f"LOCAL_WORLD_SIZE={local} in the environment is not a number; unset it")
-        device = {"accelerator": "cpu", "devices": int(local), "num_nodes": num_nodes, "precision": "32-true"}
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if TorchElasticEnvironment.detect() else 1
+        device = {"accelerator": "cpu", "devices": local, "num_nodes": num_nodes, "precision": "32-true"}
     if world_size(device) == 1:  # a launcher may have left variables behind that would silence this process
         for name in RANK_VARIABLES:
             os.environ.pop(name, None)

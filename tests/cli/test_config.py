@@ -1,6 +1,7 @@
 """Settings: defaults, types, help texts, files after ``with``, and the help pages."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from clip.cli.schema import DEFAULTS, METHOD_SETTINGS, Config, config_from_sacre
 from clip.config import GROUPS, SECTIONS
 from clip.utils.command_line import flatten, to_cli_args
 from clip.utils.errors import UserError
+from tests import forked
 from tests.conftest import shell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,12 +104,41 @@ def test_a_faulty_settings_file_is_one_line_and_runs_nothing(name, content, tmp_
 
 
 @pytest.mark.parametrize("word", ["data_root=...", "exp_name=1j", "predict.text=b'x'", "sweep.ratios={0.1,0.2}",
-                                  f"batch_size={10**30}", "learning_rate=1e300"])  # fmt: skip
+                                  f"batch_size={10**30}", f"seed={'1234' * 10}", f"exp_name={'1234' * 10}",
+                                  "learning_rate=1e300", "logger=['csv',1]"])  # fmt: skip
 def test_values_of_types_that_no_setting_has_are_one_line(word):
     with pytest.raises(SystemExit) as error:
         run.command_line(["run.py", "print_config", "with", word])
     assert re.fullmatch("error: [^\n]+", str(error.value))
     assert word.partition("=")[0] in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["LOCAL_WORLD_SIZE", "RANK", "SLURM_NTASKS"])
+def test_a_launcher_variable_that_is_not_a_number_is_one_line(name, monkeypatch):
+    monkeypatch.setenv(name, "abc")
+    with pytest.raises(SystemExit) as error:
+        run.command_line(["run.py", "print_config"])
+    assert re.fullmatch(f"error: [^\n]*{name}=abc[^\n]+", str(error.value))
+
+
+def test_help_takes_a_command_and_names_an_unknown_one(capsys):
+    run.command_line(["run.py", "help", "predict"])
+    assert "predict.image = ''" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as error:
+        run.command_line(["run.py", "help", "foo"])
+    assert re.fullmatch("error: [^\n]*'foo'[^\n]+", str(error.value))
+
+
+def close_output():
+    """Make standard output a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+
+
+def test_a_closed_pipe_is_quiet():
+    done = forked.start("print_config", before=close_output).wait()
+    assert not done.stderr
 
 
 def test_help_lists_commands_and_settings_and_survives_a_closed_pipe():

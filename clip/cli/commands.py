@@ -242,11 +242,16 @@ def sweep(config: Config) -> pd.DataFrame:
 
 
 def write_sweep(config: Config, results: pd.DataFrame, metric: str, folder: Path) -> pd.DataFrame:
-    """Write the results of a sweep as sweep.csv, sweep.png and sweep.pdf, print one metric, and return them."""
+    """Write sweep.csv, robustness.csv, sweep.png and sweep.pdf, print one metric, and return the results."""
     write_text(folder / "sweep.csv", results.to_csv(index=False))
+    robustness = report.robustness(results, metric)
+    write_text(folder / "robustness.csv", robustness.to_csv(index=False))
     dataset = Path(config.data_root).resolve().name if config.task == "manifest" else report.title_of(config.task)
     figures.draw_sweep(results, metric, dataset, folder)
-    print(f"{report.sweep_text(results, metric)}\nwritten: {folder}")
+    columns = ["method", "missing_type", *robustness.columns[3:]]
+    print(report.sweep_text(results, metric))
+    print("share of the score at 0 % that is left, and mean over the rates (effective):")
+    print(f"{robustness[columns].round(3).to_string(index=False)}\nwritten: {folder}")
     return results
 
 

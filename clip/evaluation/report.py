@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 
 PERCENT = 100
@@ -69,6 +70,22 @@ def group_runs(results: pd.DataFrame) -> tuple[pd.Series, str]:
     counts = [f"{seeds} training seeds"] if seeds > 1 else []
     counts += [f"{masks} masks"] if masks > 1 else []
     return names, " and ".join(counts) or "1 training seed"
+
+
+def robustness(results: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return how a metric of a sweep holds as more is missing, one row per run and missing type.
+
+    ``relative_R`` is the score at the rate R divided by that at rate 0; ``effective`` is the area under the scores over
+    the rates (trapezoids), divided by the range of the rates. Scores are means over the seeds of the masks; what a
+    grid without rate 0, or with a single rate, cannot give is NaN.
+    """
+    scores = results.groupby(["run", "method", "missing_type", "missing_ratio"], sort=False)[metric].mean()
+    grid = scores.unstack("missing_ratio").sort_index(axis=1)
+    rates = grid.columns.to_numpy(dtype=float)
+    table = grid.div(grid.get(0.0, np.nan), axis=0).rename(columns="relative_{:g}".format)
+    width = rates[-1] - rates[0]
+    table["effective"] = np.trapezoid(grid, rates, axis=1) / width if width else np.nan
+    return table.reset_index()
 
 
 def sweep_text(results: pd.DataFrame, metric: str) -> str:

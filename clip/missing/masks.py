@@ -89,7 +89,8 @@ def describe_masks(splits: Mapping[str, tuple[np.ndarray, np.ndarray]], missing:
     """
     rows = {}
     for split, (observed, mask) in splits.items():
-        source = missing.files.get(split) or f"missing {missing.types[split]} at {missing.ratios[split]:g}"
+        drawn = f"missing {missing.types[split]} at {missing.ratios[split]:g}" if missing.ratios[split] else "none"
+        source = missing.files.get(split) or drawn
         rows[split] = [*count_cases(observed), *count_cases(mask), source]
     cases = ["complete", "no text", "no image"]
     columns = [*((part, case) for part in ("in the data", "as used") for case in cases), ("", "mask")]

@@ -123,7 +123,7 @@ def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, LoadedChec
 
 
 def output_folder(config: Config) -> Path:
-    """Return the folder of the trained run that ``load_path`` names, or ``log_dir`` if it is set or there is no run."""
+    """Return the folder for the results of a command: that of the run in ``load_path``, or ``log_dir`` if set."""
     if config.load_path and "log_dir" not in config.overrides:
         path = find_checkpoint(config.load_path, BEST)
         if path.parent.name == CHECKPOINTS:

@@ -126,7 +126,7 @@ def selection_metric(config: Config) -> str:
 
 
 def training_summary(config: Config, result: dict[str, Any], headline: str, warmup_steps: int) -> str:
-    """Return the closing table of a training run and its warnings."""
+    """Format the results of a training run as a table, followed by warnings."""
     evaluate = {"data_root": display_path(config.data_root), "load_path": display_path(result["folder"])}
     evaluate |= {
         "test_only": True,

@@ -131,7 +131,7 @@ class ResidualAttentionBlock(nn.Module):
     ) -> Tensor:
         """Map (B, L, D) to (B, L - drop_first, D); the leading outputs are not computed.
 
-        The arguments are those of ``Attention.forward``; there is no mask if the block is causal.
+        For the arguments, see ``Attention.forward``. ``mask`` must be None if ``causal`` is True.
         """
         x = x[:, drop_first:] + self.attn(self.ln_1(x), None, causal, mask, prefix, drop_first, projection)
         return x + self.mlp(self.ln_2(x))

@@ -46,8 +46,8 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Run the blocks over the prompts and the tokens (B, L, D); return one output token per sample, (B, D).
 
-        ``position`` (B,) is the index of that token, prompts not counted; None to return all tokens without prompts,
-        (B, L, D). ``mask``, (B, L) bool, is True for tokens that are not padding; None if there is no padding.
+        ``position`` (B,) is the index of that token, not counting prompts; if None, return all tokens but the prompts,
+        (B, L, D). ``mask`` (B, L) is False at padding; None means no padding.
         """
         length, projections, content = x.shape[1], projections or {}, mask
         if self.causal and mask is None:

@@ -1,7 +1,7 @@
 """Command lines with a mistake, and the error message of each.
 
 Placeholders in the words: {wrong} is the folder of wrong_files.py, {arrow} a folder of valid arrow files, {run} the
-folder of a training run on MM-IMDb, {best} its best checkpoint, {port} a port in use, and {out} an empty folder.
+folder of a training run on MM-IMDb, {best} its best checkpoint, {port} a port in use, and {out} a new folder.
 Settings of run.py that a row does not set select the tiny data, the tiny model and the CPU.
 """
 

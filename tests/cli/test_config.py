@@ -130,7 +130,7 @@ def test_help_takes_a_command_and_names_an_unknown_one(capsys):
 
 
 def close_output():
-    """Make standard output a pipe that nobody reads."""
+    """Redirect standard output to a pipe whose reading end is closed."""
     reader, writer = os.pipe()
     os.close(reader)
     os.dup2(writer, 1)

@@ -1,4 +1,4 @@
-"""What a training run prints, selects and records, and how it stops early."""
+"""Test the output of a training run, checkpoint selection and early stopping."""
 
 import json
 import os

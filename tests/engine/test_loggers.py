@@ -1,4 +1,4 @@
-"""What a training run logs in metrics.csv, TensorBoard and Weights & Biases."""
+"""Test metrics.csv, TensorBoard and Weights & Biases."""
 
 import json
 

@@ -6,15 +6,13 @@ import zlib
 import numpy as np
 import torch
 
-PROJECTIONS = ("proj", "text_projection")
-
 
 def normal(name, shape):
     """Draw from N(0, 1) with the CRC of the name as the seed."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
 
 
-def draw(name, shape, projections=PROJECTIONS):
+def draw(name, shape):
     """Draw a parameter; the scale depends on the last part of its name and on its shape."""
     leaf, x = name.split(".")[-1], normal(name, shape)
     if leaf.endswith("magnitude") or (leaf == "weight" and len(shape) == 1):
@@ -27,7 +25,7 @@ def draw(name, shape, projections=PROJECTIONS):
         return x / math.prod(shape[1:]) ** 0.5
     if len(shape) == 2 and leaf.endswith("weight") and "token_embedding" not in name:
         return x / shape[1] ** 0.5
-    return x / shape[0] ** 0.5 if leaf in projections else 0.1 * x
+    return x / shape[0] ** 0.5 if leaf in ("proj", "text_projection") else 0.1 * x
 
 
 def sampled(gradient):

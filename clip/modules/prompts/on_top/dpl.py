@@ -39,7 +39,6 @@ class DPLSettings(Settings):
     )
     contrast: Literal[tuple(CONTRAST)] = Field("both", description="missing type of training; chooses prototypes")
     coefficient: float = Field(0.9, ge=0, description="weight of the contrastive loss of the prototypes")
-    temperature: float = Field(1.0, gt=0, description="temperature of the contrastive loss")
 
 
 class DPL(OnTop):
@@ -91,12 +90,12 @@ class DPL(OnTop):
         return task_loss(scale * torch.where(positive > 0, shifted, cosine), label)
 
     def auxiliary_loss(self) -> Tensor:
-        """Return the weighted contrastive loss, in which a prototype's positives are those of its class."""
+        """Return the weighted contrastive loss of the prototypes; its temperature is 1, as in the released scripts."""
         columns = torch.cat([F.normalize(self.prototypes[name], dim=0).T for name in CONTRAST[self.settings.contrast]])
         num_classes = self.prototypes[BOTH[0]].shape[1]
         classes = torch.arange(len(columns), device=columns.device) % num_classes
         itself = torch.eye(len(columns), dtype=torch.bool, device=columns.device)
-        similarity = (columns @ columns.T / self.settings.temperature).masked_fill(itself, -torch.inf)
+        similarity = (columns @ columns.T).masked_fill(itself, -torch.inf)
         positive = (classes[:, None] == classes) & ~itself
         log_share = similarity.log_softmax(dim=1).masked_fill(~positive, 0.0)
         loss = -(log_share.sum(1) / positive.sum(1)).mean()

@@ -78,8 +78,9 @@ def check_loggers(names: Sequence[str]) -> None:
 
 
 def hyper_parameters(config: BaseConfig) -> dict[str, Any]:
-    """Return the settings of a run that loggers show, flat."""
-    return flatten(config.model_dump(exclude=set(GROUPS)))
+    """Return the flat training settings of a run, without those of other methods and backbones."""
+    owners = type(config).model_fields.keys() - BaseConfig.model_fields.keys() - {config.prompt_type, config.backbone}
+    return flatten(config.model_dump(exclude={*GROUPS, *owners}))
 
 
 def make_loggers(folder: Path, config: BaseConfig) -> list[Logger]:

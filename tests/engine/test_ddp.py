@@ -17,9 +17,11 @@ import pytest
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from tests import forked, raw_data, tiny
 from tests.conftest import ROOT, shell
 from tests.engine import rows_grid
+from tests.engine.test_faults import At, checkpoint, equal, logged, stop
 from vilt.utils import write_hatememes
 
 ODD = 9  # samples: two processes get five and four, which are two batches and one
@@ -53,7 +55,12 @@ def take_rank(rank):
     rank_zero_only.rank = rank  # Lightning reads it from the environment when it is imported
 
 
-def twice(*arguments):
+def stop_at(place, rank):
+    take_rank(rank)
+    MissingAwarePromptModule.configure_callbacks = lambda _: [At(place, stop)]
+
+
+def twice(*arguments, before=take_rank, code=0):
     """The command line in two forks with the environment of torchrun; return what they printed."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -62,9 +69,9 @@ def twice(*arguments):
     forks = []
     for rank in (0, 1):
         env = {key: str(value) for key, value in (group | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        forks.append(forked.start(*arguments, env=env, before=partial(take_rank, rank)))
+        forks.append(forked.start(*arguments, env=env, before=partial(before, rank)))
     first, second = (fork.wait() for fork in forks)
-    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert (first.returncode, second.returncode) == (code, code), first.stderr + second.stderr
     return first.stdout + second.stdout
 
 
@@ -104,6 +111,23 @@ def test_two_processes_equal_one(odd_settings, tmp_path):
     assert scores[0].pop("constant_baseline") == scores[1].pop("constant_baseline")
     assert scores[0].pop("missing_tables") == scores[1].pop("missing_tables")
     assert scores[1] == pytest.approx(scores[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("micro_batch", "place"), [(4, (1, 2)), (2, (1, 5))])  # one pass of the epoch is left
+def test_stopped_run_of_two_processes_continues_bitwise(micro_batch, place, settings, tmp_path):
+    """24 samples in steps of 8: three passes of each process in an epoch, or six."""
+    words = ["with", "task_finetune_mmimdb", *settings, f"per_gpu_batchsize={micro_batch}", "max_epoch=3"]
+    words += ["val_check_interval=0.34", "learning_rate=0.02", "exp_name=s"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    twice(*words, f"log_dir={whole}")
+    twice(*words, f"log_dir={parts}", before=partial(stop_at, place), code=128 + signal.SIGTERM)
+    twice(*words, f"log_dir={parts}", f"resume_from={parts}")
+    for kind in ("best", "last"):
+        (name, ours), (other, theirs) = (checkpoint(folder, kind) for folder in (whole, parts))
+        assert name == other
+        assert equal(ours["state_dict"], theirs["state_dict"])
+    assert equal(ours["optimizer_states"], theirs["optimizer_states"])
+    assert logged(whole) == logged(parts)
 
 
 def test_a_loss_that_is_not_finite_stops_all_processes(settings, tmp_path):

@@ -45,6 +45,7 @@ SETTINGS = [  # besides the defaults of every method
     ("bitfit", {"projections": "v", "layers": 3}),
     ("mora", {"projections": "kv", "rank": 3, "alpha": 0.1, "start": "mild"}),
     ("dpl", {"base": "mmp"}),
+    ("aoept", {"reading": "released"}),
 ]
 ROWS = [*((name, {}) for name in PROMPT_TYPES), *SETTINGS]
 OTHER = {"prompt_length": 9, "prompt_depth": 3}
@@ -66,6 +67,12 @@ def moved(model):
     return model
 
 
+def with_auxiliary(model, loss):
+    """Add the auxiliary loss, in which alone some parameters may be, to the loss of the last forward pass."""
+    auxiliary = model.prompts.auxiliary_loss()
+    return loss if auxiliary is None else loss + auxiliary
+
+
 def gradients(model, logits):
     named = dict(model.named_parameters())
     parameters = [named[name] for name in model.trainable_names()]
@@ -75,7 +82,7 @@ def gradients(model, logits):
 @pytest.mark.parametrize(
     ("name", "settings", "sizes"),
     [
-        *((*row, tiny.SIZES) for row in ROWS),
+        *((*row, tiny.SIZES) for row in ROWS if row[0] != "aoept"),  # it has an oracle of its own
         *(("dcp", OTHER | more, tiny.OTHER) for more in ({}, {"formulas": "paper"}, {"prompts": "B"})),
     ],
 )
@@ -115,6 +122,7 @@ def test_two_steps_move_everything_and_reload(name, settings):
     inputs = tiny.batch(MIXED)
     for _ in range(2):
         loss = sum(weight * logits.pow(2).mean() for weight, logits in model.heads(*inputs))
+        loss = with_auxiliary(model, loss)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -145,7 +153,7 @@ def test_a_missing_half_is_exactly_zero_and_its_input_is_not_read(name):
 @pytest.mark.parametrize(("name", "settings"), ROWS)
 def test_a_batch_without_a_modality_gives_zero_gradients_not_none(name, settings, absent):
     model = build(name, **settings)
-    model(*tiny.batch([absent] * 3)).sum().backward()
+    with_auxiliary(model, model(*tiny.batch([absent] * 3)).sum()).backward()
     named = dict(model.named_parameters())
     assert [key for key in model.trainable_names() if named[key].grad is None] == []
 
@@ -277,6 +285,8 @@ def test_parameter_counts_on_vit_b_16():
         ("dcp", {"prompt_depth": 4}, "prompt_depth=4"),
         ("mmp", {"prompt_depth": 4}, "prompt_depth=4"),
         ("maple", {"prompt_depth": 4}, "prompt_depth=4"),
+        ("aoept", {"prompt_depth": 3}, "prompt_depth=3"),
+        ("aoept", {"prompt_length": 7}, "prompt_length=7"),
         ("dcp", {"common_depth": 4}, "dcp.common_depth=4"),
         ("dcp", {"dynamic_depth": 4}, "dcp.dynamic_depth=4"),
         ("dcp", {"prompts": "C"}, "dcp.prompts='C'"),

@@ -155,8 +155,8 @@ class DeviceSettings(Settings):
 
     num_gpus: int = setting(1, "GPUs per node; without any, the CPU is used", ge=0, le=1024)
     num_nodes: int = setting(1, "number of machines", ge=1, le=1024)
-    precision: Annotated[Literal["bf16", "16", "32"], BeforeValidator(str)] = setting(
-        "bf16", "a CPU always uses 32 bit"
+    precision: Annotated[Literal["auto", "bf16", "16", "32"], BeforeValidator(str)] = setting(
+        "auto", "bf16, 16 or 32 bit; auto: bf16 on a GPU, 32 on a CPU; see docs/performance.md"
     )
     fast_dev_run: bool = setting(False, "run one batch of each split and save nothing")
 

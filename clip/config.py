@@ -156,7 +156,8 @@ class DeviceSettings(Settings):
     num_gpus: int = setting(1, "GPUs per node; without any, the CPU is used", ge=0, le=1024)
     num_nodes: int = setting(1, "number of machines", ge=1, le=1024)
     precision: Annotated[Literal["auto", "bf16", "16", "32"], BeforeValidator(str)] = setting(
-        "auto", "bf16, 16 or 32 bit; auto: bf16 on a GPU, 32 on a CPU; see docs/performance.md"
+        "auto",
+        "bf16 (on a CPU with instructions for it), 16 (GPU only) or 32; auto: bf16 on a GPU, 32 on a CPU",
     )
     fast_dev_run: bool = setting(False, "run one batch of each split and save nothing")
 

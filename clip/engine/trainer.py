@@ -44,9 +44,7 @@ def choose_device(num_gpus: int, num_nodes: int, precision: str) -> dict[str, An
         chosen = "bf16" if precision == "auto" else precision
         device = {"accelerator": "gpu", "devices": num_gpus, "num_nodes": num_nodes, "precision": PRECISIONS[chosen]}
     else:
-        capabilities = torch.cpu.get_capabilities()
-        honoured = precision == "bf16" and any(capabilities.get(name) for name in NATIVE_BF16)
-        chosen = "bf16" if honoured else "32"
+        chosen = "bf16" if precision == "bf16" and has_native_bf16() else "32"
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if TorchElasticEnvironment.detect() else 1
         device = {"accelerator": "cpu", "devices": local, "num_nodes": num_nodes, "precision": PRECISIONS[chosen]}
     if world_size(device) == 1:  # a launcher may have left variables behind that would silence this process
@@ -60,6 +58,12 @@ def choose_device(num_gpus: int, num_nodes: int, precision: str) -> dict[str, An
     if precision not in ("auto", chosen):
         print(f"precision={precision}, but this processor has no such instructions: computing in 32 bit")
     return device
+
+
+def has_native_bf16() -> bool:
+    """Return whether the processor has instructions for matrix products in bf16."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in NATIVE_BF16)
 
 
 def world_size(device: dict[str, Any]) -> int:

@@ -15,7 +15,7 @@ from clip.evaluation.figures import draw
 from clip.evaluation.predictions import CasePredictions
 from clip.evaluation.report import PERCENT, title_of
 from clip.experiments.spec import CASE_AXES, Experiment
-from clip.experiments.tables import ABSENT, AXIS_TITLES, Masks, mean_std, percent, place_text, value_text
+from clip.experiments.tables import ABSENT, AXIS_TITLES, Masks, best_of, mean_std, percent, place_text, value_text
 from clip.missing import CASES
 from clip.modules.objectives import TASKS, Task, resolve_task
 from clip.utils.errors import UserError
@@ -111,10 +111,8 @@ def write_report(
 def best_rows(table: pd.DataFrame, others: list[str], labels: int) -> pd.DataFrame:
     """Return whether each cell is the best of its column among the rows that are equal in ``others``, all scores."""
     best = pd.DataFrame(False, table.index, table.columns)
-    groups = table.groupby(others, sort=False).indices.values() if others else [range(len(table))]
-    for rows in groups:
-        block = table.iloc[rows, labels:].map(lambda text: float(text.split()[0]) if text != ABSENT else np.nan)
-        best.iloc[rows, labels:] = (block == block.max()) & (block.notna().sum() > 1)
+    numbers = table.iloc[:, labels:].map(lambda text: float(text.split()[0]) if text != ABSENT else np.nan)
+    best.iloc[:, labels:] = numbers.apply(best_of, rivals=[str(row) for row in table[others].to_numpy().tolist()])
     return best
 
 

@@ -39,6 +39,7 @@ from clip.engine.checkpoints import (
 from clip.engine.run_folder import check_loggers, log_result, make_loggers, make_version_dir, write_json
 from clip.engine.trainer import DTYPES, accumulation, choose_device, make_trainer, world_size
 from clip.evaluation import figures, predictions, report
+from clip.evaluation.classes import class_scores, confusion
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.objectives import resolve_task
 from clip.utils.command_line import format_command
@@ -200,7 +201,19 @@ def evaluate(config: Config) -> dict[str, float]:
         result = metrics | {"constant_baseline": baseline, "missing_tables": data.mask_hashes}
         write_json(folder / "metrics.json", result)
         log_result(loggers, config, result)
+        write_classes(folder, module)
     return metrics
+
+
+@rank_zero_only
+def write_classes(folder: Path, module: MissingAwarePromptModule) -> None:
+    """Write classes.csv, the scores of each class of the test split, and confusion.csv for one class per sample."""
+    names, tables = module.task.class_names(module.model_config), {"classes.csv": class_scores}
+    if not module.task.multilabel:
+        tables["confusion.csv"] = confusion
+    for name, table in tables.items():
+        write_text(folder / name, table(module.task, *module.tested, names).to_csv(index=False))
+    print(f"written: {display_path(folder)}/{', '.join(tables)}")
 
 
 def sweep(config: Config) -> pd.DataFrame:

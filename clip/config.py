@@ -208,6 +208,7 @@ class PretrainSettings(Settings):
     width: int = setting(128, "channels of both towers", ge=64, le=4096, multiple_of=64)
     layers: int = setting(6, "layers of both towers", ge=1, le=64)
     epochs: Count = setting(30, "passes over the training pairs")
+    batch_size: Count = setting(64, "pairs of one step, among which each image looks for its text")
 
 
 SECTIONS = (RunSettings, DataSettings, MissingSettings, ModelSettings, OptimizerSettings, DeviceSettings)

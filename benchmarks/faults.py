@@ -90,7 +90,7 @@ JOBS = {
         0.15,
     ),
     "reproduce": Job(
-        f"run.py reproduce with experiment={{shared}}/two.yaml {TINY}",
+        f"run.py reproduce with reproduce.experiment={{shared}}/two.yaml {TINY}",
         ("two/*.csv", "two/table.md", "runs/*/*.arrow"),
         0.1,
         keeps=True,

@@ -39,6 +39,7 @@ from clip.engine.checkpoints import (
 from clip.engine.run_folder import check_loggers, log_result, make_loggers, make_version_dir, write_json
 from clip.engine.trainer import DTYPES, accumulation, choose_device, make_trainer, world_size
 from clip.evaluation import figures, predictions, report
+from clip.evaluation.classes import class_scores, confusion
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.objectives import resolve_task
 from clip.utils.command_line import format_command
@@ -74,7 +75,7 @@ def train(config: Config) -> dict[str, Any]:
         shape = {"per_gpu_batchsize": config.per_gpu_batchsize, "processes": processes}
         check_resume(resume, module.model_config, module.training_config, shape)
 
-    record, loggers, callbacks = run_record(config, module, data), [], []
+    record, loggers, callbacks = run_record(config, device, module, data), [], []
     if not config.fast_dev_run:
         folder = start_run(config, "train", record)
         loggers = make_loggers(folder, config)
@@ -188,7 +189,7 @@ def evaluate(config: Config) -> dict[str, float]:
     device = choose_device(config.num_gpus, config.num_nodes, config.precision)
     config, module, data = build_all(config, device)
     data.setup("test")
-    record, loggers = run_record(config, module, data), []
+    record, loggers = run_record(config, device, module, data), []
     if not config.fast_dev_run:
         folder = start_run(config, "test", record)
         loggers = make_loggers(folder, config)
@@ -200,7 +201,19 @@ def evaluate(config: Config) -> dict[str, float]:
         result = metrics | {"constant_baseline": baseline, "missing_tables": data.mask_hashes}
         write_json(folder / "metrics.json", result)
         log_result(loggers, config, result)
+        write_classes(folder, module)
     return metrics
+
+
+@rank_zero_only
+def write_classes(folder: Path, module: MissingAwarePromptModule) -> None:
+    """Write classes.csv, the scores of each class of the test split, and confusion.csv for one class per sample."""
+    names, tables = module.task.class_names(module.model_config), {"classes.csv": class_scores}
+    if not module.task.multilabel:
+        tables["confusion.csv"] = confusion
+    for name, table in tables.items():
+        write_text(folder / name, table(module.task, *module.tested, names).to_csv(index=False))
+    print(f"written: {display_path(folder)}/{', '.join(tables)}")
 
 
 def sweep(config: Config) -> pd.DataFrame:
@@ -227,7 +240,7 @@ def sweep(config: Config) -> pd.DataFrame:
             raise UserError("sweep needs load_path=, a checkpoint or the folder of a run")
         device = choose_single_device(config, "sweep")
         config, module, data = build_all(config, device)
-        record = run_record(config, module, data)
+        record = run_record(config, device, module, data)
         stored = predict_split(module, data, "test", device)
     folder = start_run(config, "sweep", record)
     stored.save(folder / "predictions.arrow")

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from clip.evaluation import bootstrap
+from clip.evaluation.classes import class_scores, confusion
 from clip.evaluation.figures import draw
 from clip.evaluation.predictions import CasePredictions
 from clip.evaluation.report import PERCENT, title_of
 from clip.experiments.spec import CASE_AXES, Experiment
-from clip.experiments.tables import ABSENT, AXIS_TITLES, Masks, mean_std, percent, place_text, value_text
+from clip.experiments.tables import ABSENT, AXIS_TITLES, Masks, best_of, mean_std, percent, place_text, value_text
 from clip.missing import CASES
 from clip.modules.objectives import TASKS, Task, resolve_task
 from clip.utils.errors import UserError
@@ -23,6 +24,7 @@ from clip.utils.files import parse_object, write_text
 
 MAIN_CASE = ("both", 0.7)  # the paper's default, at which methods are looked at more closely
 cached_resample = functools.lru_cache(maxsize=2)(bootstrap.resample)
+MOST_CONFUSED = 60  # classes of a confusion matrix that fits on a page
 MEASURED = {  # of result.json: title, unit
     "seconds_per_step": ("seconds per step", 1),
     "steps": ("steps", 1),
@@ -72,9 +74,20 @@ def write_report(
     main = near.assign(_task=rank).sort_values(["_task", "_kind", "_gap"], kind="stable").iloc[0]
     near["test case"] = [place_text(case) for case in near[list(CASE_AXES)].to_dict("records")]
     near["_main"] = (near[others] == main[others]).all(axis=1)
-    cases, classes, support, resampled = analyse(near, axes, tasks, masks, folders)
-    names = records[main["run"]]["model_config"].get("class_names") or [f"class {i}" for i in classes.index]
-    by_class = pd.concat([pd.DataFrame({"class": names, "samples": support}), classes.map(percent)], axis=1)
+    cases, classes, counts, resampled = analyse(near, axes, tasks, masks, folders)
+    write_text(target / "classes.csv", classes.reset_index().to_csv(index=False))
+    shown_score = "average_precision" if main["_metric"] == "mAP" else "F1"
+    by_class = classes[shown_score].unstack(0, sort=False)
+    by_class = by_class.loc[by_class.mean(axis=1).sort_values(ascending=False, kind="stable").index]  # best first
+    support = classes["support"].groupby("class").first()[by_class.index].astype(int)
+    by_class = by_class.map(percent).reset_index()
+    by_class.insert(1, "samples", support.to_numpy())
+    confused, best_method = pd.DataFrame(), str(near[near["_main"]].groupby(axis)["score"].mean().idxmax())
+    if counts:
+        write_text(target / "confusion.csv", pd.concat(counts, names=[axis, "true"]).reset_index().to_csv(index=False))
+        if len(by_class) <= MOST_CONFUSED:
+            confused = counts[best_method]
+            confused = confused.div(confused.sum(axis=1), axis=0).map(percent, form=".0f").reset_index()
     by_case = cases.groupby([*axes, "metric", "constant answer", "missing case"], sort=False)["score"].agg(mean_std)
     by_case = by_case.unstack(sort=False).reset_index()
     first, last = scores.columns.get_loc(CASE_AXES[-1]) + 1, scores.columns.get_loc("constant_baseline")
@@ -92,11 +105,13 @@ def write_report(
             "Metric": scores["_metric"].map(title_of).unique(),
         },
         main=place_text({name: main[name] for name in (*others, *CASE_AXES)}),
-        main_metric=title_of(main["_metric"]),
         split=title_of(split),
         results=(table, best),
         cases=(by_case, best_rows(by_case, others, len(axes) + 2)),
-        classes=by_class.loc[classes.mean(axis=1).sort_values(ascending=False, kind="stable").index],  # best first
+        classes=by_class,
+        class_score=shown_score.replace("_", " "),
+        confused=confused,
+        best_method=best_method,
         intervals=interval_table(resampled, axes, baseline),
         metrics=(by_metric, best_rows(by_metric, others, len(axes) + 2)),
         costs=cost_table(scores, axes, records),
@@ -111,24 +126,22 @@ def write_report(
 def best_rows(table: pd.DataFrame, others: list[str], labels: int) -> pd.DataFrame:
     """Return whether each cell is the best of its column among the rows that are equal in ``others``, all scores."""
     best = pd.DataFrame(False, table.index, table.columns)
-    groups = table.groupby(others, sort=False).indices.values() if others else [range(len(table))]
-    for rows in groups:
-        block = table.iloc[rows, labels:].map(lambda text: float(text.split()[0]) if text != ABSENT else np.nan)
-        best.iloc[rows, labels:] = (block == block.max()) & (block.notna().sum() > 1)
+    numbers = table.iloc[:, labels:].map(lambda text: float(text.split()[0]) if text != ABSENT else np.nan)
+    best.iloc[:, labels:] = numbers.apply(best_of, rivals=[str(row) for row in table[others].to_numpy().tolist()])
     return best
 
 
 def analyse(
     near: pd.DataFrame, axes: list[str], tasks: Mapping[str, Task], masks: Masks, folders: Mapping[str, Path]
-) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, dict[tuple, list[np.ndarray]]]:
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, pd.DataFrame], dict[tuple, list[np.ndarray]]]:
     """Score the predictions of every run at its test case in ``near``, those marked ``_main`` more closely.
 
     Returns:
-        The score if every sample were in one missing case: one row per run and case; the score of each class of
-        the marked runs, (rows, classes), and the samples of each class; and (axes, test case, metric) -> for each
-        seed, the score of the split, then of its resamples, (1 + R,).
+        The score if every sample were in one missing case: one row per run and case; ``class_scores`` of the marked
+        runs by the last axis and class, mean over the seeds; ``confusion`` likewise, with one class per sample; and
+        (axes, test case, metric) -> for each seed, the score of the split, then of its resamples, (1 + R,).
     """
-    cases, classes, resampled = [], {}, {}
+    cases, classes, counts, resampled = [], [], {}, {}
     for row in near.to_dict("records"):
         task, metric, place = tasks[row["run"]], row["_metric"], {name: row[name] for name in axes}
         found = CasePredictions.load(folders[row["run"]] / f"{row['split']}.arrow", row["_task"], row["split"])
@@ -145,13 +158,14 @@ def analyse(
                 values = bootstrap.resampled(name, task, logits, found.labels, cached_resample(len(truth)))
                 resampled.setdefault(key, []).append(np.append(row[name], values))
         if row["_main"]:
-            by_class = bootstrap.class_accuracy if truth.ndim == 1 else bootstrap.class_f1
-            by_class = bootstrap.class_ap if metric == "mAP" else by_class
-            values = by_class(task.probabilities(logits.float()).numpy(), truth, np.ones((1, len(truth))))[0]
-            classes.setdefault(str(row[axes[-1]]), []).append(values)
-            support = truth.sum(0) if truth.ndim > 1 else np.bincount(truth, minlength=task.num_classes)
-    classes = pd.DataFrame({name: np.mean(each, axis=0) for name, each in classes.items()})
-    return pd.DataFrame(cases), classes, support, resampled
+            method, names = str(row[axes[-1]]), task.class_names(found.model_config)
+            shown = task, task.probabilities(logits.float()), found.labels, names
+            classes.append(class_scores(*shown).assign(**{axes[-1]: method}))
+            if not task.multilabel:
+                counts.setdefault(method, []).append(confusion(*shown).set_index("true"))
+    classes = pd.concat(classes).groupby([axes[-1], "class"], sort=False).mean()
+    counts = {method: sum(tables) / len(tables) for method, tables in counts.items()}
+    return pd.DataFrame(cases), classes, counts, resampled
 
 
 def interval_table(resampled: dict[tuple, list[np.ndarray]], axes: list[str], baseline: Any) -> pd.DataFrame:

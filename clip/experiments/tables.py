@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,12 @@ def mean_std(values: pd.Series) -> str:
     return percent(values.mean()) + (f" ± {percent(spread)}" if math.isfinite(spread) else "")
 
 
+def best_of(percents: pd.Series, rivals: Sequence[Any]) -> pd.Series:
+    """Return whether each score, rounded as it is printed, is the largest of at least two with equal ``rivals``."""
+    groups = percents.round(2).groupby(np.array(rivals, dtype=object))
+    return percents.round(2).eq(groups.transform("max")) & (groups.transform("count") > 1)
+
+
 def collect(experiment: Experiment, planned: Iterable[PlannedRun]) -> tuple[pd.DataFrame, Masks]:
     """Score the finished runs of an experiment from their predictions.
 
@@ -98,11 +105,11 @@ def layout(
         The table, and whether each cell is the best of ours among those that differ in ``compared`` only.
     """
     axes, cases, published = experiment.axes, experiment.read.cases, experiment.published_values
-    groups = list(scores.groupby(axes, sort=False)["score"]) if len(scores) else []
-    ours = {place: mean_std(group) for place, group in groups}
-    means, rivals = {place: round(PERCENT * group.mean(), 2) for place, group in groups if group.notna().all()}, {}
-    for place, mean in means.items():
-        rivals.setdefault(_others(experiment, place), []).append(mean)
+    groups = dict(list(scores.groupby(axes, sort=False)["score"])) if len(scores) else {}
+    ours = {place: mean_std(group) for place, group in groups.items()}
+    means = pd.Series([PERCENT * group.mean(skipna=False) for group in groups.values()], dtype=float)
+    others = [i for i, axis in enumerate(axes) if axis != experiment.compared]
+    is_best = dict(zip(groups, best_of(means, [str([place[i] for i in others]) for place in groups]), strict=True))
     grid = [experiment.read.splits, cases.types if cases else [None], cases.ratios if cases else [None]]
     places = [
         run.at | dict(zip(("split", *CASE_AXES), case, strict=True))
@@ -118,17 +125,11 @@ def layout(
         )
         column = f"{name} ours".strip() if published else name or "score"
         cells[column] = ours.get(place, "")
-        others = rivals.get(_others(experiment, place), [])
-        best.setdefault(key, {})[column] = len(others) > 1 and means.get(place) == max(others)
+        best.setdefault(key, {})[column] = is_best.get(place, False)
         if published:
             cells[f"{name} paper".strip()] = f"{published[place]:.2f}" if place in published else ""
     made = pd.DataFrame(table.values()).fillna("")
     return made, pd.DataFrame(best.values()).reindex(columns=made.columns).eq(True)
-
-
-def _others(experiment: Experiment, place: tuple) -> tuple:
-    """Return a place without its value of the compared coordinate."""
-    return tuple(value for axis, value in zip(experiment.axes, place, strict=True) if axis != experiment.compared)
 
 
 def to_markdown(table: pd.DataFrame, best: pd.DataFrame) -> str:

@@ -50,7 +50,7 @@ class Predictor:
         config, checkpoint = load_checkpoint(config, "task")
         task, label_metadata = task_from_checkpoint(config, checkpoint)
         model, backbone, *_ = build(config, task, label_metadata, checkpoint)
-        names = label_metadata.get("class_names") or [f"class {i}" for i in range(task.num_classes)]
+        names = task.class_names(label_metadata)
         if not len(names) == len(set(names)) == task.num_classes:
             raise UserError(f"{checkpoint.path} has {task.num_classes} classes, but {len(set(names))} class_names")
         size, on_gpu = config.per_gpu_batchsize, device["accelerator"] == "gpu"
@@ -64,8 +64,9 @@ class Predictor:
         }
         transform = TRANSFORMS[config.backbone](backbone.sizes.image_size)
         where = "cuda" if on_gpu else "cpu"
-        model, columns, dtype = model.to(where).eval(), class_columns(map(str, names)), DTYPES[device["precision"]]
-        return cls(model, backbone.tokenizer, transform, task, columns, where, dtype, size, source)
+        columns, dtype = class_columns(map(str, names)), DTYPES[device["precision"]]
+        model.cast_frozen(dtype)
+        return cls(model.to(where).eval(), backbone.tokenizer, transform, task, columns, where, dtype, size, source)
 
     def predict(self, images: Sequence[Any] | None = None, texts: Sequence[str | None] | None = None) -> pd.DataFrame:
         """Classify image-text pairs.

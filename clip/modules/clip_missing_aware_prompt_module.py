@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from clip.config import OptimizerSettings
-from clip.modules.objectives import Task
+from clip.modules.objectives import SplitPredictions, Task
 from clip.modules.optim import count_warmup_steps, make_optimizer, schedule_steps
 from clip.modules.prompted_model import Inputs, PromptedModel
 from clip.modules.prompts.base import weighted_sum
@@ -33,6 +33,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         training_config: what a run must agree with to resume from a checkpoint; saved in it.
         run: all "settings" of the run and the absolute "paths" of its files; saved in checkpoints.
         warmup_steps: optimizer steps of the warm-up, once the optimizer is configured.
+        tested: probabilities and labels of the test split, once it is scored.
     """
 
     strict_loading = False  # checkpoints leave the backbone out; on_load_checkpoint is strict
@@ -54,6 +55,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         self.losses = nn.ModuleDict({split: MeanMetric(nan_strategy="disable") for split in SPLITS})
         self.metrics["train/"].persistent(True)  # for metric_states
         self.losses["train/"].persistent(True)
+        self.test_predictions = SplitPredictions()
         self.step_losses: list[tuple[Tensor, Tensor]] = []  # loss and sample ids of each micro-batch of a step
 
     def on_fit_start(self) -> None:
@@ -70,7 +72,7 @@ class MissingAwarePromptModule(pl.LightningModule):
             keys = ("tokens", "missing_type", "present")
             inputs = (Inputs(self.normalize(b["image"]), *(b[key] for key in keys)) for b in batches)
             self.model.eval()
-            with torch.no_grad():
+            with torch.no_grad(), self.trainer.precision_plugin.forward_context():
                 self.model.prompts.prepare(self.model, inputs)
             self.model.train()
 
@@ -82,7 +84,10 @@ class MissingAwarePromptModule(pl.LightningModule):
         loss = prompts.loss(heads, label, missing_case, task_loss)
         if (auxiliary := prompts.auxiliary_loss()) is not None:
             loss = loss + auxiliary
-        self.metrics[split].update(self.task.probabilities(weighted_sum(heads).detach().float()), label.long())
+        probabilities = self.task.probabilities(weighted_sum(heads).detach().float())
+        self.metrics[split].update(probabilities, label.long())
+        if split == "test/":
+            self.test_predictions.update(batch["sample_id"], probabilities, label)
         # Lightning's own mean over processes rounds the number of samples down, and
         # torchmetrics leaves weights out where NaN may pass: each sample counts as a value.
         self.losses[split].update(loss.detach().expand(len(label)))
@@ -108,6 +113,10 @@ class MissingAwarePromptModule(pl.LightningModule):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a test batch."""
         self.model_step(batch, "test/")
+
+    def on_test_epoch_end(self) -> None:
+        """Gather the predictions of all processes."""
+        self.tested = self.test_predictions.compute()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Raise UserError in all processes if any loss of this step is not finite, before the step is made."""

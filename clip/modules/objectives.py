@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -59,6 +60,27 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No positive samples")
             return super().compute()[occurs].mean()
+
+
+class SplitPredictions(Metric):
+    """Probabilities and labels of all samples of a split, each once and in their order, whatever process had them."""
+
+    def __init__(self):
+        super().__init__()
+        for name in ("sample_id", "probabilities", "label"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, sample_id: Tensor, probabilities: Tensor, label: Tensor) -> None:
+        """Add a batch."""
+        self.sample_id.append(sample_id)
+        self.probabilities.append(probabilities)
+        self.label.append(label)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Return the probabilities (N, C) and labels, (N,) or (N, C), on the CPU."""
+        sample_id, *values = (dim_zero_cat(state).cpu() for state in (self.sample_id, self.probabilities, self.label))
+        _, first = np.unique(sample_id.numpy(), return_index=True)  # few samples are seen by each process
+        return tuple(value[first] for value in values)
 
 
 class BalancedAccuracy(MulticlassConfusionMatrix):
@@ -148,6 +170,10 @@ class Task:
         if self.multilabel:
             return probabilities > 0.5
         return F.one_hot(probabilities.argmax(dim=-1), self.num_classes).bool()
+
+    def class_names(self, label_metadata: Mapping[str, Any]) -> list[str]:
+        """Return the names of the classes; "class 0" and so on for data that do not name them."""
+        return label_metadata.get("class_names") or [f"class {i}" for i in range(self.num_classes)]
 
     def collection(self, prefix: str = "") -> MetricCollection:
         """Return fresh metrics.

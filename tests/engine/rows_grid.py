@@ -57,7 +57,9 @@ def run_cells(rank: int, processes: int, root: Path, port: int) -> None:
             max_epochs=1,
             accumulate_grad_batches=accumulation(BATCH_SIZE, micro_batch, processes),
         )
-        (found,) = trainer.test(copy.deepcopy(module), datamodule=data, verbose=False)
+        tested = copy.deepcopy(module)
+        (found,) = trainer.test(tested, datamodule=data, verbose=False)
+        found["test/rows"] = len(tested.tested[0])
         trainer.fit(module, datamodule=data)
         found |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         scores[folder.name] = found

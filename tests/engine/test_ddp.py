@@ -111,6 +111,9 @@ def test_two_processes_equal_one(odd_settings, tmp_path):
     assert scores[0].pop("constant_baseline") == scores[1].pop("constant_baseline")
     assert scores[0].pop("missing_tables") == scores[1].pop("missing_tables")
     assert scores[1] == pytest.approx(scores[0], abs=1e-6)
+    ours, theirs = (pd.read_csv(only(folder, "t_*/version_0/classes.csv")) for folder in (two, one))
+    assert theirs["support"].sum() == ODD  # of one genre each
+    pd.testing.assert_frame_equal(ours, theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize(("micro_batch", "place"), [(4, (1, 2)), (2, (1, 5))])  # one pass of the epoch is left
@@ -155,6 +158,7 @@ def test_few_rows_are_scored_as_by_one_process(clip_folder, tmp_path):
             # If the rows do not divide by the processes, training repeats samples, as every DistributedSampler does.
             known = scores.keys() if int(cell.split()[1]) % processes == 0 else [s for s in scores if s[:4] == "test"]
             assert scores.keys() == wanted[cell].keys()
+            assert scores["test/rows"] == int(cell.split()[1])
             for name in known:
                 assert scores[name] == pytest.approx(wanted[cell][name], abs=1e-5, nan_ok=True), (path.name, cell, name)
 

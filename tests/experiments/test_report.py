@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
 
 from clip.evaluation import bootstrap
 from clip.evaluation.predictions import CasePredictions
@@ -154,6 +154,7 @@ def test_a_table_of_several_tasks_has_bars_for_each(tmp_path):
     for task in tasks:
         assert (task, "DCP", title_of(TASKS[task].headline)) in intervals.index
     assert len(read(path, "classes")) == 23  # of the main setting, MM-IMDb
+    assert not path.with_name("confusion.csv").exists()
 
 
 def test_everything_is_of_the_metric_that_is_evaluated(tmp_path):
@@ -171,6 +172,26 @@ def test_everything_is_of_the_metric_that_is_evaluated(tmp_path):
     precision = [average_precision_score(p.labels[:, 0], p.select(mask)[:, 0]) for p in found]
     classes = read(path, "classes").set_index("class")
     assert float(classes["MMP"]["class 0"]) == pytest.approx(100 * np.mean(precision), abs=0.005)
+
+
+def test_classes_and_their_confusion_are_those_of_scikit_learn(tmp_path):
+    """DCP is the best method; its matrix is the mean over two seeds."""
+    scores, folders, masks = fabricate(tmp_path, ("hatememes",), ratios=(0.7,))
+    path = write_report(experiment(), scores, masks, TABLE, BEST, folders, tmp_path / "out")
+    found = [CasePredictions.load(folders[f"hatememes-DCP-{s}"] / "test.arrow", "hatememes", "test") for s in (0, 1)]
+    (mask,) = masks.values()
+    pairs = [(each.labels, each.select(mask).argmax(1)) for each in found]
+    wanted = np.mean([precision_recall_fscore_support(*pair)[:3] for pair in pairs], axis=0)
+    table = pd.read_csv(path.with_name("classes.csv")).set_index("method").loc["DCP"]
+    assert table["class"].tolist() == ["class 0", "class 1"]
+    assert pytest.approx(wanted) == table[["precision", "recall", "F1"]].to_numpy().T
+    rows = Page(path).tables["classes"]
+    assert {row[0]: row[-1] for row in rows[1:3]} == {f"class {i}": f"{100 * wanted[2][i]:.2f}" for i in (0, 1)}
+    counts = np.mean([confusion_matrix(*pair) for pair in pairs], axis=0)
+    written = pd.read_csv(path.with_name("confusion.csv")).set_index("method")
+    assert written.loc["DCP"].set_index("true").to_numpy() == pytest.approx(counts)
+    shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+    assert [row[1:] for row in rows[-2:]] == [[f"{share:.0f}" for share in row] for row in shares]
 
 
 def test_learning_curves_and_the_constant_answer_are_drawn(tmp_path):

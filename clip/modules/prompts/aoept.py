@@ -137,7 +137,7 @@ class AOEPT(base.PromptMethod):
             texts = model.text_encoder.encode(model.text_encoder.embed(ids), [], ids, ids.shape[1])
             for name, run in {IMAGE: model.image_encoder.encode(x, []), TEXT: texts}.items():
                 for layer, inputs in zip(means[name], run, strict=False):
-                    layer.append(inputs.mean().cpu())
+                    layer.append(inputs.mean().float().cpu())
 
         def cluster(samples: Tensor, slots: Tensor) -> None:
             if count := min(len(samples), len(slots)):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from clip.modules import build_model
 from clip.modules.backbones.clip import convert_clip
 from clip.modules.prompted_clip import PLACEHOLDERS
 from clip.modules.prompted_model import Inputs
+from clip.modules.prompts import PromptConfig
+from clip.modules.prompts.aoept import AOEPT
 from clip.transforms.clip import ClipTransform
 from clip.utils.errors import UserError
 from tests import tiny
@@ -110,7 +113,8 @@ def test_a_slow_oracle(sizes, length, missing, reading, cases):
     results = []
     for slow in (False, True):
         logits, auxiliary = slow_outputs(model, *batch) if slow else (model(*batch), model.prompts.auxiliary_loss())
-        results.append([logits, auxiliary, *gradients(model, logits.pow(2).sum() + auxiliary)])
+        slopes = gradients(model, logits.pow(2).sum() + auxiliary)
+        results.append([logits.detach(), auxiliary.detach(), *slopes])
     for name, found, wanted in zip(["logits", "loss", *model.trainable_names()], *results, strict=True):
         assert wanted.abs().max() > 0, name
         torch.testing.assert_close(found, wanted, atol=1e-5 + 2e-4 * float(wanted.abs().max()), rtol=0, msg=name)
@@ -197,13 +201,20 @@ def test_training_and_testing_through_the_command_line(settings, arrow_folder, t
     best = find_checkpoint(trained, "best")
     state = torch.load(best, weights_only=True)["state_dict"]
     assert all(state[f"prompts.towers.{name}.memory"].abs().amax(2).min() > 0 for name in ("image", "text"))
-    (validated,) = trained.rglob("metrics.json")
-    call("with", "task_finetune_mmimdb", *settings, f"load_path={trained}", "test_only=True", "exp_name=test")
-    (tested,) = (path for path in trained.rglob("metrics.json") if path != validated)
-    scores = [json.loads(path.read_text()) for path in (validated, tested)]
-    assert scores[1]["test/F1_Macro"] == scores[0].get("test/F1_Macro", scores[1]["test/F1_Macro"])
-    call("sweep", "with", "task_finetune_mmimdb", *settings, f"load_path={trained}", "sweep.types=['both']")
+    loaded = ["with", "task_finetune_mmimdb", *settings, f"load_path={trained}"]
+    call(*loaded, "test_only=True", "test_type=text", "test_ratio=0.5")
+    call("sweep", *loaded, "sweep.types=['text']", "sweep.ratios=[0.5]")
+    (tested,), (swept,) = trained.rglob("test_*/**/metrics.json"), trained.rglob("sweep.csv")
+    assert json.loads(tested.read_text())["test/F1_Macro"] == pytest.approx(pd.read_csv(swept)["F1_Macro"].item())
     write_tables(tmp_path, films(arrow_folder, tmp_path))
     monkeypatch.chdir(tmp_path)
     call("predict", "with", f"load_path={trained}", "num_gpus=0", "predict.input=films.csv")
-    assert len(list(trained.rglob("sweep.csv"))) == len(list(trained.rglob("predictions.csv"))) == 1
+    (predicted,) = trained.rglob("predictions.csv")
+    assert len(pd.read_csv(predicted)) == 12
+
+
+@pytest.mark.parametrize(("length", "depth", "millions"), [(6, 4, 1.04), (16, 6, 1.64)])
+def test_parameter_counts_on_vit_b_16(length, depth, millions):
+    """Those of the release's settings and of the paper's, own and shared prompts of this length each."""
+    method = AOEPT(PromptConfig(tiny.VIT_B_16, 2 * length, depth), AOEPT.Settings())
+    assert round(sum(parameter.numel() for parameter in method.parameters()) / 1e6, 2) == millions

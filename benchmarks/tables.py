@@ -14,6 +14,17 @@ PAGE = ROOT / "docs" / "performance.md"
 HEAD = """# Performance
 
 Written by `python -m benchmarks.tables` from `benchmarks/results/*.json`. Ratios compare two measurements of one run.
+
+## Precision
+
+`precision=auto`, the default, computes in bf16 on a GPU and in 32 bit on a CPU. With `precision=bf16`, a CPU computes
+in bf16 if it has the instructions: `avx512_bf16` or `amx_bf16` on x86, `bf16` on ARM (`lscpu` lists them). Other CPUs
+would emulate them, several times slower than 32 bit: there the run prints a line and computes in 32 bit.
+`precision=32` is always available. `run.json` records under `device` which precision was used.
+
+In bf16, the frozen weights of matrix products are stored in bf16, half the size. Prompts, classifier, optimizer and
+checkpoints stay in 32 bit, so a checkpoint can be trained in one precision and evaluated in the other. On a CPU, two
+runs in bf16 are bitwise equal, and a resumed run equals an uninterrupted one; they differ from 32 bit by rounding.
 """
 SECTIONS = {
     "step": "The training step",

@@ -155,8 +155,9 @@ class DeviceSettings(Settings):
 
     num_gpus: int = setting(1, "GPUs per node; without any, the CPU is used", ge=0, le=1024)
     num_nodes: int = setting(1, "number of machines", ge=1, le=1024)
-    precision: Annotated[Literal["bf16", "16", "32"], BeforeValidator(str)] = setting(
-        "bf16", "a CPU always uses 32 bit"
+    precision: Annotated[Literal["auto", "bf16", "16", "32"], BeforeValidator(str)] = setting(
+        "auto",
+        "bf16 (on a CPU with instructions for it), 16 (GPU only) or 32; auto: bf16 on a GPU, 32 on a CPU",
     )
     fast_dev_run: bool = setting(False, "run one batch of each split and save nothing")
 
@@ -207,6 +208,7 @@ class PretrainSettings(Settings):
     width: int = setting(128, "channels of both towers", ge=64, le=4096, multiple_of=64)
     layers: int = setting(6, "layers of both towers", ge=1, le=64)
     epochs: Count = setting(30, "passes over the training pairs")
+    batch_size: Count = setting(64, "pairs of one step, among which each image looks for its text")
 
 
 SECTIONS = (RunSettings, DataSettings, MissingSettings, ModelSettings, OptimizerSettings, DeviceSettings)

@@ -21,7 +21,7 @@ from clip.engine.checkpoints import (
     find_checkpoint,
     read_checkpoint,
 )
-from clip.engine.trainer import choose_micro_batch, world_size
+from clip.engine.trainer import DTYPES, choose_micro_batch, world_size
 from clip.modules.backbones import Backbone
 from clip.modules.backbones.registry import BACKBONES
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
@@ -291,6 +291,7 @@ def build_all(
         on_gpu = device["accelerator"] == "gpu"
         size = choose_micro_batch(built.model, built.backbone.sizes, config.batch_size, world_size(device), on_gpu)
         config = config.replace(per_gpu_batchsize=size)
+    built.model.cast_frozen(DTYPES[device["precision"]])
     data = build_data(config, task, built.backbone.sizes.image_size, built.backbone.tokenizer)
     if config.compile:
         compiler = os.environ.get("CXX", "g++")  # on a GPU, torch brings Triton
@@ -313,8 +314,10 @@ def training_config(config: Config, data: MissingModalityDataModule) -> dict[str
     return {key: getattr(config, key) for key in TRAINING_KEYS} | {"missing_tables": dict(data.mask_hashes)} | files
 
 
-def run_record(config: Config, module: MissingAwarePromptModule, data: MissingModalityDataModule) -> dict[str, Any]:
-    """Return the record of a run (settings, model, trainable parameters, masks, data) and print the counts."""
+def run_record(
+    config: Config, device: dict[str, Any], module: MissingAwarePromptModule, data: MissingModalityDataModule
+) -> dict[str, Any]:
+    """Return the record of a run (settings, device, model, trainable parameters, masks, data) and print the counts."""
     sizes = {name: parameter.numel() for name, parameter in module.model.named_parameters()}
     trainable = {name: sizes[name] for name in module.model.trainable_names()}
     count, total = sum(trainable.values()), sum(sizes.values())
@@ -322,6 +325,7 @@ def run_record(config: Config, module: MissingAwarePromptModule, data: MissingMo
     return {
         "git_commit": run_folder.git_commit(),
         "config": config.model_dump(),
+        "device": device,
         "model_config": module.model_config,
         "trainable": trainable,
         "total_parameters": total,

@@ -76,7 +76,7 @@ def train(config: Config) -> dict[str, Any]:
         shape = {"per_gpu_batchsize": config.per_gpu_batchsize, "processes": processes}
         check_resume(resume, module.model_config, module.training_config, shape)
 
-    record, loggers, callbacks = run_record(config, module, data), [], []
+    record, loggers, callbacks = run_record(config, device, module, data), [], []
     if not config.fast_dev_run:
         folder = start_run(config, "train", record)
         loggers = make_loggers(folder, config)
@@ -190,7 +190,7 @@ def evaluate(config: Config) -> dict[str, float]:
     device = choose_device(config.num_gpus, config.num_nodes, config.precision)
     config, module, data = build_all(config, device)
     data.setup("test")
-    record, loggers = run_record(config, module, data), []
+    record, loggers = run_record(config, device, module, data), []
     if not config.fast_dev_run:
         record["checkpoint"] = str(find_checkpoint(config.load_path, BEST).resolve())
         folder = start_run(config, "test", record)
@@ -242,7 +242,7 @@ def sweep(config: Config) -> pd.DataFrame:
             raise UserError("sweep needs load_path=, a checkpoint or the folder of a run")
         device = choose_single_device(config, "sweep")
         config, module, data = build_all(config, device)
-        record = run_record(config, module, data)
+        record = run_record(config, device, module, data)
         stored = predict_split(module, data, "test", device)
     folder = start_run(config, "sweep", record)
     stored.save(folder / "predictions.arrow")

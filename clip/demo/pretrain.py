@@ -31,11 +31,11 @@ from clip.utils.errors import UserError
 PATCH = 8  # pixels
 CONTEXT, VOCABULARY = 77, 2048  # context length, and maximum vocabulary size
 ACTIVATION = "quick_gelu"
-BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 64, 2e-3, 0.1
+LEARNING_RATE, WEIGHT_DECAY = 2e-3, 0.1
 WARMUP = 0.1  # share of all steps
 MIN_SCALE, TOKEN_DROPOUT = 0.9, 0.1  # augmentation: smallest side of a crop, share of tokens left out
 INIT_LOGIT_SCALE, MAX_LOGIT_SCALE = math.log(1 / 0.07), math.log(100)  # as OpenAI trained
-RETRIEVAL_SIZE = 200  # validation pairs among which each image looks for its text
+ENCODED = 256  # pairs that are encoded at once after training
 
 
 class ContrastiveModule(pl.LightningModule):
@@ -48,17 +48,17 @@ class ContrastiveModule(pl.LightningModule):
         self.visual, self.text = VisionTransformer(sizes, ACTIVATION), TextTransformer(sizes, ACTIVATION)
         self.logit_scale = nn.Parameter(torch.tensor(INIT_LOGIT_SCALE))
 
-    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """Return the scaled similarities of images (B, 3, S, S) in 0..255 and texts (B, 77), (B, B)."""
+    def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the normalised features, (B, D) each, of images (B, 3, S, S) in 0..255 and of texts (B, 77)."""
         end = tokens.argmax(dim=1)
         image = self.visual.encode(self.visual.embed(ClipTransform.normalize(pixels)), [])
         text = self.text.encode(self.text.embed(tokens), [], tokens, int(end.max()) + 1)
-        scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-        return scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+        return F.normalize(image, dim=-1), F.normalize(text, dim=-1)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """Return the contrastive loss on augmented pairs."""
-        logits = self(crop_and_flip(batch[0]), drop_tokens(batch[1]))
+        image, text = self(crop_and_flip(batch[0]), drop_tokens(batch[1]))
+        logits = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp() * image @ text.T
         target = torch.arange(len(logits), device=logits.device)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         self.log("loss", loss, prog_bar=True)
@@ -122,19 +122,33 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     return Tokenizer(vocabulary(merges), merges, CONTEXT)
 
 
+@torch.inference_mode()
+def retrieval(module: ContrastiveModule, pairs: TensorDataset) -> str:
+    """Describe how often the pair of an image, and of a text, is the most similar of all, and among the ten first."""
+    features = [module(*(tensor.to(module.device) for tensor in batch)) for batch in DataLoader(pairs, ENCODED)]
+    image, text = (torch.cat(part).float().cpu() for part in zip(*features, strict=True))
+    lines = [f"validation, among {len(pairs)} pairs (chance {1 / len(pairs):.1%} for the first):"]
+    for name, similarity in (("images find their text", image @ text.T), ("texts find their image", text @ image.T)):
+        ranks = (similarity > similarity.diagonal()[:, None]).sum(dim=1)
+        recalls = (f"{(ranks < k).float().mean():.1%} within the first {k}" for k in (1, 10))
+        lines.append(f"  {name}: {', '.join(recalls)}")
+    return "\n".join(lines)
+
+
 def train_clip(
     train: ArrowDataset,
     val: ArrowDataset | None,
     trainer: pl.Trainer,
     *,
     target: str,
+    batch_size: int,
     image_size: int,
     width: int,
     layers: int,
 ) -> Path:
     """Train a small CLIP on image-text pairs and save it as a folder for ``vit=``.
 
-    The pairs of ``val`` measure the retrieval accuracy. The image size is a multiple of 8 pixels; ``width``, the
+    All pairs of ``val`` measure the retrieval accuracy. The image size is a multiple of 8 pixels; ``width``, the
     channels of both towers and of the feature, is a multiple of 64; ``layers`` are the blocks of each tower.
     """
     if ((folder := Path(target)) / "model.safetensors").exists():
@@ -145,13 +159,9 @@ def train_clip(
     tokenizer = train_tokenizer((train.text(index) for index in complete), VOCABULARY)
     module = ContrastiveModule(image_size, width, layers, len(tokenizer.vocab))
     pairs = read_pairs(train, tokenizer, image_size)
-    trainer.fit(module, DataLoader(pairs, min(BATCH_SIZE, len(pairs)), shuffle=True, drop_last=True))
+    trainer.fit(module, DataLoader(pairs, min(batch_size, len(pairs)), shuffle=True, drop_last=True))
     if val is not None and complete_samples(val):
-        pixels, tokens = (tensor[:RETRIEVAL_SIZE] for tensor in read_pairs(val, tokenizer, image_size).tensors)
-        with torch.inference_mode():
-            logits = module.eval()(pixels.to(module.device), tokens.to(module.device)).cpu()
-        accuracy = (logits.argmax(dim=1) == torch.arange(len(logits))).float().mean()
-        print(f"validation: {accuracy:.1%} of {len(logits)} images find their text (chance {1 / len(logits):.1%})")
+        print(retrieval(module.eval(), read_pairs(val, tokenizer, image_size)))
     # OpenAI's names have no prefix for the text tower.
     weights = {name.removeprefix("text."): tensor.cpu() for name, tensor in module.state_dict().items()}
     save_clip(folder, weights, ACTIVATION, tokenizer)

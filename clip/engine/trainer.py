@@ -28,6 +28,7 @@ from clip.utils.errors import UserError
 REFRESH_RATE = 10  # batches between two updates of the progress bar
 LOG_SECONDS = 180  # between two lines of progress in output that is not a terminal
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}  # setting -> Lightning's name
+NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # instructions of x86 and ARM; others emulate it, slower than 32 bit
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
 CPU_MICRO_BATCH = 16  # larger ones are not faster there (docs/performance.md)
 GPU_MEMORY_SHARE = 0.5  # for activations kept for the backward pass; the rest is working space
@@ -40,10 +41,12 @@ def choose_device(num_gpus: int, num_nodes: int, precision: str) -> dict[str, An
     if num_gpus > available > 0:
         raise UserError(f"num_gpus={num_gpus}, but this machine has {available}; give at most {available}")
     if num_gpus and available:
-        device = {"accelerator": "gpu", "devices": num_gpus, "num_nodes": num_nodes, "precision": PRECISIONS[precision]}
+        chosen = "bf16" if precision == "auto" else precision
+        device = {"accelerator": "gpu", "devices": num_gpus, "num_nodes": num_nodes, "precision": PRECISIONS[chosen]}
     else:
+        chosen = "bf16" if precision == "bf16" and has_native_bf16() else "32"
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if TorchElasticEnvironment.detect() else 1
-        device = {"accelerator": "cpu", "devices": local, "num_nodes": num_nodes, "precision": "32-true"}
+        device = {"accelerator": "cpu", "devices": local, "num_nodes": num_nodes, "precision": PRECISIONS[chosen]}
     if world_size(device) == 1:  # a launcher may have left variables behind that would silence this process
         for name in RANK_VARIABLES:
             os.environ.pop(name, None)
@@ -51,8 +54,16 @@ def choose_device(num_gpus: int, num_nodes: int, precision: str) -> dict[str, An
     if rank_zero_only.rank:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the first process prints for all
     if num_gpus and not available:
-        print(f"num_gpus={num_gpus}, but this machine has none: running on the CPU in 32 bit")
+        print(f"num_gpus={num_gpus}, but this machine has none: running on the CPU")
+    if precision not in ("auto", chosen):
+        print(f"precision={precision}, but this processor has no such instructions: computing in 32 bit")
     return device
+
+
+def has_native_bf16() -> bool:
+    """Return whether the processor has instructions for matrix products in bf16."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in NATIVE_BF16)
 
 
 def world_size(device: dict[str, Any]) -> int:

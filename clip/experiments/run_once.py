@@ -54,7 +54,7 @@ def run_once(folder: Path) -> None:
         _, module, data = build_all(alone, device)
         for split in ("val", "test"):
             predict_split(module, data, split, device).save(folder / f"{split}.arrow")
-        record = run_record(config, module, data) | plan | {"seed": config.seed}
+        record = run_record(config, device, module, data) | plan | {"seed": config.seed}
         record["missing_tables"] = plan["hashed"]["missing_tables"]
         write_json(folder / "run.json", record)
         headline = module.task.headline

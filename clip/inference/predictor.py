@@ -64,8 +64,9 @@ class Predictor:
         }
         transform = TRANSFORMS[config.backbone](backbone.sizes.image_size)
         where = "cuda" if on_gpu else "cpu"
-        model, columns, dtype = model.to(where).eval(), class_columns(map(str, names)), DTYPES[device["precision"]]
-        return cls(model, backbone.tokenizer, transform, task, columns, where, dtype, size, source)
+        columns, dtype = class_columns(map(str, names)), DTYPES[device["precision"]]
+        model.cast_frozen(dtype)
+        return cls(model.to(where).eval(), backbone.tokenizer, transform, task, columns, where, dtype, size, source)
 
     def predict(self, images: Sequence[Any] | None = None, texts: Sequence[str | None] | None = None) -> pd.DataFrame:
         """Classify image-text pairs.

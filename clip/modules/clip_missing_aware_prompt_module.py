@@ -72,7 +72,7 @@ class MissingAwarePromptModule(pl.LightningModule):
             keys = ("tokens", "missing_type", "present")
             inputs = (Inputs(self.normalize(b["image"]), *(b[key] for key in keys)) for b in batches)
             self.model.eval()
-            with torch.no_grad():
+            with torch.no_grad(), self.trainer.precision_plugin.forward_context():
                 self.model.prompts.prepare(self.model, inputs)
             self.model.train()
 

@@ -7,9 +7,13 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from clip.modules.layers import Attention
 from clip.modules.prompts.base import Attentions, NoSettings, PromptMethod, Sizes, weighted_sum
 from clip.utils.errors import UserError
 from clip.utils.settings import Settings
+
+MATRICES = (nn.Linear, nn.Conv2d, Attention, nn.MultiheadAttention)  # modules whose parameters enter matrix products
+PROJECTIONS = ("proj", "text_projection")  # parameters of a tower that do too
 
 
 class Inputs(NamedTuple):
@@ -120,6 +124,22 @@ class PromptedModel(nn.Module, ABC):
         for name in self.TOWERS:
             self.get_submodule(name).eval()
         return self
+
+    def cast_frozen(self, dtype: torch.dtype) -> None:
+        """Store the frozen weights of matrix products in the ``dtype`` of autocast, which would cast them in each step.
+
+        The results under autocast stay the same bitwise. Norms and embeddings, which autocast does not cast, keep their
+        type, and so do projections that the method changes: autocast casts their sum.
+        """
+        attentions = self.attentions()
+        changed = {
+            attentions[tower][i] for tower, layers in self.prompts.input_projections(attentions).items() for i in layers
+        }
+        for tower in self.TOWERS:
+            for module in set(self.get_submodule(tower).modules()) - changed:
+                for name, parameter in module.named_parameters(recurse=False):
+                    if not parameter.requires_grad and (isinstance(module, MATRICES) or name in PROJECTIONS):
+                        parameter.data = parameter.data.to(dtype)
 
     def compile_towers(self) -> None:
         """Compile each block of all towers; they share their code, so that few graphs serve all layers."""

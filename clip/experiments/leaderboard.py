@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clip.cli.build import check_plugins
 from clip.cli.schema import Config
 from clip.evaluation.report import PERCENT, title_of
 from clip.experiments.plan import MASK_SETTINGS, NOT_IN_KEY
@@ -23,40 +24,41 @@ IGNORED = {"task", "prompt_type", "backbone", "seed", "limit_test"} | NOT_IN_KEY
 TEST_SETTINGS = ("plots", "limit_test", "both_ratio", "missing_draw", "missing_seed")
 
 
-def leaderboard(config: Config) -> pd.DataFrame:
-    """Write leaderboard.csv and leaderboard.tex to ``log_dir``, print the table, and return the rows of the csv."""
-    log_dir = Path(config.log_dir)
-    scores = average_seeds(read_tests(log_dir))
+def leaderboard(config: Config) -> None:
+    """Print one table of all tested runs in ``log_dir``, and write leaderboard.csv and leaderboard.tex there."""
+    log_dir, scores = Path(config.log_dir), average_seeds(read_tests(config))
     table, best = lay_out(scores)
     print(table.mask(best, table + " *").to_string(index=False))
     print("Test scores in percent, mean ± standard deviation over the seeds; *: best of a data set and test case")
     write_text(log_dir / "leaderboard.csv", scores.drop(columns="text").to_csv(index=False))
     write_text(log_dir / "leaderboard.tex", to_latex(table, best, list(table).index("metric") + 1))
     print(f"written: {log_dir}/leaderboard.csv, leaderboard.tex")
-    return scores
 
 
-def read_tests(log_dir: Path) -> pd.DataFrame:
-    """Read the newest test of each training run and test case below a folder, one per row; print what is left out."""
-    trained, tests, rows, used = {}, [], [], set()
-    finished = [path for path in log_dir.rglob("metrics.json") if path.with_name("run.json").is_file()]
+def read_tests(config: Config) -> pd.DataFrame:
+    """Read the newest test of each training run and test case in ``log_dir``, one per row; print what is left out."""
+    log_dir, trained, tests, rows, used = Path(config.log_dir), {}, [], [], set()
+    finished = [*log_dir.rglob("metrics.json"), *log_dir.rglob("result.json")]  # the latter of ``reproduce``
     for path in sorted(finished, key=lambda path: path.stat().st_mtime_ns):
-        record, metrics = (parse_object(file.read_bytes(), str(file)) for file in (path.with_name("run.json"), path))
-        if record["config"]["test_only"]:
+        files = path.with_name("run.json"), path
+        if not files[0].is_file():  # of another program
+            continue
+        record, metrics = (parse_object(file.read_bytes(), str(file)) for file in files)
+        if any(name.startswith("test/") for name in metrics):
             tests.append((path.parent.resolve(), record | metrics))
         else:
             trained[path.parent.resolve()] = record | metrics
     for folder, test in tests:
-        # A training run that was moved has its tests inside.
-        places = [*Path(test.get("checkpoint", "")).parents, *folder.parents]
+        # Of runs that were moved, a test is inside its training run, but contains it in ``reproduce``.
+        places = [*Path(test.get("checkpoint", "")).parents, *folder.parents, *folder.glob("training/*/version_*")]
         if run := next((place for place in places if place in trained), None):
             used.add(run)
+            check_plugins(run, trained[run]["config"]["plugins"], config)
             rows.append(describe_test(trained[run], test))
     if not rows:
         raise UserError(f"log_dir={log_dir} has no run that was trained and tested; test one with test_only=True")
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows)  # the newest last
     newest = table.drop_duplicates([*MODEL, *TEST_CASE, "seed", "settings"], keep="last")
-    print(f"{len(newest)} tests of {len(used)} training runs")
     left_out = {
         "tests that were repeated later": len(table) - len(newest),
         "training runs without a test": len(trained) - len(used),
@@ -70,22 +72,22 @@ def describe_test(training: dict[str, Any], test: dict[str, Any]) -> dict[str, A
     """Return the row of a test: ``MODEL``, ``TEST_CASE``, seed, score as a fraction, costs, and all other settings."""
     config, row = training["config"], {}
     method, backbone = config["prompt_type"], config["backbone"]
-    groups = {name for name, value in config.items() if isinstance(value, dict)} - MASK_SETTINGS - {method, backbone}
+    groups = {name for name, value in config.items() if isinstance(value, dict)} - {method, backbone}
     settings = flatten({name: value for name, value in config.items() if name not in IGNORED | groups})
     settings |= {f"test.{name}": test["config"][name] for name in TEST_SETTINGS}
+    settings["test.checkpoint"] = Path(test.get("checkpoint", "")).stem.rpartition("-")[2]  # best or last
     settings["backbone_sha256"] = training["model_config"]["backbone_sha256"][:8]
     for split, run in (("train", training), ("val", training), ("test", test)):
-        case = [run["config"][name][split] for name in ("missing_type", "missing_ratio", "missing_table")]
-        if case[2]:  # a mask file decides by its content
-            case = [Path(case[2]).name, np.nan, run["missing_tables"][split][:8]]
-        keys = [f"{name}.{split}" for name in ("missing_type", "missing_ratio", "missing_table")]
-        settings |= dict(zip(keys, case, strict=True)) | {f"arrow_files.{split}": run["arrow_files"].get(split)}
-        row |= {f"{split}_type": case[0], f"{split}_ratio": case[1]}
-    for name in ("type", "ratio"):
-        if row.pop(f"val_{name}") == row[f"train_{name}"]:
-            del settings[f"missing_{name}.val"]
-        del settings[f"missing_{name}.train"], settings[f"missing_{name}.test"]
-    own_data, headline = config["task"] == "manifest", resolve_task(config["task"], training["model_config"]).headline
+        kind, ratio, table = (run["config"][f"missing_{name}"][split] for name in ("type", "ratio", "table"))
+        if table:  # it decides by its content
+            kind, ratio, table = Path(table).name, np.nan, run["missing_tables"][split][:8]
+        settings |= {f"missing_table.{split}": table, f"arrow_files.{split}": run["arrow_files"].get(split)}
+        row |= {f"{split}_type": kind, f"{split}_ratio": ratio}
+    selected = row.pop("val_type"), row.pop("val_ratio")
+    if selected != (row["train_type"], row["train_ratio"]):
+        settings |= dict(zip(("missing_type.val", "missing_ratio.val"), selected, strict=True))
+    headline = resolve_task(config["task"], training["model_config"]).headline
+    own_data = config["task"] == "manifest"
     return row | {
         "method": method,
         "backbone": backbone,
@@ -139,4 +141,5 @@ def lay_out(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     table = table.reset_index()
     table[["data_set", "method", "metric"]] = table[["data_set", "method", "metric"]].map(title_of)
     best = best.reset_index(drop=True).reindex(columns=table.columns, fill_value=False)
-    return table.rename(columns=title_of), best.rename(columns=title_of)
+    titles = {name: title_of(name) for name in SHOWN}
+    return table.rename(columns=titles), best.rename(columns=titles)

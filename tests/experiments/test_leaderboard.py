@@ -37,6 +37,8 @@ def made(settings, tmp_path_factory):
         if run[:2] == ("dcp", 1):
             succeed(*test, "test_type=text", "test_ratio=1.0")
             succeed(*test, f"log_dir={log_dir}", "exp_name=again")  # elsewhere, with the same scores
+    (last,) = folders[RUNS[4]].glob("checkpoints/*-last.pt")
+    succeed(*words[:-2], f"load_path={last}", "test_only=True", "test_type=image")
     shutil.copytree(folders[RUNS[0]], log_dir / "untested", ignore=shutil.ignore_patterns("test_*"))
     return log_dir, folders, succeed("leaderboard", "with", f"log_dir={log_dir}")
 
@@ -50,9 +52,10 @@ def test_scores_are_means_over_the_seeds_of_equal_settings(made):
     log_dir, folders, output = made
     table = pd.read_csv(log_dir / "leaderboard.csv", keep_default_na=False, na_values={"std": [""]})
     wanted = {  # method, settings, test type, seeds -> scores of the seeds
-        ("dcp", "learning_rate=0.02", "both", "0 1"): scores_of(folders, RUNS[:2]),
-        ("dcp", "learning_rate=0.02", "text", "1"): scores_of(folders, RUNS[1:2], "text1"),
-        ("dcp", "learning_rate=0.05", "both", "0"): scores_of(folders, RUNS[4:]),
+        ("dcp", "learning_rate=0.02, test.checkpoint=best", "both", "0 1"): scores_of(folders, RUNS[:2]),
+        ("dcp", "learning_rate=0.02, test.checkpoint=best", "text", "1"): scores_of(folders, RUNS[1:2], "text1"),
+        ("dcp", "learning_rate=0.05, test.checkpoint=best", "both", "0"): scores_of(folders, RUNS[4:]),
+        ("dcp", "learning_rate=0.05, test.checkpoint=last", "image", "0"): scores_of(folders, RUNS[4:], "image0.7"),
         ("none", "", "both", "0 1"): scores_of(folders, RUNS[2:4]),
     }
     table = table.set_index(["method", "settings", "test_type", "seeds"])

@@ -24,7 +24,7 @@ from clip.missing import COMPLETE
 from clip.modules.backbones.clip import save_clip
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.backbones.clip_tokenizer import WORD_END, Tokenizer, clean, vocabulary
-from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
+from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer, finish
 from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
 
@@ -51,8 +51,8 @@ class ContrastiveModule(pl.LightningModule):
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the normalised features, (B, D) each, of images (B, 3, S, S) in 0..255 and of texts (B, 77)."""
         end = tokens.argmax(dim=1)
-        image = self.visual.encode(self.visual.embed(ClipTransform.normalize(pixels)), [])
-        text = self.text.encode(self.text.embed(tokens), [], tokens, int(end.max()) + 1)
+        image = finish(self.visual.encode(self.visual.embed(ClipTransform.normalize(pixels)), []))
+        text = finish(self.text.encode(self.text.embed(tokens), [], tokens, int(end.max()) + 1))
         return F.normalize(image, dim=-1), F.normalize(text, dim=-1)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:

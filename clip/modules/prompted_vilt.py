@@ -18,7 +18,7 @@ from clip.modules.backbones.vilt_convert import ViltSizes
 from clip.modules.layers import INIT_STD, init_linear
 from clip.modules.prompted_model import Inputs, PromptedModel
 from clip.modules.prompts.base import Attentions, TowerInput
-from clip.modules.vision_transformer_prompts import Projections, Prompts, Transformer
+from clip.modules.vision_transformer_prompts import Projections, Prompts, Transformer, finish
 from clip.transforms.vilt import MAX_ASPECT
 from clip.utils.settings import Settings
 
@@ -105,7 +105,7 @@ class ViltTransformer(nn.Module):
     def encode(self, tokens: Tensor, prompts: Prompts, mask: Tensor, projections: Projections | None = None) -> Tensor:
         """Map X_0 (B, L, D) to the feature (B, D); ``mask`` (B, L) is True for tokens that are not padding."""
         first = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-        pooled = self.transformer(tokens, prompts, first, mask, projections)
+        pooled = finish(self.transformer(tokens, prompts, first, mask, projections))
         return self.pooler(self.ln_final(pooled)).tanh()
 
 
@@ -176,7 +176,7 @@ class PromptedViLT(PromptedModel):
         x = torch.cat([self.stream.embed_text(ids), patches], dim=1)
         mask = torch.cat([ids != PAD, valid], dim=1)
         prompts, projections = self.prompts.prompts_by_case(), self.prompts.input_projections(self.attentions())
-        inputs = TowerInput(x, missing_case, mask, num_text=ids.shape[1])
+        inputs = TowerInput(x, missing_case, mask=mask, num_text=ids.shape[1])
         first, *others = (self.prompts.select(name, prompts, inputs) for name in prompts)
         if others:  # interleaved: attention does not see their order, but a later layer replaces those of its kind
             layers = zip(first, *others, strict=True)

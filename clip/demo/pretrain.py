@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer as BytePairs
 from tokenizers import models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 from tqdm import tqdm
 from transformers import CLIPTokenizer, get_cosine_schedule_with_warmup
 
@@ -159,7 +159,9 @@ def train_clip(
     tokenizer = train_tokenizer((train.text(index) for index in complete), VOCABULARY)
     module = ContrastiveModule(image_size, width, layers, len(tokenizer.vocab))
     pairs = read_pairs(train, tokenizer, image_size)
-    trainer.fit(module, DataLoader(pairs, min(batch_size, len(pairs)), shuffle=True, drop_last=True))
+    # Slices whole batches: stacking pairs one by one takes longer than a step on a GPU.
+    batches = BatchSampler(RandomSampler(pairs), min(batch_size, len(pairs)), drop_last=True)
+    trainer.fit(module, DataLoader(pairs, batch_size=None, sampler=batches))
     if val is not None and complete_samples(val):
         print(retrieval(module.eval(), read_pairs(val, tokenizer, image_size)))
     # OpenAI's names have no prefix for the text tower.

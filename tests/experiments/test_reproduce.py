@@ -154,6 +154,14 @@ def test_a_finished_run_is_fully_recorded(unbroken, clip_folder):
     assert set(records["none"]["trainable"]) < set(records["dcp"]["trainable"])
 
 
+def test_the_leaderboard_has_the_test_scores_of_runs_that_were_moved(unbroken, tmp_path):
+    shutil.copytree(unbroken / "runs", tmp_path / "runs")
+    call("leaderboard", "with", f"log_dir={tmp_path}")
+    board = pd.read_csv(tmp_path / "leaderboard.csv").set_index("method")["mean"]
+    scores = pd.read_csv(unbroken / "small" / "scores.csv").query("split == 'test'").set_index("method")["score"]
+    assert board.to_dict() == pytest.approx({"none": scores["none"], "dcp": scores["DCP"]}, abs=1e-6)
+
+
 @pytest.mark.parametrize("lost", ["result.json", "metrics.json"])
 def test_a_run_killed_after_its_last_epoch_only_predicts(lost, unbroken, tmp_path):
     name = folder_of("dcp", unbroken).name

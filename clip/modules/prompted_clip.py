@@ -120,12 +120,12 @@ class PromptedCLIP(PromptedModel):
         # An empty selection still runs: its gradients are zeros, not None, so that AdamW treats a
         # batch without this modality as the published loop does.
         vision, x = self.image_encoder, self.image_encoder.embed(image[image_rows])
-        selected = self.prompts.select(IMAGE, prompts, TowerInput(x, missing_case[image_rows], image_rows))
+        selected = self.prompts.select(IMAGE, prompts, TowerInput(x, missing_case[image_rows], rows=image_rows))
         image_run = vision.encode(x, selected, projections.get(IMAGE))
 
         language, ids = self.text_encoder, tokens[text_rows]
         x = language.embed(ids)  # the prompts may depend on all 77 positions
-        inputs = TowerInput(x, missing_case[text_rows], text_rows, num_text=x.shape[1])
+        inputs = TowerInput(x, missing_case[text_rows], num_text=x.shape[1], rows=text_rows)
         selected = self.prompts.select(TEXT, prompts, inputs)
         text_run = language.encode(x, selected, ids, longest, projections.get(TEXT))
         text_features, image_features = run_in_lock_step(text_run, image_run)

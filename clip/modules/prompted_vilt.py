@@ -176,7 +176,7 @@ class PromptedViLT(PromptedModel):
         x = torch.cat([self.stream.embed_text(ids), patches], dim=1)
         mask = torch.cat([ids != PAD, valid], dim=1)
         prompts, projections = self.prompts.prompts_by_case(), self.prompts.input_projections(self.attentions())
-        inputs = TowerInput(x, missing_case, mask=mask, num_text=ids.shape[1])
+        inputs = TowerInput(x, missing_case, mask, num_text=ids.shape[1])
         first, *others = (self.prompts.select(name, prompts, inputs) for name in prompts)
         if others:  # interleaved: attention does not see their order, but a later layer replaces those of its kind
             layers = zip(first, *others, strict=True)

@@ -83,16 +83,16 @@ class TowerInput(NamedTuple):
     Attributes:
         tokens: X_0, (B, L, D), padding included.
         missing_case: missing case of each sample, (B,).
-        rows: row of each sample in the batch, (B,); None if the tower encodes all of them.
         mask: which tokens are not padding, (B, L) bool; None if the backbone has no mask.
         num_text: number of tokens that are text; they come first.
+        rows: row of each sample in the batch, (B,); None in a single stream, which encodes all of them.
     """
 
     tokens: Tensor
     missing_case: Tensor
-    rows: Tensor | None = None
     mask: Tensor | None = None
     num_text: int = 0
+    rows: Tensor | None = None
 
 
 class NoSettings(Settings):

@@ -1,6 +1,7 @@
 """`reproduce` as a user calls it: killed and called again, shared by two commands, failing, and through SLURM."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from clip.experiments.runner import claim
 from clip.utils.errors import UserError
 from tests import forked
 from tests.experiment_files import call, write
+from tests.modules.test_coca import write_coca
 
 FAILING = """\
 title: Runs that fail
@@ -276,6 +278,33 @@ def test_two_commands_share_the_runs(words, unbroken, tmp_path):
         lock.release()
     assert command.wait().returncode == 0
     assert not (others / "log.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "only", "published"),
+    [
+        ("table6", ["task=mmimdb", "missing=image"], {"Baseline": 45.78, "DCP": 55.12}),
+        (
+            "field",
+            ["task=mmimdb", "rate=70", "missing=both", "protocol=dummy", "method=AOEPT", "method=DPL", "method=MoRA"],
+            {"AOEPT": 53.31, "DPL": math.nan, "MoRA": 52.97},
+        ),
+    ],
+)
+def test_other_backbones_and_methods_run_beside_their_published_values(
+    name, only, published, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runner, "local", fork_run)
+    words = [*settings, f"log_dir={tmp_path}", "max_epoch=1", "max_steps=1", "aoept.memory=4"]
+    if name == "table6":
+        words.append(f"vit={write_coca(tmp_path / 'coca')}")
+    call("reproduce", "with", f"reproduce.experiment={name}", f"reproduce.only={only}", *words)
+    scores = pd.read_csv(tmp_path / name / "scores.csv").set_index("method")
+    assert scores["score"].notna().all()
+    assert scores["published"].to_dict() == pytest.approx(published, nan_ok=True)
+    configs = [json.loads(path.read_text())["config"] for path in tmp_path.glob("runs/*/plan.json")]
+    backbone, missing = {"table6": ("coca", "zero"), "field": ("clip", "dummy")}[name]
+    assert {(config["backbone"], config[backbone]["missing"]) for config in configs} == {(backbone, missing)}
 
 
 def test_a_run_that_fails_leaves_its_log_and_does_not_stop_the_others(settings, tmp_path, capsys, monkeypatch):

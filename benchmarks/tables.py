@@ -29,8 +29,8 @@ runs in bf16 are bitwise equal, and a resumed run equals an uninterrupted one; t
 Measured once on two busy cores of an Intel Xeon with AMX, torch 2.11, ViT-B/16 sizes, batch 16, missing both at 70 %: a
 training step took 4.04 s in 32 bit and 1.68 s in bf16 (2.4 times as fast; 2.3 times with autocast alone).
 
-On an NVIDIA H200 with torch 2.11, `compile=True` failed with an `InductorError` (an assertion in `tiling_utils`): the GPU
-table below has no compiled rows.
+On an NVIDIA H200 with torch 2.11, `compile=True` failed with an `InductorError` (an assertion in `tiling_utils`): the
+GPU table below has no compiled rows.
 """
 SECTIONS = {
     "step": "The training step",

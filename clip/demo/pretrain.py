@@ -122,17 +122,20 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     return Tokenizer(vocabulary(merges), merges, CONTEXT)
 
 
+def recall_at(k: int, similarity: Tensor) -> float:
+    """Return the share of rows of a square matrix (N, N) whose diagonal entry is among the ``k`` largest."""
+    ranks = (similarity > similarity.diagonal()[:, None]).sum(dim=1)
+    return float((ranks < k).float().mean())
+
+
 @torch.inference_mode()
-def retrieval(module: ContrastiveModule, pairs: TensorDataset) -> str:
-    """Describe how often the pair of an image, and of a text, is the most similar of all, and among the ten first."""
+def print_retrieval(module: ContrastiveModule, pairs: TensorDataset) -> None:
+    """Print the recall at 1 and 10 of image-text retrieval among all pairs, in both directions."""
     features = [module(*(tensor.to(module.device) for tensor in batch)) for batch in DataLoader(pairs, ENCODED)]
     image, text = (torch.cat(part).float().cpu() for part in zip(*features, strict=True))
-    lines = [f"validation, among {len(pairs)} pairs (chance {1 / len(pairs):.1%} for the first):"]
-    for name, similarity in (("images find their text", image @ text.T), ("texts find their image", text @ image.T)):
-        ranks = (similarity > similarity.diagonal()[:, None]).sum(dim=1)
-        recalls = (f"{(ranks < k).float().mean():.1%} within the first {k}" for k in (1, 10))
-        lines.append(f"  {name}: {', '.join(recalls)}")
-    return "\n".join(lines)
+    print(f"retrieval among {len(pairs)} validation pairs:")
+    for name, similarity in (("image to text", image @ text.T), ("text to image", text @ image.T)):
+        print(f"  {name}: R@1 {recall_at(1, similarity):.1%}, R@10 {recall_at(10, similarity):.1%}")
 
 
 def train_clip(
@@ -163,7 +166,7 @@ def train_clip(
     batches = BatchSampler(RandomSampler(pairs), min(batch_size, len(pairs)), drop_last=True)
     trainer.fit(module, DataLoader(pairs, batch_size=None, sampler=batches))
     if val is not None and complete_samples(val):
-        print(retrieval(module.eval(), read_pairs(val, tokenizer, image_size)))
+        print_retrieval(module.eval(), read_pairs(val, tokenizer, image_size))
     # OpenAI's names have no prefix for the text tower.
     weights = {name.removeprefix("text."): tensor.cpu() for name, tensor in module.state_dict().items()}
     save_clip(folder, weights, ACTIVATION, tokenizer)

@@ -19,7 +19,7 @@ from clip.utils.files import parse_object, write_text
 TEST_CASE = ["test_type", "test_ratio"]
 MODEL = ["method", "backbone", "data_set", "protocol", "train_type", "train_ratio", "metric"]
 SHOWN = ["data_set", "trained_with", "method", "backbone", "protocol", "settings", "seeds", "metric"]
-# Masks count, as do the weights that a training run started from; columns of their own need not be repeated.
+# Settings that do not tell runs apart, or have a column of their own. Masks and initial weights tell runs apart.
 IGNORED = {"task", "prompt_type", "backbone", "seed", "limit_test"} | NOT_IN_KEY - MASK_SETTINGS - {"load_path"}
 TEST_SETTINGS = ("plots", "limit_test", "both_ratio", "missing_draw", "missing_seed")
 

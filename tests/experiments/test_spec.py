@@ -109,7 +109,7 @@ def test_coordinates_become_settings():
 
 
 def test_one_model_for_all_test_cases_meets_no_incomplete_sample_or_unequal_shares(arrow_folder, clip_folder):
-    """What `robust` promises, counted in the masks of its runs: complete, missing text, missing image."""
+    """Count the missing cases of the masks: complete training data, or three missing texts for each missing image."""
     users = {"data_root": str(arrow_folder), "vit": str(clip_folder)}
     runs = plan(load_experiment("robust"), users, [0], ["task=mmimdb", "method=DCP"])
     masks = {run.at["training"]: masks_of(run.config) for run in runs}

@@ -14,7 +14,7 @@ OTHER, MISSING = {"text": "image", "image": "text"}, {"text": MISSING_TEXT, "ima
 
 
 class Sample(NamedTuple):
-    """What one sample leaves behind."""
+    """Feature of one sample, and the means that the contrastive loss compares."""
 
     feature: Tensor  # (2 E,)
     own: dict[tuple[str, int], Tensor]  # tower and layer -> mean of its gated own prompts (D,)

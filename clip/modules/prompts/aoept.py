@@ -57,7 +57,7 @@ class TowerPrompts(nn.Module):
 
 
 class AOEPT(base.PromptMethod):
-    """Own and shared prompts, half of the length each, in the first layers of both towers, whatever a sample lacks.
+    """AOEPT: own and shared prompts, half of the length each, in the first layers of both towers for all missing cases.
 
     The mean token of the other tower gates their channels; a gate whose source is missing is 1. A contrastive loss
     compares own prompts and mean tokens over a micro-batch. With ``missing=dummy``, as published, the tower of what is

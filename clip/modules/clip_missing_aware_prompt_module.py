@@ -101,7 +101,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         return self.model.features(self.normalize(batch["image"]), *(batch[key] for key in keys))
 
     def model_step(self, batch: dict[str, Any], split: str) -> Tensor:
-        """Return the loss of a batch and log it with the metrics under ``split``, one of ``SPLITS``."""
+        """Return the loss of a batch and update the metrics of ``split``, one of ``SPLITS``."""
         label, missing_case, prompts = batch["label"], batch["missing_type"], self.model.prompts
         heads = prompts.heads(self.features(batch), self.model.classifier, missing_case)
         task_loss = self.train_loss if split == "train/" else self.task.loss
@@ -115,9 +115,16 @@ class MissingAwarePromptModule(pl.LightningModule):
         # Lightning's own mean over processes rounds the number of samples down, and
         # torchmetrics leaves weights out where NaN may pass: each sample counts as a value.
         self.losses[split].update(loss.detach().expand(len(label)))
-        self.log(f"{split}loss", self.losses[split], on_step=False, on_epoch=True)
-        self.log_dict(self.metrics[split], on_step=False, on_epoch=True, batch_size=len(label))
         return loss
+
+    def log_scores(self, split: str) -> None:
+        """Log loss and metrics at the end of an epoch; in each batch, Lightning would copy them for milliseconds."""
+        self.log(f"{split}loss", self.losses[split])
+        self.log_dict(self.metrics[split])
+
+    def on_train_epoch_end(self) -> None:
+        """Log the scores of the training split."""
+        self.log_scores("train/")
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch, scaled by its share of the step.
@@ -139,7 +146,8 @@ class MissingAwarePromptModule(pl.LightningModule):
         self.model_step(batch, "test/")
 
     def on_test_epoch_end(self) -> None:
-        """Gather the predictions of all processes."""
+        """Log the scores and gather the predictions of all processes."""
+        self.log_scores("test/")
         self.tested = self.test_predictions.compute()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -153,9 +161,10 @@ class MissingAwarePromptModule(pl.LightningModule):
         self._raise_diverged("train/loss", where)
 
     def on_validation_epoch_end(self) -> None:
-        """Raise UserError if the run has diverged, before its weights are kept as the best."""
+        """Log the scores; raise UserError if the run has diverged, before its weights are kept as the best."""
         if not self.losses["val/"].compute().isfinite():
             self._raise_diverged("val/loss", f"epoch {self.current_epoch}")
+        self.log_scores("val/")
 
     def _raise_diverged(self, loss: str, where: str) -> NoReturn:
         raise UserError(

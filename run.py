@@ -88,6 +88,14 @@ def _reproduce(config: Config) -> None:
 
 
 @command
+def _leaderboard(config: Config) -> None:
+    """Compare all tested runs in log_dir, averaged over seeds, in one table; write it as csv and LaTeX."""
+    from clip.experiments.leaderboard import leaderboard
+
+    leaderboard(config)
+
+
+@command
 def _predict(config: Config) -> None:
     """Classify predict.image and predict.text, either of which may be missing, or all rows of predict.input."""
     from clip.inference.predict import predict

@@ -25,6 +25,12 @@ would emulate them, several times slower than 32 bit: there the run prints a lin
 In bf16, the frozen weights of matrix products are stored in bf16, half the size. Prompts, classifier, optimizer and
 checkpoints stay in 32 bit, so a checkpoint can be trained in one precision and evaluated in the other. On a CPU, two
 runs in bf16 are bitwise equal, and a resumed run equals an uninterrupted one; they differ from 32 bit by rounding.
+
+Measured once on two busy cores of an Intel Xeon with AMX, torch 2.11, ViT-B/16 sizes, batch 16, missing both at 70 %: a
+training step took 4.04 s in 32 bit and 1.68 s in bf16 (2.4 times as fast; 2.3 times with autocast alone).
+
+On an NVIDIA H200 with torch 2.11, `compile=True` failed with an `InductorError` (an assertion in `tiling_utils`): the
+GPU table below has no compiled rows.
 """
 SECTIONS = {
     "step": "The training step",

@@ -119,7 +119,9 @@ class ModelSettings(Settings):
     prompt_type: str = setting("dcp", "method: dcp, none (linear probe), or another row of docs/methods.md")
     prompt_length: int = setting(36, "prompt tokens per tower; a multiple of three for dcp", ge=1, le=LONGEST_PROMPT)
     prompt_depth: Count = setting(6, "layers with new prompts; for dcp with correlated prompts")
-    unfreeze: list[str] | None = setting(None, "ln_post, ln_final, image_proj or backbone; None: as published")
+    unfreeze: list[str] | None = setting(
+        None, "ln_post, ln_final, image_proj, text_proj or backbone; None: as published"
+    )
     compile: bool = setting(False, "compile the blocks with torch.compile; pays off in long runs")
 
 

@@ -26,6 +26,7 @@ from clip.cli.schema import Config
 from clip.datamodules import MissingModalityDataModule
 from clip.engine.callbacks import GracefulStop, LearningRates, Timer
 from clip.engine.checkpoints import (
+    BEST,
     CHECKPOINT_NAME,
     CHECKPOINTS,
     LAST,
@@ -191,6 +192,7 @@ def evaluate(config: Config) -> dict[str, float]:
     data.setup("test")
     record, loggers = run_record(config, device, module, data), []
     if not config.fast_dev_run:
+        record["checkpoint"] = str(find_checkpoint(config.load_path, BEST).resolve())
         folder = start_run(config, "test", record)
         loggers = make_loggers(folder, config)
     trainer = make_trainer(loggers, device, fast_dev_run=config.fast_dev_run)

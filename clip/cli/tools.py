@@ -27,13 +27,12 @@ def check(config: Config) -> Path:
     """Print a summary of the splits, draw a few samples of each into a PNG file and return its path."""
     task, label_metadata = task_from_data(config)
     data = build_data(config, task, 1, tokenize=list)
-    names = label_metadata.get("class_names", [])
+    names = task.class_names(label_metadata)
     if len(names) > task.num_classes:
         raise UserError(
             f"data_root={config.data_root} names {len(names)} classes, but task={config.task} has "
             f"{task.num_classes}; set the task and data_root of the same data set"
         )
-    names = [*names, *(f"class {number}" for number in range(len(names), task.num_classes))]
     available = DATASETS[config.task].available_splits(data.data_root)
     print(f"{config.task}: {label_metadata.get('task_type', 'labels')}, {task.num_classes} classes")
     for split in SPLITS:

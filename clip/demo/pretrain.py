@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer as BytePairs
 from tokenizers import models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 from tqdm import tqdm
 from transformers import CLIPTokenizer, get_cosine_schedule_with_warmup
 
@@ -24,7 +24,7 @@ from clip.missing import COMPLETE
 from clip.modules.backbones.clip import save_clip
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.backbones.clip_tokenizer import WORD_END, Tokenizer, clean, vocabulary
-from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
+from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer, finish
 from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
 
@@ -51,8 +51,8 @@ class ContrastiveModule(pl.LightningModule):
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the normalised features, (B, D) each, of images (B, 3, S, S) in 0..255 and of texts (B, 77)."""
         end = tokens.argmax(dim=1)
-        image = self.visual.encode(self.visual.embed(ClipTransform.normalize(pixels)), [])
-        text = self.text.encode(self.text.embed(tokens), [], tokens, int(end.max()) + 1)
+        image = finish(self.visual.encode(self.visual.embed(ClipTransform.normalize(pixels)), []))
+        text = finish(self.text.encode(self.text.embed(tokens), [], tokens, int(end.max()) + 1))
         return F.normalize(image, dim=-1), F.normalize(text, dim=-1)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
@@ -159,7 +159,9 @@ def train_clip(
     tokenizer = train_tokenizer((train.text(index) for index in complete), VOCABULARY)
     module = ContrastiveModule(image_size, width, layers, len(tokenizer.vocab))
     pairs = read_pairs(train, tokenizer, image_size)
-    trainer.fit(module, DataLoader(pairs, min(batch_size, len(pairs)), shuffle=True, drop_last=True))
+    # Slices whole batches: stacking pairs one by one takes longer than a step on a GPU.
+    batches = BatchSampler(RandomSampler(pairs), min(batch_size, len(pairs)), drop_last=True)
+    trainer.fit(module, DataLoader(pairs, batch_size=None, sampler=batches))
     if val is not None and complete_samples(val):
         print(retrieval(module.eval(), read_pairs(val, tokenizer, image_size)))
     # OpenAI's names have no prefix for the text tower.

@@ -25,6 +25,7 @@ TITLES = {  # of metrics, data sets, methods and splits
     "dept": "DePT",
     "msp": "MSP",
     "memprompt": "MemPrompt",
+    "aoept": "AOEPT",
     "lora": "LoRA",
     "dora": "DoRA",
     "bitfit": "BitFit",

@@ -53,13 +53,17 @@ def run_once(folder: Path) -> None:
         device = choose_single_device(alone, "predicting")
         _, module, data = build_all(alone, device)
         for split in ("val", "test"):
-            predict_split(module, data, split, device).save(folder / f"{split}.arrow")
+            predictions = predict_split(module, data, split, device)
+            predictions.save(folder / f"{split}.arrow")
+        logits = predictions.select(data.mask("test", data.dataset("test")))
+        test = {f"test/{name}": score for name, score in module.task.score(logits, predictions.labels).items()}
         record = run_record(config, device, module, data) | plan | {"seed": config.seed}
-        record["missing_tables"] = plan["hashed"]["missing_tables"]
+        record |= {"missing_tables": plan["hashed"]["missing_tables"], "arrow_files": plan["hashed"]["data"]}
         write_json(folder / "run.json", record)
         headline = module.task.headline
         result = {"headline": headline, "best_val": trained[f"val/{headline}"], "checkpoint": str(best)}
-        write_json(folder / "result.json", result | {name: trained[name] for name in MEASURED})  # last: it is finished
+        result |= test | {name: trained[name] for name in MEASURED}
+        write_json(folder / "result.json", result)  # last: it is finished
         print(f"finished: {folder}")
 
 

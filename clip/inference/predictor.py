@@ -50,7 +50,7 @@ class Predictor:
         config, checkpoint = load_checkpoint(config, "task")
         task, label_metadata = task_from_checkpoint(config, checkpoint)
         model, backbone, *_ = build(config, task, label_metadata, checkpoint)
-        names = task.class_names(label_metadata)
+        names = label_metadata.get("class_names") or task.class_names(label_metadata)
         if not len(names) == len(set(names)) == task.num_classes:
             raise UserError(f"{checkpoint.path} has {task.num_classes} classes, but {len(set(names))} class_names")
         size, on_gpu = config.per_gpu_batchsize, device["accelerator"] == "gpu"

@@ -47,9 +47,10 @@ def init_model(
     backbone, model = next(row for row in MODELS.items() if type(sizes) is row[1].Sizes)
     if unknown := set(unfreeze or ()) - model.UNFREEZABLE.keys():
         raise UserError(f"unfreeze={sorted(unknown)} is unknown; choose from {', '.join(model.UNFREEZABLE)}")
-    towers = {name: tower(sizes, activation) for name, tower in model.TOWERS.items()}
-    config = PromptConfig(sizes, prompt_length, prompt_depth, num_classes, seed)
-    prompts = PROMPT_TYPES[prompt_type].build(config, method_settings)
+    method, config = PROMPT_TYPES[prompt_type], PromptConfig(sizes, prompt_length, prompt_depth, num_classes, seed)
+    classes = method.tower_classes(model.TOWERS, config, method_settings)
+    towers = {name: tower(sizes, activation) for name, tower in classes.items()}
+    prompts = method.build(config, method_settings)
     if unfreeze is None:  # a backbone need not have all parts that were unfrozen elsewhere
         unfreeze = tuple(part for part in prompts.unfreeze if part in model.UNFREEZABLE)
     own_settings = validate(backbone, model.Settings, backbone_settings or {})

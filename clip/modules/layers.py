@@ -49,6 +49,28 @@ class Prepended(NamedTuple):
 PromptEntry = Tensor | Prepended | Prefix  # the prompts of one layer
 
 
+class LayerInput(NamedTuple):
+    """Tokens that enter a layer, without prompts.
+
+    Attributes:
+        tokens: (B, L, D).
+        content: which of them are not padding, (B, L) bool; None for all.
+        other: the same of the other tower, which runs layer by layer with this one; the text tower is one layer
+            ahead of the image tower. None in a single stream.
+    """
+
+    tokens: Tensor
+    content: Tensor | None
+    other: "LayerInput | None" = None
+
+    def mean(self, padding: bool = False) -> Tensor:
+        """Return the mean token of each sample, (B, D), with padding or without."""
+        if padding or self.content is None:
+            return self.tokens.mean(1)
+        content = self.content[..., None].to(self.tokens.dtype)
+        return (self.tokens * content).sum(1) / content.sum(1)
+
+
 class Attention(nn.Module):
     """Multi-head attention with the parameters and the initial values of ``nn.MultiheadAttention``."""
 
@@ -156,10 +178,12 @@ class ResidualAttentionBlock(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-def bottleneck(width_in: int, width_out: int, reduction: int = 16) -> nn.Sequential:
+def bottleneck(
+    width_in: int, width_out: int, reduction: int = 16, activation: type[nn.Module] = nn.GELU
+) -> nn.Sequential:
     """Build the paper's bottleneck MLP Fc(GELU(Fc(.))), its hidden width 1/16 (eq. 4 and 8)."""
     hidden = max(1, width_in // reduction)
-    return nn.Sequential(nn.Linear(width_in, hidden), nn.GELU(), nn.Linear(hidden, width_out))
+    return nn.Sequential(nn.Linear(width_in, hidden), activation(), nn.Linear(hidden, width_out))
 
 
 def init_linear(width_in: int, width_out: int) -> nn.Linear:

@@ -172,8 +172,9 @@ class Task:
         return F.one_hot(probabilities.argmax(dim=-1), self.num_classes).bool()
 
     def class_names(self, label_metadata: Mapping[str, Any]) -> list[str]:
-        """Return the names of the classes; "class 0" and so on for data that do not name them."""
-        return label_metadata.get("class_names") or [f"class {i}" for i in range(self.num_classes)]
+        """Return the names of the classes; "class 7" and so on for those that the data do not name."""
+        names = label_metadata.get("class_names", [])
+        return [*names, *(f"class {i}" for i in range(len(names), self.num_classes))]
 
     def collection(self, prefix: str = "") -> MetricCollection:
         """Return fresh metrics.

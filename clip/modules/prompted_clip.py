@@ -13,7 +13,7 @@ from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.layers import init_linear
 from clip.modules.prompted_model import Inputs, PromptedModel
 from clip.modules.prompts.base import IMAGE, TEXT, Attentions, TowerInput
-from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
+from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer, run_in_lock_step
 from clip.transforms.clip import ClipTransform
 from clip.utils.settings import Settings
 
@@ -57,6 +57,7 @@ class PromptedCLIP(PromptedModel):
         "ln_post": ("image_encoder.ln_post.",),
         "ln_final": ("text_encoder.ln_final.",),
         "image_proj": ("image_encoder.proj",),
+        "text_proj": ("text_encoder.text_projection",),
         "backbone": ("image_encoder.", "text_encoder."),
     }
     Settings, Sizes = TwoTowerSettings, ClipSizes
@@ -119,14 +120,15 @@ class PromptedCLIP(PromptedModel):
         # An empty selection still runs: its gradients are zeros, not None, so that AdamW treats a
         # batch without this modality as the published loop does.
         vision, x = self.image_encoder, self.image_encoder.embed(image[image_rows])
-        selected = self.prompts.select(IMAGE, prompts, TowerInput(x, missing_case[image_rows]))
-        image_features = vision.encode(x, selected, projections.get(IMAGE))
+        selected = self.prompts.select(IMAGE, prompts, TowerInput(x, missing_case[image_rows], rows=image_rows))
+        image_run = vision.encode(x, selected, projections.get(IMAGE))
 
         language, ids = self.text_encoder, tokens[text_rows]
         x = language.embed(ids)  # the prompts may depend on all 77 positions
-        inputs = TowerInput(x, missing_case[text_rows], num_text=x.shape[1])
+        inputs = TowerInput(x, missing_case[text_rows], num_text=x.shape[1], rows=text_rows)
         selected = self.prompts.select(TEXT, prompts, inputs)
-        text_features = language.encode(x, selected, ids, longest, projections.get(TEXT))
+        text_run = language.encode(x, selected, ids, longest, projections.get(TEXT))
+        text_features, image_features = run_in_lock_step(text_run, image_run)
 
         halves = []
         for rows, half in ((image_rows, image_features), (text_rows, text_features)):

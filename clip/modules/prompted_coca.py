@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from clip.modules.backbones.clip_convert import ClipSizes
 from clip.modules.layers import HEAD_WIDTH
 from clip.modules.prompted_clip import PromptedCLIP
-from clip.modules.vision_transformer_prompts import Projections, Prompts, TextTransformer, VisionTransformer
+from clip.modules.vision_transformer_prompts import Projections, Prompts, Run, TextTransformer, VisionTransformer
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,10 @@ class CocaImageTower(VisionTransformer):
         self.ln_post = nn.LayerNorm(sizes.embed_dim)
         self.proj = nn.Parameter(sizes.embed_dim**-0.5 * torch.randn(sizes.embed_dim, sizes.embed_dim))
 
-    def encode(self, tokens: Tensor, prompts: Prompts, projections: Projections | None = None) -> Tensor:
+    def encode(self, tokens: Tensor, prompts: Prompts, projections: Projections | None = None) -> Run:
         """Map X_0 (B, L, D) and its prompts to the pooled feature, (B, E); the pooler does not see the prompts."""
-        return self.ln_post(self.attn_pool(self.transformer(tokens, prompts, projections=projections))) @ self.proj
+        x = yield from self.transformer(tokens, prompts, projections=projections)
+        return self.ln_post(self.attn_pool(x)) @ self.proj
 
 
 class CocaTextTower(TextTransformer):
@@ -76,7 +77,7 @@ class CocaTextTower(TextTransformer):
 
     def encode(
         self, tokens: Tensor, prompts: Prompts, ids: Tensor, longest: int, projections: Projections | None = None
-    ) -> Tensor:
+    ) -> Run:
         """Map X_0 (B, 77, D) and its prompts to the feature of the class token, (B, E).
 
         Faithful: open_clip shifts the padding mask by one position (its ``correct_cls_mask=False``), with which the
@@ -86,7 +87,8 @@ class CocaTextTower(TextTransformer):
         kept = min(longest + 1, ids.shape[1])  # later padding is invisible
         x, visible = (torch.cat([part[:, :kept], part[:, -1:]], dim=1) for part in (tokens, visible))
         last = torch.full((len(x),), kept, device=x.device)
-        return self.ln_final(self.transformer(x, prompts, last, visible, projections)) @ self.text_projection
+        x = yield from self.transformer(x, prompts, last, visible, projections)
+        return self.ln_final(x) @ self.text_projection
 
 
 class PromptedCoCa(PromptedCLIP):

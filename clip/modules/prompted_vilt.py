@@ -18,7 +18,7 @@ from clip.modules.backbones.vilt_convert import ViltSizes
 from clip.modules.layers import INIT_STD, init_linear
 from clip.modules.prompted_model import Inputs, PromptedModel
 from clip.modules.prompts.base import Attentions, TowerInput
-from clip.modules.vision_transformer_prompts import Projections, Prompts, Transformer
+from clip.modules.vision_transformer_prompts import Projections, Prompts, Transformer, finish
 from clip.transforms.vilt import MAX_ASPECT
 from clip.utils.settings import Settings
 
@@ -105,7 +105,7 @@ class ViltTransformer(nn.Module):
     def encode(self, tokens: Tensor, prompts: Prompts, mask: Tensor, projections: Projections | None = None) -> Tensor:
         """Map X_0 (B, L, D) to the feature (B, D); ``mask`` (B, L) is True for tokens that are not padding."""
         first = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-        pooled = self.transformer(tokens, prompts, first, mask, projections)
+        pooled = finish(self.transformer(tokens, prompts, first, mask, projections))
         return self.pooler(self.ln_final(pooled)).tanh()
 
 

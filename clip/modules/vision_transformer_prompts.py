@@ -7,25 +7,51 @@ The towers are independent of the prompt methods. ``prompts`` is a list with one
   pass through the remaining layers (eq. 2);
 * ``Prepended``: prompts that are prepended and replace nothing;
 * ``Prefix``: keys and values prepended to those of that layer's attention; the sequence does not change;
-* a function: maps the layer's input tokens without prompts, (B, L, D), and which of them are not padding, (B, L) bool
-  or None for all, to one of the above.
+* a function: maps the layer's ``LayerInput`` to one of the above, or to None: no fresh prompts.
 
 With an empty list, a tower is the plain backbone. ``projections`` maps a layer to the input projection that replaces
 the one of its attention. ``activation`` is a key of ``layers.ACTIVATIONS``.
+
+A tower runs as a generator (``Run``), so that two towers can run in lock-step: it stops before each layer, yields the
+``LayerInput``, and is sent that of the other tower, if there is one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 
 from clip.modules.backbones.clip_convert import ClipSizes
-from clip.modules.layers import InputProjection, Prefix, Prepended, PromptEntry, ResidualAttentionBlock
+from clip.modules.layers import InputProjection, LayerInput, Prefix, Prepended, PromptEntry, ResidualAttentionBlock
 
-Prompts = list[PromptEntry | Callable[[Tensor, Tensor | None], PromptEntry]]
+Prompts = list[PromptEntry | Callable[[LayerInput], PromptEntry | None]]
 Projections = Mapping[int, InputProjection]
+Run = Generator[LayerInput, LayerInput | None, Tensor]
+
+
+def finish(run: Run) -> Tensor:
+    """Run a tower through all its layers and return its output."""
+    try:
+        while True:
+            next(run)
+    except StopIteration as end:
+        return end.value
+
+
+def run_in_lock_step(first: Run, second: Run) -> list[Tensor]:
+    """Run two towers layer by layer, the first one a layer ahead, and return their outputs."""
+    runs, outputs = [first, second], [None, None]
+    reached = [next(run) for run in runs]
+    while any(output is None for output in outputs):
+        for i, run in enumerate(runs):
+            if outputs[i] is None:
+                try:
+                    reached[i] = run.send(reached[1 - i])
+                except StopIteration as end:
+                    outputs[i] = end.value
+    return outputs
 
 
 class Transformer(nn.Module):
@@ -43,7 +69,7 @@ class Transformer(nn.Module):
         position: Tensor | None = None,
         mask: Tensor | None = None,
         projections: Projections | None = None,
-    ) -> Tensor:
+    ) -> Run:
         """Run the blocks over the prompts and the tokens (B, L, D); return one output token per sample, (B, D).
 
         ``position`` (B,) is the index of that token, not counting prompts; if None, return all tokens but the prompts,
@@ -55,8 +81,10 @@ class Transformer(nn.Module):
         entries = [*prompts, *[None] * (len(self.resblocks) + 1 - len(prompts))]
         for i, block in enumerate(self.resblocks):
             entry, following, num_prompts = entries[i], entries[i + 1], x.shape[1] - length
+            entering = LayerInput(x[:, num_prompts:], content)
+            other = yield entering
             if callable(entry):
-                entry = entry(x[:, num_prompts:], content)
+                entry = entry(entering._replace(other=other))
                 if isinstance(entry, Tensor):
                     x = x[:, min(num_prompts, entry.shape[1]) :]
             prefix = entry if isinstance(entry, Prefix) else None
@@ -100,10 +128,11 @@ class VisionTransformer(nn.Module):
         class_token = self.class_embedding.to(patches.dtype).expand(image.shape[0], 1, -1)
         return self.ln_pre(torch.cat([class_token, patches], dim=1) + self.positional_embedding)
 
-    def encode(self, tokens: Tensor, prompts: Prompts, projections: Projections | None = None) -> Tensor:
+    def encode(self, tokens: Tensor, prompts: Prompts, projections: Projections | None = None) -> Run:
         """Map X_0 (B, L, D) and its prompts to the feature of the class token, (B, E)."""
         class_token = torch.zeros(tokens.shape[0], dtype=torch.long, device=tokens.device)
-        return self.ln_post(self.transformer(tokens, prompts, class_token, projections=projections)) @ self.proj
+        x = yield from self.transformer(tokens, prompts, class_token, projections=projections)
+        return self.ln_post(x) @ self.proj
 
 
 class TextTransformer(nn.Module):
@@ -125,11 +154,40 @@ class TextTransformer(nn.Module):
 
     def encode(
         self, tokens: Tensor, prompts: Prompts, ids: Tensor, longest: int, projections: Projections | None = None
-    ) -> Tensor:
+    ) -> Run:
         """Map X_0 (B, 77, D) and its prompts to the feature of the first end-of-text token, (B, E).
 
         ``ids`` (B, 77) are those of the tokens. The tower is causal, so tokens after the end of a text do not affect
         its feature: the batch is truncated after the longest text.
         """
         x, end = tokens[:, :longest], ids.argmax(dim=1)  # the id of the end of a text is the largest of all
-        return self.ln_final(self.transformer(x, prompts, end, projections=projections)) @ self.text_projection
+        x = yield from self.transformer(x, prompts, end, projections=projections)
+        return self.ln_final(x) @ self.text_projection
+
+
+class StretchedTextTransformer(TextTransformer):
+    """CLIP's text tower, read at its last position, of padding, with positions stretched to its prompts."""
+
+    def __init__(self, sizes: ClipSizes, activation: str, num_prompts: int):
+        super().__init__(sizes, activation)
+        self.num_prompts = num_prompts
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Map ids (B, 77) to X_0 (B, 77, D) with CLIP's positions; the padding is end-of-text tokens."""
+        padding = torch.arange(tokens.shape[1], device=tokens.device) > tokens.argmax(1, keepdim=True)
+        return super().embed(torch.where(padding, tokens.amax(1, keepdim=True), tokens))
+
+    def encode(
+        self, tokens: Tensor, prompts: Prompts, ids: Tensor, longest: int, projections: Projections | None = None
+    ) -> Run:
+        """Map X_0 (B, 77, D) and its prompts to the feature of the last position, (B, E).
+
+        It sees the prompts and the whole text, but no padding. Without prompts, positions are not stretched.
+        """
+        (length, table), front = (ids.shape[1], self.positional_embedding), self.num_prompts * bool(prompts)
+        stretched = interpolate(table.T[None], length + front, mode="linear")[0].T
+        text = torch.arange(length, device=ids.device) <= ids.argmax(1, keepdim=True)
+        last = torch.full((len(ids),), length - 1, device=ids.device)
+        x = tokens + (stretched[front:] - table)
+        x = yield from self.transformer(x, prompts, last, text, projections)
+        return self.ln_final(x) @ self.text_projection

@@ -1,6 +1,7 @@
 """`reproduce` as a user calls it: killed and called again, shared by two commands, failing, and through SLURM."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from clip.experiments.runner import claim
 from clip.utils.errors import UserError
 from tests import forked
 from tests.experiment_files import call, write
+from tests.modules.test_coca import write_coca
 
 FAILING = """\
 title: Runs that fail
@@ -154,6 +156,14 @@ def test_a_finished_run_is_fully_recorded(unbroken, clip_folder):
     assert set(records["none"]["trainable"]) < set(records["dcp"]["trainable"])
 
 
+def test_the_leaderboard_has_the_test_scores_of_runs_that_were_moved(unbroken, tmp_path):
+    shutil.copytree(unbroken / "runs", tmp_path / "runs")
+    call("leaderboard", "with", f"log_dir={tmp_path}")
+    board = pd.read_csv(tmp_path / "leaderboard.csv").set_index("method")["mean"]
+    scores = pd.read_csv(unbroken / "small" / "scores.csv").query("split == 'test'").set_index("method")["score"]
+    assert board.to_dict() == pytest.approx({"none": scores["none"], "dcp": scores["DCP"]}, abs=1e-6)
+
+
 @pytest.mark.parametrize("lost", ["result.json", "metrics.json"])
 def test_a_run_killed_after_its_last_epoch_only_predicts(lost, unbroken, tmp_path):
     name = folder_of("dcp", unbroken).name
@@ -268,6 +278,33 @@ def test_two_commands_share_the_runs(words, unbroken, tmp_path):
         lock.release()
     assert command.wait().returncode == 0
     assert not (others / "log.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "only", "published"),
+    [
+        ("table6", ["task=mmimdb", "missing=image"], {"Baseline": 45.78, "DCP": 55.12}),
+        (
+            "field",
+            ["task=mmimdb", "rate=70", "missing=both", "protocol=dummy", "method=AOEPT", "method=DPL", "method=MoRA"],
+            {"AOEPT": 53.31, "DPL": math.nan, "MoRA": 52.97},
+        ),
+    ],
+)
+def test_other_backbones_and_methods_run_beside_their_published_values(
+    name, only, published, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runner, "local", fork_run)
+    words = [*settings, f"log_dir={tmp_path}", "max_epoch=1", "max_steps=1", "aoept.memory=4"]
+    if name == "table6":
+        words.append(f"vit={write_coca(tmp_path / 'coca')}")
+    call("reproduce", "with", f"reproduce.experiment={name}", f"reproduce.only={only}", *words)
+    scores = pd.read_csv(tmp_path / name / "scores.csv").set_index("method")
+    assert scores["score"].notna().all()
+    assert scores["published"].to_dict() == pytest.approx(published, nan_ok=True)
+    configs = [json.loads(path.read_text())["config"] for path in tmp_path.glob("runs/*/plan.json")]
+    backbone, missing = {"table6": ("coca", "zero"), "field": ("clip", "dummy")}[name]
+    assert {(config["backbone"], config[backbone]["missing"]) for config in configs} == {(backbone, missing)}
 
 
 def test_a_run_that_fails_leaves_its_log_and_does_not_stop_the_others(settings, tmp_path, capsys, monkeypatch):

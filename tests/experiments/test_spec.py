@@ -9,7 +9,16 @@ import pytest
 import yaml
 
 from clip.cli.schema import Config, make_config
-from clip.experiments.plan import PlannedRun, check_only, key_of, plan, print_conflicts, resolve, user_settings
+from clip.experiments.plan import (
+    PlannedRun,
+    check_only,
+    key_of,
+    masks_of,
+    plan,
+    print_conflicts,
+    resolve,
+    user_settings,
+)
 from clip.experiments.spec import available, load_experiment
 from clip.experiments.tables import layout, to_latex, to_markdown
 from clip.utils.command_line import flatten
@@ -17,9 +26,10 @@ from clip.utils.errors import UserError
 from tests import tiny
 
 RUNS = {"table1": 8, "table2": 8, "table3": 8, "table4": 3 * 3 * 3 * 5, "table5": 6 + 5}
-RUNS |= {"table7": 18, "table8": 5, "figure3": 3 * 4 * 7, "figure4": 6, "figure5": 3}
-VALUES = RUNS | {"table4": 270, "table5": 12, "figure4": 14 * 6, "figure5": 21}
-HAND_TYPED = [  # from the paper, not from the files
+RUNS |= {"table6": 18, "table7": 18, "table8": 5, "figure3": 3 * 4 * 7, "figure4": 6, "figure5": 3}
+RUNS |= {"field": 11 * 2 * 3 * 3 * 3, "robust": 11 * 3 * 3}
+VALUES = RUNS | {"table4": 270, "table5": 12, "figure4": 14 * 6, "figure5": 21, "field": 52, "robust": 0}
+HAND_TYPED = [  # from the papers, not from the files
     ("table1", ("generator", "Fc"), 53.76),
     ("table1", ("depth", 12), 53.86),
     ("table1", ("source", "own modality"), 53.52),
@@ -33,6 +43,8 @@ HAND_TYPED = [  # from the paper, not from the files
     ("table4", ("hatememes", 90, "text", "CoOp", "val"), 58.02),
     ("table5", ("DCP", "0.2M"), 53.14),
     ("table5", ("MMP", "6.4M"), 50.46),
+    ("table6", ("mmimdb", "image", "DCP"), 55.12),
+    ("table6", ("hatememes", "both", "Baseline"), 57.82),
     ("table7", ("food101", "image", "DCP"), 86.76),
     ("table7", ("hatememes", "text", "MMP"), 59.11),
     ("table8", (48,), 54.12),
@@ -41,6 +53,10 @@ HAND_TYPED = [  # from the paper, not from the files
     ("figure4", ("both 50 %", "image", 0.7), 55.3),
     ("figure4", ("text 70 %", "text", 1.0), 53.2),
     ("figure5", ("MMP", "both", 0.3), 52.4),
+    ("field", ("food101", 90, "image", "dummy", "AOEPT"), 87.03),
+    ("field", ("hatememes", 70, "text", "dummy", "Baseline"), 62.7),
+    ("field", ("hatememes", 70, "both", "dummy", "LoRA"), 67.97),
+    ("field", ("mmimdb", 50, "text", "zero", "DPL"), 56.94),
 ]
 SMALL = {
     "title": "A title",
@@ -62,7 +78,7 @@ def written(folder, **changes):
     return path
 
 
-def test_every_experiment_of_the_paper_is_complete():
+def test_every_experiment_is_complete():
     loaded = {name: load_experiment(name) for name in available()}
     assert {name: len(each.runs) for name, each in loaded.items()} == RUNS
     assert {name: len(each.published_values) for name, each in loaded.items()} == VALUES
@@ -71,7 +87,7 @@ def test_every_experiment_of_the_paper_is_complete():
 
 
 @pytest.mark.parametrize("name", sorted(RUNS))
-def test_every_run_of_the_paper_has_valid_settings(name):
+def test_every_run_has_valid_settings(name):
     experiment = load_experiment(name)
     for run in experiment.runs:
         config = resolve(experiment, run, {}).model_dump()
@@ -90,6 +106,19 @@ def test_coordinates_become_settings():
     config = resolve(figure5, figure5.runs[0], {})
     assert config.simulate_missing is True
     assert config.missing_ratio == {"train": 0.0, "val": 0.7, "test": 0.7}
+
+
+def test_one_model_for_all_test_cases_meets_no_incomplete_sample_or_unequal_shares(arrow_folder, clip_folder):
+    """What `robust` promises, counted in the masks of its runs: complete, missing text, missing image."""
+    users = {"data_root": str(arrow_folder), "vit": str(clip_folder)}
+    runs = plan(load_experiment("robust"), users, [0], ["task=mmimdb", "method=DCP"])
+    masks = {run.at["training"]: masks_of(run.config) for run in runs}
+    for split in ("train", "val"):
+        assert not masks["complete"][split].any()
+        texts, images = (np.bincount(masks[f"{kind} missing 3:1"][split]) for kind in ("texts", "images"))
+        assert texts[0] == images[0]
+        assert texts[1] == pytest.approx(3 * texts[2], abs=3)
+        assert images[2] == pytest.approx(3 * images[1], abs=3)
 
 
 def test_unnamed_settings_of_a_group_keep_their_values(tmp_path):

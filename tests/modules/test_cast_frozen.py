@@ -8,7 +8,7 @@ from clip.modules.backbones.vilt import convert_vilt
 from clip.modules.prompts import PROMPT_TYPES
 from tests import tiny, tiny_vilt
 from tests.modules import test_coca, test_prompt_hooks
-from tests.modules.test_methods import MIXED, build, gradients, moved
+from tests.modules.test_methods import MIXED, build, gradients, moved, with_auxiliary
 
 
 def check_cast(model, inputs):
@@ -20,7 +20,8 @@ def check_cast(model, inputs):
             model.cast_frozen(torch.bfloat16)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(*inputs)
-        results.append([logits.detach(), *gradients(model, logits.float())])
+            loss = with_auxiliary(model, logits.float().pow(2).sum())
+        results.append([logits.detach(), *gradients(model, loss)])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     assert all(tensor.dtype == torch.float32 for tensor in results[1][1:])
     state = model.adapter_state_dict()

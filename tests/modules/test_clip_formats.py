@@ -17,7 +17,7 @@ from clip.modules.backbones.clip import load_clip
 from clip.modules.backbones.clip_tokenizer import Tokenizer, vocabulary
 from clip.modules.backbones.tensor_files import sha256_of
 from clip.modules.layers import ResidualAttentionBlock
-from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
+from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer, finish
 from tests import tiny
 
 pytestmark = [  # its successor writes no archives of this kind, but OpenAI's files are such
@@ -48,9 +48,9 @@ class OpenAIClip(torch.nn.Module):
                 block.attn_mask = torch.zeros(77, 77)
 
     def forward(self, image, tokens):
-        seen = self.visual.encode(self.visual.embed(image), [])
+        seen = finish(self.visual.encode(self.visual.embed(image), []))
         text = self.token_embedding(tokens) + self.positional_embedding
-        read = self.transformer(text, [], tokens.argmax(1))
+        read = finish(self.transformer(text, [], tokens.argmax(1)))
         return self.logit_scale.exp() * seen @ (self.ln_final(read) @ self.text_projection).T
 
 

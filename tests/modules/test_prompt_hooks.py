@@ -16,6 +16,7 @@ from clip.modules.prompted_model import Inputs
 from clip.modules.prompted_vilt import PromptedViLT
 from clip.modules.prompts import PROMPT_TYPES, PromptMethod
 from clip.modules.prompts.baselines import LinearProbe
+from clip.modules.vision_transformer_prompts import finish
 from tests import tiny, tiny_vilt
 
 CASES = [COMPLETE, MISSING_TEXT, MISSING_IMAGE]
@@ -75,7 +76,7 @@ class FromLayerTokens(PromptMethod):
         return {tower: [] for tower in self.towers}
 
     def select(self, name, prompts, inputs):
-        return [lambda x, content: Prepended(maximum(x)) if self.kept else maximum(x)] * 2
+        return [lambda layer: Prepended(maximum(layer.tokens)) if self.kept else maximum(layer.tokens)] * 2
 
 
 class Kept(FromLayerTokens):
@@ -86,7 +87,8 @@ class Kept(FromLayerTokens):
 def test_an_entry_may_be_a_function_of_the_tokens_that_enter_its_layer(build, method):
     model, (image, *_) = build(method), inputs()
     here, x = model.image_encoder, model.image_encoder.embed(image)
-    entered = recorded(model, ["image_encoder"], lambda: here.encode(x, model.prompts.select("image", {}, None)))
+    entries = model.prompts.select("image", {}, None)
+    entered = recorded(model, ["image_encoder"], lambda: finish(here.encode(x, entries)))
     first, second = entered[:2]  # the last block pools
     torch.testing.assert_close(first, torch.cat([maximum(x), x], dim=1))
     before = here.transformer.resblocks[0](first, False, None, 0, None, None)

@@ -32,7 +32,7 @@ SETTINGS = [  # beside the defaults of every method
     ("msp", {"attention": False}),
     ("bitfit", {"projections": "v"}),
 ]
-TWO_TOWERS = ("mora", "dpl")  # methods that need them
+TWO_TOWERS = ("mora", "dpl", "aoept")  # methods that need them
 ROWS = [*((name, {}) for name in PROMPT_TYPES if name not in TWO_TOWERS), *SETTINGS]
 
 

@@ -15,6 +15,7 @@ from clip.utils.settings import Settings
 
 IMAGE, TEXT = "image", "text"  # the modalities, and the towers of a backbone that has two
 CasePrompts = dict[str, list[PromptEntry]]  # set -> layer -> prompts of the 3 missing cases, (3, P, D)
+TowerClasses = Mapping[str, Callable[..., nn.Module]]  # name -> class that takes the sizes and the activation
 Attentions = Mapping[str, Sequence[Attention]]  # tower -> attention of each layer
 
 
@@ -66,13 +67,13 @@ class PromptConfig:
             )
         return self.length // parts
 
-    def check_depth(self, key: str, depth: int) -> None:
-        """Raise UserError if ``depth``, the value of the setting ``key``, exceeds a tower's layers."""
+    def check_depth(self, key: str, depth: int, spare: int = 0) -> None:
+        """Raise UserError if ``depth``, the value of ``key``, leaves fewer than ``spare`` layers of a tower."""
         layers = self.sizes.depths.values()
-        if not 1 <= depth <= min(layers):
+        if not 1 <= depth <= min(layers) - spare:
             raise UserError(
                 f"{key}={depth} does not fit this backbone, which has {' and '.join(map(str, layers))} layers; "
-                f"set 1 to {min(layers)}"
+                f"set 1 to {min(layers) - spare}"
             )
 
 
@@ -84,12 +85,14 @@ class TowerInput(NamedTuple):
         missing_case: missing case of each sample, (B,).
         mask: which tokens are not padding, (B, L) bool; None if the backbone has no mask.
         num_text: number of tokens that are text; they come first.
+        rows: row of each sample in the batch, (B,); None in a single stream, which encodes all of them.
     """
 
     tokens: Tensor
     missing_case: Tensor
     mask: Tensor | None = None
     num_text: int = 0
+    rows: Tensor | None = None
 
 
 class NoSettings(Settings):
@@ -137,6 +140,11 @@ class PromptMethod(nn.Module):
         """Build the method; a method with variants chooses its class here."""
         return cls(config, settings)
 
+    @classmethod
+    def tower_classes(cls, classes: TowerClasses, config: PromptConfig, settings: Settings) -> TowerClasses:
+        """Return the classes of the backbone's towers, by name; a method may replace one by a subclass."""
+        return classes
+
     def prompts_by_case(self) -> CasePrompts:
         """Return the prompts of all three missing cases; called once per step.
 
@@ -156,9 +164,7 @@ class PromptMethod(nn.Module):
 
         Returns:
             One entry per prompted layer, as ``vision_transformer_prompts`` describes them. An entry
-            may also be a function: the tower calls it with the tokens that enter its layer,
-            (B, L, D) without prompts, and with which of them are not padding, (B, L) bool or None for all,
-            and uses the entry that it returns.
+            may also be a function: the tower calls it with the ``LayerInput`` and uses the entry that it returns.
         """
         return [
             index_by_case(entry, inputs.missing_case)

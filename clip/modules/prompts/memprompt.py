@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.missing import MISSING_IMAGE, MISSING_TEXT
-from clip.modules.layers import INIT_STD, Prepended, PromptEntry, bottleneck
+from clip.modules.layers import INIT_STD, LayerInput, Prepended, PromptEntry, bottleneck
 from clip.modules.prompts.base import (
     IMAGE,
     TEXT,
@@ -76,12 +76,11 @@ class MemPrompt(PromptMethod):
             for layer, shared in enumerate(prompts[name])
         ]
 
-    def read(
-        self, name: str, layer: int, num_text: int, shared: Tensor, tokens: Tensor, content: Tensor | None
-    ) -> PromptEntry:
-        """Return the prompts of a layer that ``tokens`` enter, of which ``content`` (B, L) are not padding."""
-        if content is not None:
-            tokens = tokens.masked_fill(~content[..., None], -torch.inf)
+    def read(self, name: str, layer: int, num_text: int, shared: Tensor, inputs: LayerInput) -> PromptEntry:
+        """Return the prompts of a layer from the tokens that enter it."""
+        tokens = inputs.tokens
+        if inputs.content is not None:
+            tokens = tokens.masked_fill(~inputs.content[..., None], -torch.inf)
         parts = {name: tokens}
         if self.single_stream:
             parts = {TEXT: tokens[:, :num_text], IMAGE: tokens[:, num_text:]}

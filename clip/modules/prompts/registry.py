@@ -2,6 +2,7 @@
 
 from clip.modules.prompts.adapters.lora import BitFit, DoRA, LoRA
 from clip.modules.prompts.adapters.mora import MoRA
+from clip.modules.prompts.aoept import AOEPT
 from clip.modules.prompts.base import PromptMethod
 from clip.modules.prompts.baselines import FineTuning, LinearProbe
 from clip.modules.prompts.coop import CoOp
@@ -19,6 +20,7 @@ METHODS: dict[str, type[PromptMethod]] = {
     "mmp_attention": MMPAttention,
     "msp": MSP,  # its ``build`` returns one of two designs
     "memprompt": MemPrompt,
+    "aoept": AOEPT,
     "maple": MaPLe,
     "lora": LoRA,
     "dora": DoRA,

@@ -13,10 +13,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from clip.datamodules.samplers import EpochSampler
-from clip.datasets import DATASETS, ArrowDataset
+from clip.datasets import DATASETS, ArrowDataset, EncodedDataset
 from clip.datasets.arrow_dataset import fingerprint, observed_cases
 from clip.datasets.shards import open_table
 from clip.datasets.subset import stratified_subset
@@ -78,7 +79,8 @@ class MissingModalityDataModule(pl.LightningDataModule):
         self.task, self.transform, self.tokenize, self.collate = task, transform, tokenize, collate
         self.missing, self.plots, self.batch_size, self.seed, self.limits = missing, plots, batch_size, seed, limits
         self.num_workers = min(MAX_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers
-        self.datasets: dict[str, ArrowDataset] = {}  # by split, as in the next three
+        self.datasets: dict[str, ArrowDataset] = {}  # by split, as in the next four
+        self.encoded: dict[str, EncodedDataset] = {}  # see use_features
         self.mask_hashes: dict[str, str] = {}  # SHA-256 of the mask
         self.fingerprints: dict[str, str] = {}  # content hash of the arrow files
         self.subsets: dict[str, dict[str, Any]] = {}  # number and SHA-256 of the rows of a limited split
@@ -175,6 +177,10 @@ class MissingModalityDataModule(pl.LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),
         )
 
+    def use_features(self, split: str, features: Tensor) -> None:
+        """Load features (samples, F) in place of images and texts in training and validation."""
+        self.encoded[split] = EncodedDataset(self.datasets[split], features)
+
     def resume_at(self, epoch: int, batches: int) -> None:
         """Set the epoch to resume in and the number of its batches that each process has already seen."""
         self.start_epoch, self.seen_batches = epoch, batches
@@ -183,7 +189,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         """Return the shuffled training batches of this process."""
         dataset, size, rank = self.datasets["train"], self.trainer.world_size, self.trainer.global_rank
         seen = self.seen_batches * self.batch_size
-        return self.loader(dataset, EpochSampler(dataset, self.seed, size, rank, self.start_epoch, seen))
+        return self._loader("train", EpochSampler(dataset, self.seed, size, rank, self.start_epoch, seen))
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation batches of this process: each sample once, in file order."""
@@ -197,7 +203,13 @@ class MissingModalityDataModule(pl.LightningDataModule):
         dataset, size, rank = self.datasets[split], self.trainer.world_size, self.trainer.global_rank
         if len(dataset) < size:  # Lightning skips the loop of a process without a batch, and the others would wait
             size, rank = 1, 0  # each process takes all samples, which changes no mean
-        return self.loader(dataset, UnrepeatedDistributedSampler(dataset, size, rank, shuffle=False))
+        return self._loader(split, UnrepeatedDistributedSampler(dataset, size, rank, shuffle=False))
+
+    def _loader(self, split: str, sampler: Sampler) -> DataLoader:
+        if split not in self.encoded:
+            return self.loader(self.datasets[split], sampler)
+        # Batches are complete as the dataset returns them.
+        return DataLoader(self.encoded[split], self.batch_size, sampler=sampler, collate_fn=dict)
 
     def describe_samples(self, split: str, samples: list[int]) -> dict[str, list]:
         """Return the arrow rows of samples, and their image_id if the file has that column."""

@@ -43,11 +43,6 @@ class GracefulStop(Callback):
         if self.restored:
             module.load_metric_states(self.restored[trainer.global_rank])
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Write the log of the finished epochs."""
-        for logger in trainer.loggers:
-            logger.save()
-
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Restore the default signal handlers."""
         for number in STOP_SIGNALS:
@@ -76,8 +71,6 @@ class GracefulStop(Callback):
         where = display_path(self.folder)
         hint = f"; the same command with resume_from={where} continues the run" if trainer.global_step else ""
         print(f"\nstopped by {signal.Signals(number).name} after step {trainer.global_step}{hint}", flush=True)
-        for logger in trainer.loggers:
-            logger.save()
         raise SystemExit(SIGNAL_EXIT + number)
 
     def on_train_batch_end(

@@ -4,12 +4,14 @@ import json
 import math
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -17,6 +19,8 @@ from clip.config import GROUPS, BaseConfig
 from clip.utils.command_line import flatten
 from clip.utils.errors import UserError
 from clip.utils.files import atomic_write, write_text
+
+SAVE_SECONDS = 10  # between two writes of metrics.csv, which is written as a whole
 
 
 class MetricsLog(Logger):
@@ -32,6 +36,7 @@ class MetricsLog(Logger):
         super().__init__()
         self.folder = folder
         self.rows: dict[int, dict[str, float]] = {}
+        self.saved = time.monotonic()
 
     @property
     def log_dir(self) -> str:
@@ -58,16 +63,26 @@ class MetricsLog(Logger):
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Do nothing; run.json contains all settings."""
 
-    @rank_zero_only
     def save(self) -> None:
+        """Write all rows if ``SAVE_SECONDS`` have passed; Lightning calls this after each step."""
+        if time.monotonic() - self.saved > SAVE_SECONDS:
+            self.write()
+
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        """Write all rows: a run that resumes from the checkpoint has only the rows that follow."""
+        self.write()
+
+    def finalize(self, status: str) -> None:
+        """Write all rows at the end of a run, or when it is interrupted."""
+        self.write()
+
+    @rank_zero_only
+    def write(self) -> None:
         """Write all rows so far."""
+        self.saved = time.monotonic()
         if self.rows:
             with atomic_write(self.folder / "metrics.csv") as partial:
                 pd.DataFrame(self.rows.values()).to_csv(partial, index=False)
-
-    def finalize(self, status: str) -> None:
-        """Write all rows at the end of a run."""
-        self.save()
 
 
 def check_loggers(names: Sequence[str]) -> None:

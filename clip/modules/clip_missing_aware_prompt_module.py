@@ -8,6 +8,7 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
+from tqdm import tqdm
 
 from clip.config import OptimizerSettings
 from clip.modules.objectives import SplitPredictions, Task
@@ -59,27 +60,50 @@ class MissingAwarePromptModule(pl.LightningModule):
         self.step_losses: list[tuple[Tensor, Tensor]] = []  # loss and sample ids of each micro-batch of a step
 
     def on_fit_start(self) -> None:
-        """Weigh the classes, and let the method see the training split.
-
-        A run that resumes has the method's buffers in its checkpoint.
-        """
+        """Weigh the classes."""
         if self.optim.class_weights:
             labels = self.trainer.datamodule.datasets["train"].sample_labels()
             self.train_loss = self.task.balanced_loss(labels)
-        if self.trainer.ckpt_path is None:
-            data = self.trainer.datamodule
-            batches = (move_data_to_device(batch, self.device) for batch in data.loader(data.datasets["train"]))
-            keys = ("tokens", "missing_type", "present")
-            inputs = (Inputs(self.normalize(b["image"]), *(b[key] for key in keys)) for b in batches)
-            self.model.eval()
-            with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-                self.model.prompts.prepare(self.model, inputs)
-            self.model.train()
+
+    def prepare_method(self) -> None:
+        """Let the method see the training split; a run that resumes has the method's buffers in its checkpoint."""
+        data = self.trainer.datamodule
+        batches = (move_data_to_device(batch, self.device) for batch in data.loader(data.datasets["train"]))
+        keys = ("tokens", "missing_type", "present")
+        inputs = (Inputs(self.normalize(b["image"]), *(b[key] for key in keys)) for b in batches)
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            self.model.prompts.prepare(self.model, inputs)
+
+    def encode_splits(self) -> None:
+        """Encode each sample once if nothing that trains affects the features, as autograd tells.
+
+        This is done before the first step, in the order of the file, and not in the batches of the first epoch: the
+        features of a run that resumes must be the same bitwise, but products of matrices round a row depending on the
+        others of its batch.
+        """
+        data, context = self.trainer.datamodule, self.trainer.precision_plugin.forward_context
+        with context():
+            features = self.features(move_data_to_device(data.collate([data.datasets["train"][0]]), self.device))
+        if self.trainer.fast_dev_run or features.requires_grad:
+            return
+        for split, dataset in data.datasets.items():
+            if dataset.simulate is None:
+                batches = tqdm(data.loader(dataset), desc=f"{split} samples", unit="batch", disable=None)
+                with context():
+                    features = [self.features(move_data_to_device(batch, self.device)).cpu() for batch in batches]
+                data.use_features(split, torch.cat(features))
+
+    def features(self, batch: dict[str, Any]) -> Tensor:
+        """Return the features (B, F) of a batch, which may have them already."""
+        if "features" in batch:
+            return batch["features"]
+        keys = ("tokens", "missing_type", "present")
+        return self.model.features(self.normalize(batch["image"]), *(batch[key] for key in keys))
 
     def model_step(self, batch: dict[str, Any], split: str) -> Tensor:
-        """Return the loss of a batch and log it with the metrics under ``split``, one of ``SPLITS``."""
+        """Return the loss of a batch and update the metrics of ``split``, one of ``SPLITS``."""
         label, missing_case, prompts = batch["label"], batch["missing_type"], self.model.prompts
-        heads = self.model.heads(self.normalize(batch["image"]), batch["tokens"], missing_case, batch["present"])
+        heads = prompts.heads(self.features(batch), self.model.classifier, missing_case)
         task_loss = self.train_loss if split == "train/" else self.task.loss
         loss = prompts.loss(heads, label, missing_case, task_loss)
         if (auxiliary := prompts.auxiliary_loss()) is not None:
@@ -91,9 +115,16 @@ class MissingAwarePromptModule(pl.LightningModule):
         # Lightning's own mean over processes rounds the number of samples down, and
         # torchmetrics leaves weights out where NaN may pass: each sample counts as a value.
         self.losses[split].update(loss.detach().expand(len(label)))
-        self.log(f"{split}loss", self.losses[split], on_step=False, on_epoch=True)
-        self.log_dict(self.metrics[split], on_step=False, on_epoch=True, batch_size=len(label))
         return loss
+
+    def log_scores(self, split: str) -> None:
+        """Log loss and metrics at the end of an epoch; in each batch, Lightning would copy them for milliseconds."""
+        self.log(f"{split}loss", self.losses[split])
+        self.log_dict(self.metrics[split])
+
+    def on_train_epoch_end(self) -> None:
+        """Log the scores of the training split."""
+        self.log_scores("train/")
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch, scaled by its share of the step.
@@ -115,7 +146,8 @@ class MissingAwarePromptModule(pl.LightningModule):
         self.model_step(batch, "test/")
 
     def on_test_epoch_end(self) -> None:
-        """Gather the predictions of all processes."""
+        """Log the scores and gather the predictions of all processes."""
+        self.log_scores("test/")
         self.tested = self.test_predictions.compute()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -129,9 +161,10 @@ class MissingAwarePromptModule(pl.LightningModule):
         self._raise_diverged("train/loss", where)
 
     def on_validation_epoch_end(self) -> None:
-        """Raise UserError if the run has diverged, before its weights are kept as the best."""
+        """Log the scores; raise UserError if the run has diverged, before its weights are kept as the best."""
         if not self.losses["val/"].compute().isfinite():
             self._raise_diverged("val/loss", f"epoch {self.current_epoch}")
+        self.log_scores("val/")
 
     def _raise_diverged(self, loss: str, where: str) -> NoReturn:
         raise UserError(
@@ -140,7 +173,15 @@ class MissingAwarePromptModule(pl.LightningModule):
         )
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Build the optimizer and its schedule, which advances after each optimizer step."""
+        """Build the optimizer and its schedule, which advances after each optimizer step.
+
+        What needs the data on the device comes first, since the number of steps is that of the loader.
+        """
+        self.model.eval()
+        if self.trainer.ckpt_path is None:
+            self.prepare_method()
+        self.encode_splits()
+        self.model.train()
         # The Trainer's max_steps is -1 unless set: only this property knows the real number of steps.
         steps = int(self.trainer.estimated_stepping_batches)
         batches = self.trainer.num_training_batches * max(1, self.trainer.max_epochs or 1)

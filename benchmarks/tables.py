@@ -31,6 +31,14 @@ training step took 4.04 s in 32 bit and 1.68 s in bf16 (2.4 times as fast; 2.3 t
 
 On an NVIDIA H200 with torch 2.11, `compile=True` failed with an `InductorError` (an assertion in `tiling_utils`): the
 GPU table below has no compiled rows.
+
+## Features that do not change
+
+If nothing that trains affects the features (`prompt_type=none`, or `dept` and `dpl` on top of it, with `unfreeze=[]`),
+each sample is encoded once, before the first step, and training reads its features. Scores and weights are the same but
+for the rounding of sums, and a resumed run is bitwise that of an uninterrupted one. Measured once on two cores: four
+epochs of the baseline on the products of [the study](study.md) took 65 s in all, and 161 s without this, with the same
+accuracy after each epoch.
 """
 SECTIONS = {
     "step": "The training step",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clip.cli.schema import Config, make_config
-from clip.config import GROUPS
+from clip.config import GROUPS, DeviceSettings, OptimizerSettings
 from clip.datamodules import MissingModalityDataModule
 from clip.datasets import DATASETS
 from clip.engine import run_folder
@@ -21,7 +21,7 @@ from clip.engine.checkpoints import (
     find_checkpoint,
     read_checkpoint,
 )
-from clip.engine.trainer import DTYPES, choose_micro_batch, world_size
+from clip.engine.trainer import DTYPES, choose_device, choose_micro_batch, world_size
 from clip.modules.backbones import Backbone
 from clip.modules.backbones.registry import BACKBONES
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
@@ -34,40 +34,13 @@ from clip.transforms import TRANSFORMS
 from clip.utils.command_line import flatten
 from clip.utils.errors import UserError
 
-TRAINING_KEYS = (  # with the masks and data files, these must not change when a run is resumed
-    "seed",
-    "plots",
-    "simulate_missing",
-    "limit_train",
-    "limit_val",
-    "class_weights",
-    "batch_size",
-    "optim_type",
-    "learning_rate",
-    "weight_decay",
-    "schedule_length",
-    "lr_mult",
-    "warmup_steps",
-    "decay_power",
-    "end_lr",
-    "select_by",
-)
 PATH_KEYS = ("data_root", "vit")
-MAY_CHANGE = {  # on resume; data, masks and weights are compared by their hashes
-    *PATH_KEYS,
-    "missing_table",
-    "max_epoch",
-    "max_steps",
-    "per_gpu_batchsize",
-    "num_workers",
-    "log_dir",
-    "logger",
-    "num_gpus",
-    "num_nodes",
-    "precision",
-    "compile",
-    "fast_dev_run",
-}
+# With the masks and data files, these must not change when a run is resumed.
+TRAINING_KEYS = {"seed", "plots", "simulate_missing", "limit_train", "limit_val", *OptimizerSettings.model_fields}
+TRAINING_KEYS -= {"per_gpu_batchsize", "max_epoch", "max_steps", "val_check_interval", "early_stopping"}
+# These may; data, masks and weights are compared by their hashes.
+MAY_CHANGE = {*PATH_KEYS, *DeviceSettings.model_fields, "missing_table", "log_dir", "logger", "num_workers", "compile"}
+MAY_CHANGE |= {"per_gpu_batchsize", "max_epoch", "max_steps"}
 SET_BY_PRESETS = {"exp_name", "val_check_interval"}  # a resumed run keeps its own
 MODEL_KEYS = ("backbone", "prompt_type", "prompt_length", "prompt_depth", "unfreeze")
 
@@ -80,19 +53,12 @@ class LoadedCheckpoint(NamedTuple):
 
 
 class Built(NamedTuple):
-    """A model with its backbone, task and configuration.
+    """A model with its backbone, task and configuration."""
 
-    Attributes:
-        model: the model, with the checkpoint's tensors if there is one.
-        backbone: its frozen backbone.
-        task: its classification task.
-        model_config: configuration stored in checkpoints; a checkpoint to be loaded must match it.
-    """
-
-    model: PromptedModel
-    backbone: Backbone
+    model: PromptedModel  # with the checkpoint's tensors if there is one
+    backbone: Backbone  # frozen
     task: Task
-    model_config: dict[str, Any]
+    model_config: dict[str, Any]  # stored in checkpoints; a checkpoint to be loaded must match it
 
 
 def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, LoadedCheckpoint | None]:
@@ -235,11 +201,8 @@ def build(
     model_config |= named_settings(config.prompt_type, config.method_settings)
     model_config |= named_settings(config.backbone, backbone.settings)
     model_config |= {"plugins": config.plugins} if config.plugins else {}
-    model_config |= {
-        "unfreeze": list(model.unfreeze),
-        "backbone_sha256": backbone.sha256,
-        "activation": backbone.activation,
-    }
+    model_config |= {"unfreeze": list(model.unfreeze), "activation": backbone.activation}
+    model_config |= {"backbone_sha256": backbone.sha256}
     if checkpoint:
         path, content = checkpoint
         if "released" in content:  # released code stores its backbone, this project its SHA-256
@@ -256,15 +219,18 @@ def task_from_data(config: Config) -> tuple[Task, dict[str, Any]]:
     return resolve_task(config.task, label_metadata), label_metadata
 
 
-def task_from_checkpoint(config: Config, checkpoint: LoadedCheckpoint) -> tuple[Task, dict[str, Any]]:
-    """Return the task of a checkpoint and its label metadata."""
-    return stated_task(config.task, checkpoint.content["model_config"])
-
-
 def stated_task(name: str, model_config: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
     """Return the task of this name and the label metadata in ``model_config``."""
     label_metadata = {key: model_config[key] for key in COMPARED_IF_STATED if key in model_config}
     return resolve_task(name, label_metadata), label_metadata
+
+
+def choose_single_device(config: Config, command: str) -> dict[str, Any]:
+    """Return the device of a command; raise UserError if it was started in several processes or on several GPUs."""
+    device = choose_device(config.num_gpus, config.num_nodes, config.precision)
+    if world_size(device) > 1:
+        raise UserError(f"{command} runs in one process; give num_gpus=1 num_nodes=1 and start it without torchrun")
+    return device
 
 
 def build_data(config: Config, task: Task, image_size: int, tokenize: Any) -> MissingModalityDataModule:
@@ -299,19 +265,17 @@ def build_all(
             raise UserError(f"compile=True needs the C++ compiler {compiler}; install it or set CXX")
         built.model.compile_towers()
     module = MissingAwarePromptModule(built.model, task, config, data.transform.normalize, built.model_config)
-    module.run = {
-        "settings": config.model_dump(),
-        "paths": {
-            key: str(path.resolve()) for key in PATH_KEYS if (path := Path(getattr(config, key))).exists()
-        },  # only those that exist: vit can also be a name
-    }
+    paths = {key: Path(getattr(config, key)) for key in PATH_KEYS}
+    paths = {key: str(path.resolve()) for key, path in paths.items() if path.exists()}  # vit can also be a name
+    module.run = {"settings": config.model_dump(), "paths": paths}
     return config, module, data
 
 
 def training_config(config: Config, data: MissingModalityDataModule) -> dict[str, Any]:
     """Return what must be equal for a run to be resumed; the data module must be set up."""
     files = {f"arrow_files.{split}": fingerprint for split, fingerprint in data.fingerprints.items()}
-    return {key: getattr(config, key) for key in TRAINING_KEYS} | {"missing_tables": dict(data.mask_hashes)} | files
+    settings = {key: getattr(config, key) for key in sorted(TRAINING_KEYS)}
+    return settings | {"missing_tables": dict(data.mask_hashes)} | files
 
 
 def run_record(

@@ -10,18 +10,7 @@ import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
-from clip.cli.build import (
-    build_all,
-    build_data,
-    finished_result,
-    load_checkpoint,
-    output_folder,
-    resume_settings,
-    run_record,
-    stated_task,
-    task_from_data,
-    training_config,
-)
+from clip.cli import build
 from clip.cli.schema import Config
 from clip.datamodules import MissingModalityDataModule
 from clip.engine.callbacks import GracefulStop, LearningRates, Timer
@@ -51,19 +40,19 @@ from clip.utils.files import display_path, write_text
 def train(config: Config) -> dict[str, Any]:
     """Fine-tune the prompts and the classifier; return the run's folder and the scores of its best checkpoint."""
     if config.resume_from:
-        config = resume_settings(config)
-        if finished := finished_result(config):
+        config = build.resume_settings(config)
+        if finished := build.finished_result(config):
             return finished
     check_loggers(config.logger)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     config = config.replace(select_by=selection_metric(config))
     device = choose_device(config.num_gpus, config.num_nodes, config.precision)
     processes = world_size(device)
-    config, module, data = build_all(config, device)
+    config, module, data = build.build_all(config, device)
     accumulated = accumulation(config.batch_size, config.per_gpu_batchsize, processes)
     print(f"{config.batch_size} samples per step: {accumulated} passes of {config.per_gpu_batchsize}")
     data.setup("fit")
-    module.training_config = training_config(config, data)
+    module.training_config = build.training_config(config, data)
     baseline = module.task.constant_baseline(data.datasets["val"].sample_labels())
     if math.isnan(baseline.get(config.select_by, 0)):
         raise UserError(
@@ -76,7 +65,7 @@ def train(config: Config) -> dict[str, Any]:
         shape = {"per_gpu_batchsize": config.per_gpu_batchsize, "processes": processes}
         check_resume(resume, module.model_config, module.training_config, shape)
 
-    record, loggers, callbacks = run_record(config, device, module, data), [], []
+    record, loggers, callbacks = build.run_record(config, device, module, data), [], []
     if not config.fast_dev_run:
         folder = start_run(config, "train", record)
         loggers = make_loggers(folder, config)
@@ -120,7 +109,7 @@ def train(config: Config) -> dict[str, Any]:
 
 def selection_metric(config: Config) -> str:
     """Return the validation metric that selects the best checkpoint; raise UserError if the task does not log it."""
-    task, _ = task_from_data(config)
+    task, _ = build.task_from_data(config)
     metric, choices = config.select_by or task.headline, [*task.metrics(task.num_classes), "loss"]
     if metric not in choices:
         raise UserError(f"select_by={metric} is not a validation metric here; choose one of {', '.join(choices)}")
@@ -172,7 +161,7 @@ def start_run(config: Config, kind: str, record: dict[str, Any]) -> Path:
     """Create the folder of a run with its run.json and return it; that of a trained model is in its run's folder."""
     split = "train" if kind == "train" else "test"
     case = f"{config.missing_type[split]}{config.missing_ratio[split]:g}"
-    parent = Path(config.log_dir) if kind == "train" else output_folder(config)
+    parent = Path(config.log_dir) if kind == "train" else build.output_folder(config)
     if parent == Path(config.log_dir):
         parent /= f"{config.exp_name}_{config.prompt_type}_{kind}_{case}_seed{config.seed}"
     else:  # its name has the method and seed of the model
@@ -188,9 +177,9 @@ def evaluate(config: Config) -> dict[str, float]:
     """Score ``load_path`` on the test split under one mask."""
     check_loggers(config.logger)
     device = choose_device(config.num_gpus, config.num_nodes, config.precision)
-    config, module, data = build_all(config, device)
+    config, module, data = build.build_all(config, device)
     data.setup("test")
-    record, loggers = run_record(config, device, module, data), []
+    record, loggers = build.run_record(config, device, module, data), []
     if not config.fast_dev_run:
         record["checkpoint"] = str(find_checkpoint(config.load_path, BEST).resolve())
         folder = start_run(config, "test", record)
@@ -226,23 +215,23 @@ def sweep(config: Config) -> pd.DataFrame:
     if isinstance(config.load_path, list) and not config.sweep.predictions:
         runs = [config.replace(load_path=path) for path in config.load_path]
         for run in runs:  # before the first is predicted
-            load_checkpoint(run)
+            build.load_checkpoint(run)
         results = pd.concat(map(sweep, runs))
         folder = make_version_dir(Path(config.log_dir) / f"{config.exp_name}_sweep_of_{len(runs)}")
         write_json(folder / "run.json", {"command": sys.argv, "config": config.model_dump()})
-        return write_sweep(config, results, task_from_data(config)[0].headline, folder)
+        return write_sweep(config, results, build.task_from_data(config)[0].headline, folder)
     if config.sweep.predictions:
         stored = predictions.CasePredictions.load(Path(config.sweep.predictions), config.task, "test")
         config = config.replace(prompt_type=stored.model_config["prompt_type"])
-        check_compatible(task_from_data(config)[1], stored.model_config, config.sweep.predictions)
-        data = build_data(config, stated_task(config.task, stored.model_config)[0], 1, tokenize=list)
+        check_compatible(build.task_from_data(config)[1], stored.model_config, config.sweep.predictions)
+        data = build.build_data(config, build.stated_task(config.task, stored.model_config)[0], 1, tokenize=list)
         record = {"config": config.model_dump(), "model_config": stored.model_config}
     else:
         if not config.load_path:
             raise UserError("sweep needs load_path=, a checkpoint or the folder of a run")
-        device = choose_single_device(config, "sweep")
-        config, module, data = build_all(config, device)
-        record = run_record(config, device, module, data)
+        device = build.choose_single_device(config, "sweep")
+        config, module, data = build.build_all(config, device)
+        record = build.run_record(config, device, module, data)
         stored = predict_split(module, data, "test", device)
     folder = start_run(config, "sweep", record)
     stored.save(folder / "predictions.arrow")
@@ -278,15 +267,3 @@ def predict_split(
     dtype = DTYPES[device["precision"]]
     loader = data.loader(data.dataset(split))
     return predictions.predict_cases(module.model, loader, module.normalize, where, dtype, split, module.model_config)
-
-
-def choose_single_device(config: Config, command: str) -> dict[str, Any]:
-    """Return the device of a command that runs in one process.
-
-    Raises:
-        UserError: it was started in several processes, or on several GPUs.
-    """
-    device = choose_device(config.num_gpus, config.num_nodes, config.precision)
-    if world_size(device) > 1:
-        raise UserError(f"{command} runs in one process; give num_gpus=1 num_nodes=1 and start it without torchrun")
-    return device

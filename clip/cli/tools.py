@@ -7,8 +7,7 @@ import pandas as pd
 import pytorch_lightning as pl
 
 from clip.cli import commands
-from clip.cli.build import build_data, task_from_data
-from clip.cli.commands import choose_single_device
+from clip.cli.build import build_data, choose_single_device, task_from_data
 from clip.cli.schema import Config, make_config
 from clip.datasets import DATASETS
 from clip.demo.job import run_demo

@@ -14,8 +14,8 @@ from pathlib import Path
 from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_only
 
-from clip.cli.build import build_all, run_record
-from clip.cli.commands import choose_single_device, predict_split, train
+from clip.cli.build import build_all, choose_single_device, run_record
+from clip.cli.commands import predict_split, train
 from clip.cli.schema import make_config
 from clip.engine.checkpoints import BEST, LAST, find_checkpoint
 from clip.engine.run_folder import write_json

@@ -11,9 +11,9 @@ from lightning_fabric.utilities import move_data_to_device
 from PIL import Image
 from torch import Tensor
 
-from clip.cli.build import build, load_checkpoint, task_from_checkpoint
+from clip.cli.build import build, choose_single_device, load_checkpoint, stated_task
 from clip.cli.schema import Config
-from clip.engine.trainer import DTYPES, choose_device, choose_micro_batch, world_size
+from clip.engine.trainer import DTYPES, choose_micro_batch
 from clip.inference.samples import Sample, read_sample
 from clip.modules.backbones import TextTokenizer
 from clip.modules.objectives import Task
@@ -44,11 +44,9 @@ class Predictor:
         """Load the checkpoint ``load_path``; model settings that the user did not set come from it."""
         if not config.load_path:
             raise UserError("load_path is not set; give a checkpoint or the folder of a run")
-        device = choose_device(config.num_gpus, config.num_nodes, config.precision)
-        if world_size(device) > 1:
-            raise UserError("predictions run in one process; set num_gpus=1 num_nodes=1")
+        device = choose_single_device(config, "a prediction")
         config, checkpoint = load_checkpoint(config, "task")
-        task, label_metadata = task_from_checkpoint(config, checkpoint)
+        task, label_metadata = stated_task(config.task, checkpoint.content["model_config"])
         model, backbone, *_ = build(config, task, label_metadata, checkpoint)
         names = label_metadata.get("class_names") or task.class_names(label_metadata)
         if not len(names) == len(set(names)) == task.num_classes:

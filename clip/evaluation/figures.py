@@ -6,17 +6,15 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # not pyplot, which may need a screen
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from clip.evaluation.report import PERCENT, group_runs, title_of
 from clip.utils.files import atomic_write
-
-matplotlib.use("Agg")  # no screen is needed
-import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
-from matplotlib.artist import Artist  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.lines import Line2D  # noqa: E402
-from matplotlib.patches import Patch  # noqa: E402
-from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
@@ -39,8 +37,9 @@ def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: lis
     columns = min(3, len(groups))
     rows = math.ceil(len(groups) / columns)
     size = (max(7, 1 + 3 * columns), 1.1 + 2.7 * rows)
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(rows, columns, squeeze=False, sharey=True, layout="constrained", figsize=size)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(size, layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for plot, (heading, panel) in zip(grid.flat, groups, strict=False):
             (_plot_curves if curves else _plot_bars)(plot, panel, names)
             plot.yaxis.set_major_locator(MaxNLocator(**ROUND))
@@ -57,19 +56,14 @@ def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: lis
         if curves:
             handles = [Line2D([], [], label=name, **_style(i)) for i, name in enumerate(names)]
         handles += _notes(data, curves)
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=min(5 if columns == 3 else 3, len(handles)),
-            frameon=False,
-        )
+        ncols = min(5 if columns == 3 else 3, len(handles))
+        figure.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False)
         figure.suptitle(title)
         for path in paths:
             form = path.suffix[1:]
             metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
             with atomic_write(path) as partial:
                 figure.savefig(partial, format=form, dpi=150, metadata=metadata)
-    plt.close(figure)
 
 
 def _colour(i: int) -> str:

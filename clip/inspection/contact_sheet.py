@@ -5,8 +5,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure  # not pyplot, which may need a screen
 from PIL import ImageOps
 
 from clip.datasets import ArrowDataset
@@ -14,9 +14,6 @@ from clip.missing import MISSING_IMAGE
 from clip.utils.errors import UserError
 from clip.utils.files import atomic_write
 from clip.utils.images import crop_extreme, to_rgb
-
-matplotlib.use("Agg")  # no screen is needed
-import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 
 COLUMNS = 6  # samples of a split
 SIDE = 240  # pixels
@@ -26,7 +23,8 @@ LINE, MAX_LINES = 30, 3  # characters in a line, and lines, of a text
 def draw_sheet(datasets: Mapping[str, ArrowDataset], class_names: Sequence[str], path: Path) -> Path:
     """Draw evenly spaced samples of each split into one PNG file and return its path."""
     size = (2.4 * COLUMNS, 3.2 * len(datasets))
-    figure, axes = plt.subplots(len(datasets), COLUMNS, squeeze=False, layout="constrained", figsize=size)
+    figure = Figure(size, layout="constrained")
+    axes = figure.subplots(len(datasets), COLUMNS, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for line, (split, dataset) in zip(axes, datasets.items(), strict=True):
@@ -45,7 +43,6 @@ def draw_sheet(datasets: Mapping[str, ArrowDataset], class_names: Sequence[str],
     with warnings.catch_warnings(), atomic_write(path) as partial:
         warnings.filterwarnings("ignore", message="Glyph")  # matplotlib draws a box for a character without one
         figure.savefig(partial, format="png", dpi=100)
-    plt.close(figure)
     return path
 
 

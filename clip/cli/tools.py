@@ -68,7 +68,7 @@ def pretrain(config: Config) -> Path:
     trainer = make_trainer([], choose_single_device(config, "pretrain"), max_epochs=settings.epochs)
     data = build_data(config, task_from_data(config)[0], settings.image_size, tokenize=list)
     val = data.dataset("val") if "val" in DATASETS[config.task].available_splits(data.data_root) else None
-    folder = train_clip(data.dataset("train"), val, trainer, **settings.model_dump(exclude={"epochs"}))
+    folder = train_clip(data.dataset("train"), val, trainer, settings)
     print(f"written: {folder}; use it with vit={folder}")
     return folder
 

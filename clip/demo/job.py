@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from itertools import count, product
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from clip.utils.files import write_text
 
 MAKE_ARROW = Path(__file__).resolve().parents[2] / "make_arrow.py"
 METHODS = {"baseline": "none", "DCP": "dcp"}  # name of the runs -> prompt_type
-SEEDS = (0,)  # of the training runs of each method
 PRETRAIN = {"image_size": 32, "width": 64, "layers": 3, "epochs": 20}
 FINETUNE = {"batch_size": 32, "per_gpu_batchsize": 32, "max_epoch": 8, "val_check_interval": 1.0, "prompt_depth": 3}
 
@@ -43,9 +42,9 @@ def run_demo(call: Callable[..., Any], log_dir: Path) -> pd.DataFrame:
     shared = {"task": "mmimdb", "data_root": str(arrow), "log_dir": str(folder), "num_gpus": 0, "num_workers": 0}
     call("pretrain", **shared, pretrain=PRETRAIN | {"target": str(small_clip)})
     settings, runs = shared | FINETUNE | {"vit": str(small_clip)}, []
-    for (name, prompt_type), seed in product(METHODS.items(), SEEDS):
-        run = {"exp_name": f"demo_{name.lower()}", "prompt_type": prompt_type} | ({"seed": seed} if seed else {})
-        runs.append(call("train", **settings, **run)["folder"])
+    for name, prompt_type in METHODS.items():
+        run = call("train", **settings, exp_name=f"demo_{name.lower()}", prompt_type=prompt_type)
+        runs.append(run["folder"])
     results = call("sweep", **settings, exp_name="demo", load_path=runs)
     write_text(folder / "demo.csv", results.to_csv(index=False))
     dataset = "Generated films, a small CLIP fine-tuned at 70 % missing both"

@@ -19,6 +19,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 from tqdm import tqdm
 from transformers import CLIPTokenizer, get_cosine_schedule_with_warmup
 
+from clip.config import PretrainSettings
 from clip.datasets import ArrowDataset
 from clip.missing import COMPLETE
 from clip.modules.backbones.clip import save_clip
@@ -138,35 +139,25 @@ def print_retrieval(module: ContrastiveModule, pairs: TensorDataset) -> None:
         print(f"  {name}: R@1 {recall_at(1, similarity):.1%}, R@10 {recall_at(10, similarity):.1%}")
 
 
-def train_clip(
-    train: ArrowDataset,
-    val: ArrowDataset | None,
-    trainer: pl.Trainer,
-    *,
-    target: str,
-    batch_size: int,
-    image_size: int,
-    width: int,
-    layers: int,
-) -> Path:
+def train_clip(train: ArrowDataset, val: ArrowDataset | None, trainer: pl.Trainer, settings: PretrainSettings) -> Path:
     """Train a small CLIP on image-text pairs and save it as a folder for ``vit=``.
 
-    All pairs of ``val`` measure the retrieval accuracy. The image size is a multiple of 8 pixels; ``width``, the
-    channels of both towers and of the feature, is a multiple of 64; ``layers`` are the blocks of each tower.
+    All pairs of ``val`` measure the retrieval accuracy.
     """
-    if ((folder := Path(target)) / "model.safetensors").exists():
+    folder, size = Path(settings.target), settings.image_size
+    if (folder / "model.safetensors").exists():
         raise UserError(f"pretrain.target={folder} already contains a CLIP; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)  # first, so that an invalid path fails before training
     if not (complete := complete_samples(train)):
         raise UserError(f"{train.place} has no sample with image and text; pretrain needs such pairs")
     tokenizer = train_tokenizer((train.text(index) for index in complete), VOCABULARY)
-    module = ContrastiveModule(image_size, width, layers, len(tokenizer.vocab))
-    pairs = read_pairs(train, tokenizer, image_size)
+    module = ContrastiveModule(size, settings.width, settings.layers, len(tokenizer.vocab))
+    pairs = read_pairs(train, tokenizer, size)
     # Slices whole batches: stacking pairs one by one takes longer than a step on a GPU.
-    batches = BatchSampler(RandomSampler(pairs), min(batch_size, len(pairs)), drop_last=True)
+    batches = BatchSampler(RandomSampler(pairs), min(settings.batch_size, len(pairs)), drop_last=True)
     trainer.fit(module, DataLoader(pairs, batch_size=None, sampler=batches))
     if val is not None and complete_samples(val):
-        print_retrieval(module.eval(), read_pairs(val, tokenizer, image_size))
+        print_retrieval(module.eval(), read_pairs(val, tokenizer, size))
     # OpenAI's names have no prefix for the text tower.
     weights = {name.removeprefix("text."): tensor.cpu() for name, tensor in module.state_dict().items()}
     save_clip(folder, weights, ACTIVATION, tokenizer)

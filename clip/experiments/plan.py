@@ -32,17 +32,8 @@ from clip.utils.settings import user_error
 NOT_ALLOWED = {"load_path", "resume_from", "test_only", "fast_dev_run", "test_type", "test_ratio"}
 MASK_SETTINGS = {"missing_type", "missing_ratio", "both_ratio", "missing_draw", "missing_seed", "missing_table"}
 # Settings that do not decide a run's numbers. Masks, weights and data enter the key by their content.
-PATHS_AND_DEVICES = {
-    "exp_name",
-    "log_dir",
-    "data_root",
-    "vit",
-    "plugins",
-    "num_workers",
-    "num_gpus",
-    "num_nodes",
-    "logger",
-}
+PATHS_AND_DEVICES = {"exp_name", "log_dir", "data_root", "vit", "plugins", "logger"}
+PATHS_AND_DEVICES |= {"num_workers", "num_gpus", "num_nodes"}
 NOT_IN_KEY = {"per_gpu_batchsize", *PATHS_AND_DEVICES, *MASK_SETTINGS, *NOT_ALLOWED, *GROUPS}
 
 cached_sha256, cached_fingerprint = functools.cache(sha256_of), functools.cache(fingerprint)

@@ -235,13 +235,8 @@ def choose_single_device(config: Config, command: str) -> dict[str, Any]:
 
 def build_data(config: Config, task: Task, image_size: int, tokenize: Any) -> MissingModalityDataModule:
     """Return the data module of the task with the backbone's transform at its image size."""
-    return MissingModalityDataModule.from_config(
-        config,
-        task=task,
-        transform=TRANSFORMS[config.backbone](image_size),
-        tokenize=tokenize,
-        collate=MODELS[config.backbone].collate,
-    )
+    transform, collate = TRANSFORMS[config.backbone](image_size), MODELS[config.backbone].collate
+    return MissingModalityDataModule(config, task, transform, tokenize, collate)
 
 
 def build_all(

@@ -3,10 +3,9 @@
 import hashlib
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from clip.config import BaseConfig
 from clip.datamodules.samplers import EpochSampler
 from clip.datasets import DATASETS, ArrowDataset, EncodedDataset
 from clip.datasets.arrow_dataset import fingerprint, observed_cases
@@ -44,52 +44,19 @@ class MissingModalityDataModule(pl.LightningDataModule):
     """Data loaders of one data set; a batch is the dict of ``ArrowDataset``, collated for the model.
 
     Args:
-        name: key of ``DATASETS``.
-        data_root: folder of the arrow files.
+        config: settings of the data, the missing modalities and the loaders.
         task: classification task; the labels must match it.
         transform: Pillow image -> (3, H, W) uint8.
         tokenize: texts -> token ids (N, L).
         collate: samples -> batch.
-        missing: which modalities are missing in which split.
-        plots: which texts of a row are samples: "first", "longest" or "all".
-        batch_size: samples of one forward pass on one device.
-        num_workers: loader processes; None for one per core, at most ``MAX_WORKERS``.
-        seed: random seed of the order of the training samples, and of what the limits choose.
-        limits: split -> number of its rows, or as a float their share; a split that is not in it is not limited.
     """
 
-    def __init__(
-        self,
-        name: str,
-        data_root: str | Path,
-        *,
-        task: Task,
-        transform: Transform,
-        tokenize: Callable,
-        collate: Callable[[list[dict]], dict],
-        missing: MissingConfig,
-        plots: str = "first",
-        batch_size: int = 4,
-        num_workers: int | None = None,
-        seed: int = 0,
-        limits: Mapping[str, float] = MappingProxyType({}),
-    ):
+    def __init__(self, config: BaseConfig, task: Task, transform: Transform, tokenize: Callable, collate: Callable):
         super().__init__()
-        self.name, self.spec, self.data_root = name, DATASETS[name], Path(data_root)
-        self.task, self.transform, self.tokenize, self.collate = task, transform, tokenize, collate
-        self.missing, self.plots, self.batch_size, self.seed, self.limits = missing, plots, batch_size, seed, limits
-        self.num_workers = min(MAX_WORKERS, os.cpu_count() or 1) if num_workers is None else num_workers
-        self.datasets: dict[str, ArrowDataset] = {}  # by split, as in the next four
-        self.encoded: dict[str, EncodedDataset] = {}  # see use_features
-        self.mask_hashes: dict[str, str] = {}  # SHA-256 of the mask
-        self.fingerprints: dict[str, str] = {}  # content hash of the arrow files
-        self.subsets: dict[str, dict[str, Any]] = {}  # number and SHA-256 of the rows of a limited split
-        self.resume_at(0, 0)
-
-    @classmethod
-    def from_config(cls, config: Any, **model: Any) -> "MissingModalityDataModule":
-        """Build the data module from validated settings and the constructor arguments that depend on the model."""
-        missing = MissingConfig(
+        self.config, self.task, self.transform, self.tokenize, self.collate = config, task, transform, tokenize, collate
+        self.spec, self.data_root = DATASETS[config.task], Path(config.data_root)
+        self.batch_size = config.per_gpu_batchsize  # samples of one forward pass on one device
+        self.missing = MissingConfig(
             types=config.missing_type,
             ratios=config.missing_ratio,
             both_ratio=config.both_ratio,
@@ -98,11 +65,14 @@ class MissingModalityDataModule(pl.LightningDataModule):
             files=config.missing_table,
             simulate=config.simulate_missing,
         )
-        limits = {"train": config.limit_train, "val": config.limit_val, "test": config.limit_test}
-        limits = {split: limit for split, limit in limits.items() if limit is not None}
-        loading = {"batch_size": config.per_gpu_batchsize, "num_workers": config.num_workers, "seed": config.seed}
-        loading |= {"plots": config.plots, "limits": limits}
-        return cls(config.task, config.data_root, missing=missing, **loading, **model)
+        self.limits = {"train": config.limit_train, "val": config.limit_val, "test": config.limit_test}
+        self.num_workers = min(MAX_WORKERS, os.cpu_count() or 1) if config.num_workers is None else config.num_workers
+        self.datasets: dict[str, ArrowDataset] = {}  # by split, as in the next four
+        self.encoded: dict[str, EncodedDataset] = {}  # see use_features
+        self.mask_hashes: dict[str, str] = {}  # SHA-256 of the mask
+        self.fingerprints: dict[str, str] = {}  # content hash of the arrow files
+        self.subsets: dict[str, dict[str, Any]] = {}  # number and SHA-256 of the rows of a limited split
+        self.resume_at(0, 0)
 
     def dataset(self, split: str) -> ArrowDataset:
         """Open a split without a mask; raise UserError if it has no samples."""
@@ -113,12 +83,12 @@ class MissingModalityDataModule(pl.LightningDataModule):
             multilabel=self.task.multilabel,
             transform=self.transform,
             tokenize=self.tokenize,
-            plots=self.plots,
+            plots=self.config.plots,
         )
         if not len(dataset):
             raise UserError(f"{dataset.place} has no samples; run make_arrow.py again")
-        if split in self.limits:
-            rows = stratified_subset(dataset.labels, self.limits[split], self.seed)
+        if self.limits[split] is not None:
+            rows = stratified_subset(dataset.labels, self.limits[split], self.config.seed)
             dataset.keep_rows(rows)
             print(f"{split}: {len(rows)} of {dataset.num_rows} rows, limit_{split}={self.limits[split]}")
         return dataset
@@ -136,7 +106,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         types, ratios = {**self.missing.types, split: missing_type}, {**self.missing.ratios, split: ratio}
         missing = replace(self.missing, types=types, ratios=ratios, seed=seed)
         if missing.draw == "nested":
-            return draw_mask(self.name, split, observed, missing)
+            return draw_mask(self.config.task, split, observed, missing)
         cases = {}
         for earlier in SPLITS[: SPLITS.index(split)]:  # the released code draws the splits in order from one generator
             table = open_table(*self.spec.find(self.data_root, earlier))
@@ -155,7 +125,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
             self.datasets[split] = dataset
             self.mask_hashes[split], self.fingerprints[split] = mask_hash(mask), fingerprint(*dataset.paths)
             rows = dataset.rows
-            if split in self.limits:
+            if self.limits[split] is not None:
                 chosen = np.unique(rows).astype("<i8")
                 self.subsets[split] = {"rows": len(chosen), "sha256": hashlib.sha256(chosen.tobytes()).hexdigest()}
             counts[split] = dataset.observed[rows], mask[rows]
@@ -174,7 +144,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=ignore_signals,
             # A separate generator for the workers' seeds, so that loading does not advance the global one.
-            generator=torch.Generator().manual_seed(self.seed),
+            generator=torch.Generator().manual_seed(self.config.seed),
         )
 
     def use_features(self, split: str, features: Tensor) -> None:
@@ -189,7 +159,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         """Return the shuffled training batches of this process."""
         dataset, size, rank = self.datasets["train"], self.trainer.world_size, self.trainer.global_rank
         seen = self.seen_batches * self.batch_size
-        return self._loader("train", EpochSampler(dataset, self.seed, size, rank, self.start_epoch, seen))
+        return self._loader("train", EpochSampler(dataset, self.config.seed, size, rank, self.start_epoch, seen))
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation batches of this process: each sample once, in file order."""

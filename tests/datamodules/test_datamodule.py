@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, default_collate
 
+from clip.config import BaseConfig
 from clip.datamodules import MissingModalityDataModule
 from clip.datamodules.samplers import EpochSampler
-from clip.missing import SPLITS
-from clip.missing.masks import MissingConfig, draw_released_masks, mask_hash
+from clip.missing.masks import draw_released_masks, mask_hash
 from clip.modules.objectives import TASK_TYPES
 from clip.transforms import ClipTransform
 from clip.utils.errors import UserError
@@ -21,17 +21,12 @@ from tests.own_data import shapes, write_manifest
 from vilt.utils import write_manifest as writer
 
 
-def data_module(name, folder, missing, **loading):
-    kind = "multilabel" if name == "mmimdb" else "multiclass"
+def data_module(task, folder, **settings):
+    kind = "multilabel" if task == "mmimdb" else "multiclass"
+    config = BaseConfig(**{"task": task, "data_root": str(folder), "num_workers": 0, "per_gpu_batchsize": 4} | settings)
+    transform = ClipTransform(4)
     return MissingModalityDataModule(
-        name,
-        folder,
-        task=replace(TASK_TYPES[kind], num_classes=3),
-        transform=ClipTransform(4),
-        tokenize=characters,
-        collate=default_collate,
-        missing=missing,
-        **{"num_workers": 0} | loading,
+        config, replace(TASK_TYPES[kind], num_classes=3), transform, characters, default_collate
     )
 
 
@@ -39,10 +34,7 @@ def test_observed_cases_stay_in_an_imported_mask(tmp_path):
     rows = shapes(tmp_path, {"train": 3, "dev": 3, "test": 7})
     writer.make_arrow(write_manifest(tmp_path / "m.jsonl", rows), tmp_path)
     (tmp_path / "test.csv").write_text("\n".join(["missing_type", "2", "1", "0", "0", "2", "0", "1"]))
-    missing = MissingConfig(
-        dict.fromkeys(SPLITS, "both"), dict.fromkeys(SPLITS, 0.0), files={"test": str(tmp_path / "test.csv")}
-    )
-    data = data_module("manifest", tmp_path, missing)
+    data = data_module("manifest", tmp_path, missing_ratio=0.0, missing_table={"test": str(tmp_path / "test.csv")})
     data.setup("test")
     assert data.datasets["test"].mask.tolist() == [2, 1, 0, 0, 1, 0, 2]
     assert data.mask_hashes == {"test": mask_hash(data.datasets["test"].mask)}
@@ -52,8 +44,8 @@ def test_observed_cases_stay_in_an_imported_mask(tmp_path):
 def test_batches_have_the_cases_of_the_mask(tmp_path, draw):
     rows = shapes(tmp_path, {"train": 21, "dev": 7, "test": 7})
     writer.make_arrow(write_manifest(tmp_path / "m.jsonl", rows), tmp_path)
-    missing = MissingConfig(dict.fromkeys(SPLITS, "text"), {"train": 1, "val": 0.5, "test": 0.0}, draw=draw)
-    data = data_module("manifest", tmp_path, missing)
+    ratios = {"train": 1.0, "val": 0.5, "test": 0.0}
+    data = data_module("manifest", tmp_path, missing_type="text", missing_ratio=ratios, missing_draw=draw)
     data.setup("fit")
     train, val = data.datasets["train"], data.datasets["val"]
     no_image = [i % 7 == 6 for i in range(21)]
@@ -63,7 +55,7 @@ def test_batches_have_the_cases_of_the_mask(tmp_path, draw):
     assert val.mask[[4, 6]].tolist() == [1, 2]
     if draw == "stream":
         observed = {split: dataset.observed for split, dataset in data.datasets.items()}
-        assert val.mask.tolist() == draw_released_masks(observed, missing)["val"].tolist()
+        assert val.mask.tolist() == draw_released_masks(observed, data.missing)["val"].tolist()
     assert data.draw("val", val.observed, "text", 0.5, 0).tolist() == val.mask.tolist()
     assert data.draw("val", val.observed, "image", 1.0, 3).tolist() == [2, 2, 2, 2, 1, 2, 2]
     data.setup("test")
@@ -88,10 +80,10 @@ def test_order_depends_on_seed_and_epoch_and_every_process_has_its_share(tmp_pat
 
 
 def test_evaluation_deals_out_each_sample_once_and_training_resumes_within_an_epoch(tmp_path):
-    labels, splits = [[1, 0, 0]] * 7, dict.fromkeys(SPLITS, "both")
+    labels = [[1, 0, 0]] * 7
     for name in ("train", "dev"):
         write(tmp_path / f"mmimdb_{name}.arrow", [["p"]] * 7, labels)
-    data = data_module("mmimdb", tmp_path, MissingConfig(splits, dict.fromkeys(SPLITS, 0.5)), batch_size=2)
+    data = data_module("mmimdb", tmp_path, missing_ratio=0.5, per_gpu_batchsize=2)
     data.setup("fit")
 
     def samples(loader):
@@ -139,8 +131,7 @@ def test_shards_have_the_samples_and_masks_of_one_file(tmp_path, draw):
     for number, (start, stop) in enumerate(zip(cuts, cuts[1:], strict=False)):
         with pa.ipc.new_file(folders[1] / f"mmimdb_train-{number:05d}-of-00004.arrow", table.schema) as file:
             file.write_table(table.slice(start, stop - start))
-    both = MissingConfig(dict.fromkeys(SPLITS, "both"), dict.fromkeys(SPLITS, 0.7), draw=draw)
-    one, shards = (data_module("mmimdb", folder, both, plots="all") for folder in folders)
+    one, shards = (data_module("mmimdb", folder, missing_draw=draw, plots="all") for folder in folders)
     for data in (one, shards):
         data.setup("validate")
         data.setup("fit")

@@ -53,19 +53,9 @@ def plugin_names(words: list[str]) -> list[str]:
 def check_arguments(
     words: list[str], commands: Container[str], presets: Container[str], defaults: dict[str, Any]
 ) -> list[str]:
-    """Check the words of a command line.
+    """Return the words for Sacred; raise UserError if one is not a command, option, preset or setting.
 
-    Args:
-        words: ``sys.argv[1:]``, expanded by ``expand_files``.
-        commands: names of the commands.
-        presets: names of the presets.
-        defaults: nested settings with their default values.
-
-    Returns:
-        The words for Sacred.
-
-    Raises:
-        UserError: a word is not a command, option, preset or setting.
+    ``words`` are ``sys.argv[1:]``, expanded by ``expand_files``, and ``defaults`` the nested settings.
     """
     start = words.index("with") if "with" in words else len(words)
     for word in words[:start]:

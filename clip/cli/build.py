@@ -106,10 +106,7 @@ def check_plugins(path: Path, names: list[str], config: Config) -> None:
 def resume_settings(config: Config) -> Config:
     """Return the settings of the run that ``resume_from`` continues.
 
-    Settings in ``MAY_CHANGE`` are taken from ``config`` where the user set them; others must agree.
-
-    Raises:
-        UserError: a setting differs from that of the run.
+    Settings in ``MAY_CHANGE`` are taken from ``config`` where the user set them; all others must be those of the run.
     """
     path = find_checkpoint(config.resume_from, LAST)
     content = read_checkpoint(path)
@@ -160,11 +157,7 @@ def finished_result(config: Config) -> dict[str, Any] | None:
 
 
 def stored_path(key: str, path: str, checkpoint: LoadedCheckpoint) -> str:
-    """Return the path of a checkpoint's weights or data as it was given, or absolute if only that exists.
-
-    Raises:
-        UserError: there was a file or folder at training time, and neither path has one now.
-    """
+    """Return the path of a checkpoint's weights or data as it was given, or absolute if only that exists."""
     absolute = checkpoint.content.get("run", {}).get("paths", {}).get(key)
     if absolute is None or Path(path).exists():
         return path
@@ -178,11 +171,7 @@ def stored_path(key: str, path: str, checkpoint: LoadedCheckpoint) -> str:
 def build(
     config: Config, task: Task, label_metadata: dict[str, Any], checkpoint: LoadedCheckpoint | None = None
 ) -> Built:
-    """Build the model and load the checkpoint, if any, into it; no data set is needed.
-
-    Raises:
-        UserError: the checkpoint's task, backbone or model settings differ from those of the config.
-    """
+    """Build the model and load the checkpoint, which must fit the config, into it; no data set is needed."""
     backbone = BACKBONES[config.backbone].load(config.vit, config.activation, config.backbone_settings, config.task)
     model = build_model(
         backbone.state,

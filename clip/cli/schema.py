@@ -59,11 +59,7 @@ _build_schema()
 
 
 def import_plugins(names: Iterable[str]) -> None:
-    """Import modules that add rows to the registries, and rebuild ``Config`` with the settings of their methods.
-
-    Raises:
-        UserError: a module does not exist, cannot be imported, or belongs to Python.
-    """
+    """Import modules that add rows to the registries, and rebuild ``Config`` with the settings of their methods."""
     new = [name for name in names if name not in sys.modules]
     for name in new:
         if name.partition(".")[0] in sys.stdlib_module_names:  # some do more than define names
@@ -80,14 +76,9 @@ def import_plugins(names: Iterable[str]) -> None:
 
 
 def make_config(values: dict[str, Any], overrides: set[str] = frozenset()) -> Config:
-    """Validate settings.
+    """Validate nested settings; a UserError names the first invalid one with its value and what is allowed.
 
-    Args:
-        values: nested settings as Sacred passes them; missing ones take their defaults.
-        overrides: names of the settings that the user set.
-
-    Raises:
-        UserError: names the first invalid setting with its value and what is allowed.
+    Missing settings take their defaults; ``overrides`` are the names of those that the user set.
     """
     values = {key: value for key, value in values.items() if key != "__doc__"}  # Sacred adds a preset's docstring
     plugins = as_list(values.get("plugins", []))
@@ -100,12 +91,7 @@ def make_config(values: dict[str, Any], overrides: set[str] = frozenset()) -> Co
 
 
 def config_from_sacred(values: dict[str, Any], updates: dict[str, Any]) -> Config:
-    """Validate Sacred's settings and note which of them the user or a preset set.
-
-    Args:
-        values: Sacred's ``_config``.
-        updates: settings given on the command line.
-    """
+    """Validate Sacred's ``_config`` and note what a preset or the user (``updates``, of the command line) set."""
     defaults, flat = flatten(DEFAULTS), flatten(values)
     overrides = {key for key in flat if key != "__doc__" and flat[key] != defaults.get(key)}
     return make_config(values, overrides | set(updates) | set(flatten(updates)))

@@ -8,12 +8,7 @@ from clip.datasets.arrow_dataset import ArrowDataset
 
 
 class EncodedDataset(Dataset):
-    """Features in place of the images and texts of an ``ArrowDataset`` without simulated missing cases.
-
-    Args:
-        dataset: the samples.
-        features: their features, (samples, F), on the CPU.
-    """
+    """Features (samples, F) in place of the images and texts of an ``ArrowDataset`` without simulated missing cases."""
 
     def __init__(self, dataset: ArrowDataset, features: Tensor):
         self.columns = {

@@ -7,10 +7,8 @@ from torch import Tensor
 def stratified_subset(labels: Tensor, limit: float, seed: int) -> np.ndarray:
     """Return the chosen rows in ascending order, about the same share of each class; a smaller subset is part of it.
 
-    Args:
-        labels: (N,) class numbers, or (N, C) zeros and ones, of which the rarest class of a row counts.
-        limit: number of rows, or, as a float, their share.
-        seed: seed of the choice.
+    The labels are (N,) class numbers, or (N, C) zeros and ones, of which the rarest class of a row counts; ``limit`` is
+    the number of rows or, as a float, their share.
     """
     if labels.ndim > 1:
         frequency = labels.sum(0)

@@ -20,17 +20,10 @@ from clip.modules.objectives import FAST, Task
 
 
 def class_scores(task: Task, probabilities: Tensor, label: Tensor, names: Sequence[str]) -> pd.DataFrame:
-    """Score each class against all others.
+    """Score each class against all others, given probabilities (N, C) and true classes (N,) or (N, C).
 
-    Args:
-        task: decides which classes are predicted.
-        probabilities: of the classes, (N, C).
-        label: true classes, (N,) or (N, C).
-        names: names of the classes, C.
-
-    Returns:
-        One row per class: class, support (its samples), precision, recall and F1 of what the task decides, and
-        average_precision and AUROC of the probabilities; NaN where a score is undefined.
+    The result has one row per class: class, support (its samples), precision, recall and F1 of what the task decides,
+    and average_precision and AUROC of the probabilities; NaN where a score is undefined.
     """
     true = label.long() if task.multilabel else F.one_hot(label.long(), task.num_classes)
     chosen, support = task.decide(probabilities).long(), true.sum(0)

@@ -103,11 +103,10 @@ def describe_test(training: dict[str, Any], test: dict[str, Any]) -> dict[str, A
 
 
 def average_seeds(tests: pd.DataFrame) -> pd.DataFrame:
-    """Average over the seeds of tests with equal settings.
+    """Average over the seeds of tests with equal settings, one row per model and test case.
 
-    Returns:
-        One row per model and test case: ``MODEL``, settings that differ among the tests of a method and backbone on a
-        data set, ``TEST_CASE``, seeds, mean and std as fractions, text (both in percent), and costs.
+    The columns are ``MODEL``, settings that differ among the tests of a method and backbone on a data set,
+    ``TEST_CASE``, seeds, mean and std as fractions, text (both in percent), and costs.
     """
     texts = pd.Series("", tests.index)
     for _, settings in tests.groupby(["method", "backbone", "data_set"])["settings"]:

@@ -100,10 +100,7 @@ def write_report(
         records=records,
         axes=axes,
         place_text=place_text,
-        facts={
-            "Tasks": scores["_task"].map(title_of).unique(),
-            "Metric": scores["_metric"].map(title_of).unique(),
-        },
+        facts={"Tasks": scores["_task"].map(title_of).unique(), "Metric": scores["_metric"].map(title_of).unique()},
         main=place_text({name: main[name] for name in (*others, *CASE_AXES)}),
         split=title_of(split),
         results=(table, best),
@@ -251,8 +248,7 @@ def draw_figures(
 ) -> dict[str, str]:
     """Draw the scores and the learning curves of each task, and the rows of ``cases`` by missing case, as SVG and PDF.
 
-    Returns:
-        Title -> SVG as base64.
+    The result maps titles to SVG in base64.
     """
     axes, curves, plots = list(dict.fromkeys([*experiment.axes, "split"])), experiment.figure == "curves", {}
     for (task, metric), rows in scores.groupby(["_task", "_metric"], sort=False):

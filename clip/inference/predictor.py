@@ -76,10 +76,8 @@ class Predictor:
         Returns:
             One row per pair: the probability of each class in the column of its name; "missing", which is
             "complete", "text" or "image"; "predicted", the names of the predicted classes joined by a comma
-            (the likeliest class, or for a multi-label task those above 0.5, the likeliest first).
-
-        Raises:
-            UserError: a row has neither modality or cannot be read; the message has its number, from 0.
+            (the likeliest class, or for a multi-label task those above 0.5, the likeliest first). A UserError
+            names the row, from 0, that has neither modality or cannot be read.
         """
         frames = [self.classify(samples) for samples in self._read_batches(images, texts)]
         empty = pd.DataFrame(columns=[*self.class_names, "missing", "predicted"])
@@ -87,18 +85,10 @@ class Predictor:
 
     @torch.no_grad()  # not inference_mode: a user may train on the features
     def encode(self, images: Sequence[Any] | None = None, texts: Sequence[str | None] | None = None) -> Tensor:
-        """Encode at least one image-text pair as the features that the classifier reads.
+        """Encode at least one image-text pair, given as in ``predict``, as the features that the classifier reads.
 
-        Args:
-            images: as in ``predict``.
-            texts: as in ``predict``.
-
-        Returns:
-            Features (N, D) in float32 on the CPU. With two towers they are the image feature followed by the text
-            feature, D = 1024 for ViT-B/16.
-
-        Raises:
-            UserError: as in ``predict``.
+        They are (N, D) in float32 on the CPU. With two towers they are the image feature followed by the text feature,
+        D = 1024 for ViT-B/16.
         """
         features = [self._run(self.model.features, samples) for samples in self._read_batches(images, texts)]
         if not features:

@@ -32,8 +32,7 @@ def check_pixels(image: Image.Image) -> None:
 def validate_image(source: bytes | Path, decode: Callable[[Image.Image], T] = methodcaller("load")) -> T:
     """Decode an image file, or its bytes, completely and return what ``decode`` makes of the opened Pillow image.
 
-    Raises:
-        UserError: the reason why it cannot be used, without the name of the file.
+    The `UserError` for an image that cannot be used has the reason, without the name of the file.
     """
     if source == b"":
         raise UserError("image is empty")

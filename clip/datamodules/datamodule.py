@@ -180,9 +180,3 @@ class MissingModalityDataModule(pl.LightningDataModule):
             return self.loader(self.datasets[split], sampler)
         # Batches are complete as the dataset returns them.
         return DataLoader(self.encoded[split], self.batch_size, sampler=sampler, collate_fn=dict)
-
-    def describe_samples(self, split: str, samples: list[int]) -> dict[str, list]:
-        """Return the arrow rows of samples, and their image_id if the file has that column."""
-        dataset = self.datasets[split]
-        rows, ids = dataset.rows[samples].tolist(), dataset.row_ids()
-        return {"rows": rows} | ({"image_ids": [ids[row] for row in rows]} if ids else {})

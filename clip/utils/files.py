@@ -20,8 +20,6 @@ ADVICE = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), "check the permissions of the file and its folders"),
     errno.ENOENT: "check the path",
 }
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
 UMASK = os.umask(0o077)  # can only be read by setting it, which is not thread-safe later
 os.umask(UMASK)
 

@@ -33,7 +33,9 @@ def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: lis
     The data has one row per point: panel; series (one colour each); x; mean, std, published and constant_baseline in
     percent, NaN if unknown; and spread, what the standard deviation is taken over.
     """
-    groups, names = list(data.groupby("panel", sort=False)), data["series"].unique().tolist()
+    groups, styles = list(data.groupby("panel", sort=False)), {}
+    for i, name in enumerate(data["series"].unique().tolist()):
+        styles[name] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
     columns = min(3, len(groups))
     rows = math.ceil(len(groups) / columns)
     size = (max(7, 1 + 3 * columns), 1.1 + 2.7 * rows)
@@ -41,7 +43,7 @@ def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: lis
         figure = Figure(size, layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for plot, (heading, panel) in zip(grid.flat, groups, strict=False):
-            (_plot_curves if curves else _plot_bars)(plot, panel, names)
+            (_plot_curves if curves else _plot_bars)(plot, panel, styles)
             plot.yaxis.set_major_locator(MaxNLocator(**ROUND))
             plot.set_xlabel(x_label)
             plot.set_title(heading)
@@ -52,9 +54,9 @@ def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: lis
             plot.set_axis_off()
         for plot in grid[:, 0]:
             plot.set_ylabel(f"{title_of(metric)} (%)")
-        handles = [Patch(color=_colour(i), label=name) for i, name in enumerate(names)]
+        handles = [Patch(color=style["color"], label=name) for name, style in styles.items()]
         if curves:
-            handles = [Line2D([], [], label=name, **_style(i)) for i, name in enumerate(names)]
+            handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
         handles += _notes(data, curves)
         ncols = min(5 if columns == 3 else 3, len(handles))
         figure.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False)
@@ -66,26 +68,18 @@ def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: lis
                 figure.savefig(partial, format=form, dpi=150, metadata=metadata)
 
 
-def _colour(i: int) -> str:
-    return COLOURS[i % len(COLOURS)]
-
-
-def _style(i: int) -> dict[str, Any]:
-    return {"color": _colour(i), "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
-
-
-def _plot_curves(plot: Axes, panel: pd.DataFrame, names: list[str]) -> None:
+def _plot_curves(plot: Axes, panel: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
     values = panel["x"].unique().tolist()
     if numeric := pd.api.types.is_numeric_dtype(panel["x"]):
         plot.xaxis.set_major_locator(MaxNLocator(**ROUND))
     else:
         plot.set_xticks(range(len(values)), values)
         panel = panel.assign(x=panel["x"].map(values.index))
-    for i, name in enumerate(names):
+    for name, style in styles.items():
         points = panel[panel["series"] == name]
         points = points.sort_values("x") if numeric else points
         x, mean, std = points["x"], points["mean"], points["std"]
-        style = _style(i) | ({"marker": ""} if len(points) > MANY_POINTS else {})
+        style = style | ({"marker": ""} if len(points) > MANY_POINTS else {})
         plot.plot(x, points["published"], "--", linewidth=1, markerfacecolor="white", **style)
         plot.fill_between(x, mean - std, mean + std, color=style["color"], alpha=BAND, linewidth=0)
         plot.plot(x, mean, **style)
@@ -93,13 +87,13 @@ def _plot_curves(plot: Axes, panel: pd.DataFrame, names: list[str]) -> None:
     plot.plot(baseline.index, baseline, **CONSTANT)
 
 
-def _plot_bars(plot: Axes, panel: pd.DataFrame, names: list[str]) -> None:
-    width, values = 0.8 / len(names), panel["x"].unique().tolist()
+def _plot_bars(plot: Axes, panel: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
+    width, values = 0.8 / len(styles), panel["x"].unique().tolist()
     plot.set_xticks(range(len(values)), values)
-    for i, name in enumerate(names):
+    for i, (name, style) in enumerate(styles.items()):
         points = panel[panel["series"] == name]
-        x = points["x"].map(values.index) + (i - (len(names) - 1) / 2) * width
-        plot.bar(x, points["mean"], 0.9 * width, yerr=points["std"], capsize=2, color=_colour(i))
+        x = points["x"].map(values.index) + (i - (len(styles) - 1) / 2) * width
+        plot.bar(x, points["mean"], 0.9 * width, yerr=points["std"], capsize=2, color=style["color"])
         plot.plot(x, points["published"], "D", color="black", markerfacecolor="white", markersize=4)
     for value, baseline in panel.groupby("x")["constant_baseline"].first().items():
         place = values.index(value)

@@ -37,8 +37,7 @@ def write_report(
     experiment: Experiment,
     scores: pd.DataFrame,
     masks: Masks,
-    table: pd.DataFrame,
-    best: pd.DataFrame,
+    results: tuple[pd.DataFrame, pd.DataFrame],
     folders: Mapping[str, Path],
     target: Path,
 ) -> Path:
@@ -103,7 +102,7 @@ def write_report(
         facts={"Tasks": scores["_task"].map(title_of).unique(), "Metric": scores["_metric"].map(title_of).unique()},
         main=place_text({name: main[name] for name in (*others, *CASE_AXES)}),
         split=title_of(split),
-        results=(table, best),
+        results=results,
         cases=(by_case, best_rows(by_case, others, len(axes) + 2)),
         classes=by_class,
         class_score=shown_score.replace("_", " "),
@@ -114,7 +113,7 @@ def write_report(
         costs=cost_table(scores, axes, records),
         masks=mask_table(scores, records),
         resamples=bootstrap.RESAMPLES,
-        figures=draw_figures(experiment, scores, shown, axis, folders, target),
+        figures=draw_figures(experiment, scores, shown, folders, target),
         runs=scores.drop_duplicates("run").to_dict("records"),
     )
     return write_text(target / "report.html", text)
@@ -205,13 +204,8 @@ def mask_table(scores: pd.DataFrame, records: Mapping[str, dict[str, Any]]) -> p
         case = config["missing_type"]["train"], config["missing_ratio"]["train"]
         used.append([config["task"], "train", *case, record["missing_tables"]["train"]])
     used = [[*(value_text(*pair) for pair in zip(columns, row[:4], strict=True)), row[4]] for row in used]
-    titles = [AXIS_TITLES.get(name, name) for name in columns]
-    return (
-        pd.DataFrame(used, columns=[*titles, "SHA-256 of the mask"])
-        .value_counts(sort=False)
-        .rename("used by")
-        .reset_index()
-    )
+    masks = pd.DataFrame(used, columns=[*(AXIS_TITLES.get(name, name) for name in columns), "SHA-256 of the mask"])
+    return masks.value_counts(sort=False).rename("used by").reset_index()
 
 
 def average(scores: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
@@ -239,18 +233,14 @@ def read_curves(scores: pd.DataFrame, axes: list[str], metric: str, folders: Map
 
 
 def draw_figures(
-    experiment: Experiment,
-    scores: pd.DataFrame,
-    cases: pd.DataFrame,
-    axis: str,
-    folders: Mapping[str, Path],
-    target: Path,
+    experiment: Experiment, scores: pd.DataFrame, cases: pd.DataFrame, folders: Mapping[str, Path], target: Path
 ) -> dict[str, str]:
     """Draw the scores and the learning curves of each task, and the rows of ``cases`` by missing case, as SVG and PDF.
 
     The result maps titles to SVG in base64.
     """
-    axes, curves, plots = list(dict.fromkeys([*experiment.axes, "split"])), experiment.figure == "curves", {}
+    axes, axis, plots = list(dict.fromkeys([*experiment.axes, "split"])), experiment.compared, {}
+    curves = experiment.figure == "curves"
     for (task, metric), rows in scores.groupby(["_task", "_metric"], sort=False):
         varied = [name for name in axes if rows[name].nunique() > 1]
         series, along = axis, next((name for name in reversed(varied) if name not in (axis, "split")), "split")

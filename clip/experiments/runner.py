@@ -43,12 +43,12 @@ def reproduce(config: Config) -> None:
     for experiment, planned in zip(experiments, plans, strict=True):
         target = log_dir / experiment.name
         scores, masks = tables.collect(experiment, planned)
-        table, best = tables.layout(experiment, scores, planned)
-        print(f"\n{tables.write(experiment, scores, table, best, planned, target)}")
+        results = tables.layout(experiment, scores, planned)
+        print(f"\n{tables.write(experiment, scores, results, planned, target)}")
         print(f"written: {target}/scores.csv, table.csv, table.md, table.tex")
         if len(scores):
             folders = {run.key: run.folder for run in planned}
-            print(f"written: {report.write_report(experiment, scores, masks, table, best, folders, target)}")
+            print(f"written: {report.write_report(experiment, scores, masks, results, folders, target)}")
     if failed:
         raise UserError(f"{len(failed)} of {len(todo)} runs failed, see above; repeat the command to retry them")
 

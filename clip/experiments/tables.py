@@ -21,6 +21,7 @@ ABSENT = "–"
 LAST = ("constant_baseline", "incomplete", "missing_table", "score", "run", "published")
 AXIS_TITLES = {"test_type": "missing at test", "test_ratio": "rate at test"}
 Masks = dict[str, np.ndarray]
+Results = tuple[pd.DataFrame, pd.DataFrame]  # a table's cells as text, and whether each is the best
 
 
 def value_text(axis: str, value: Coordinate) -> str:
@@ -93,16 +94,11 @@ def collect(experiment: Experiment, planned: Iterable[PlannedRun]) -> tuple[pd.D
     return pd.DataFrame(rows, columns=[*first, *metrics, *LAST]), masks
 
 
-def layout(
-    experiment: Experiment, scores: pd.DataFrame, planned: Iterable[PlannedRun]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def layout(experiment: Experiment, scores: pd.DataFrame, planned: Iterable[PlannedRun]) -> Results:
     """Lay out an experiment as in the paper, as text in percent; the cells of unfinished runs are empty.
 
     If anything is published, there is "ours" (mean ± standard deviation over the seeds) and "paper" for each value of
-    ``columns``, otherwise our values only.
-
-    Returns:
-        The table, and whether each cell is the best of ours among those that differ in ``compared`` only.
+    ``columns``, otherwise our values only. Ours are compared among those that differ in ``compared`` only.
     """
     axes, cases, published = experiment.axes, experiment.read.cases, experiment.published_values
     groups = dict(list(scores.groupby(axes, sort=False)["score"])) if len(scores) else {}
@@ -149,12 +145,7 @@ def to_latex(table: pd.DataFrame, best: pd.DataFrame, labels: int) -> str:
 
 
 def write(
-    experiment: Experiment,
-    scores: pd.DataFrame,
-    table: pd.DataFrame,
-    best: pd.DataFrame,
-    planned: list[PlannedRun],
-    target: Path,
+    experiment: Experiment, scores: pd.DataFrame, results: Results, planned: list[PlannedRun], target: Path
 ) -> str:
     """Write scores.csv, table.csv, table.md and table.tex to a folder, and return the text of table.md."""
     seeds, finished = sorted({run.config.seed for run in planned}), sum(run.finished for run in planned)
@@ -163,10 +154,10 @@ def write(
     metrics = dict.fromkeys(title_of(experiment.read.metric_of(build.task_from_data(run.config)[0])) for run in planned)
     text = (
         f"## {experiment.title} ({experiment.source})\n\n{', '.join(metrics)} in percent{spread}{published}.\n\n"
-        f"{to_markdown(table, best)}\n{finished} of {len(planned)} runs finished.\n"
+        f"{to_markdown(*results)}\n{finished} of {len(planned)} runs finished.\n"
     )
     write_text(target / "scores.csv", scores.to_csv(index=False))
-    write_text(target / "table.csv", table.to_csv(index=False))
+    write_text(target / "table.csv", results[0].to_csv(index=False))
     write_text(target / "table.md", text)
-    write_text(target / "table.tex", to_latex(table, best, len(experiment.rows)))
+    write_text(target / "table.tex", to_latex(*results, len(experiment.rows)))
     return text

@@ -20,7 +20,7 @@ from tests.fabricated import SKILLS, experiment, fabricate
 HOSTILE = "<script>alert('1')</script>"
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 TABLE = pd.DataFrame({"method": list(SKILLS), "rate 70 %": ["1.00", "2.00", "3.00"]})
-BEST = pd.DataFrame({"method": [False] * 3, "rate 70 %": [False, False, True]})
+RESULTS = TABLE, pd.DataFrame({"method": [False] * 3, "rate 70 %": [False, False, True]})
 
 
 class Page(HTMLParser):
@@ -56,7 +56,7 @@ class Page(HTMLParser):
 def made(tmp_path_factory):
     target = tmp_path_factory.mktemp("report")
     scores, folders, masks = fabricate(target, command=f"python run.py with exp_name={HOSTILE}")
-    return scores, folders, masks, write_report(experiment(), scores, masks, TABLE, BEST, folders, target / "out")
+    return scores, folders, masks, write_report(experiment(), scores, masks, RESULTS, folders, target / "out")
 
 
 def read(path, name):
@@ -147,7 +147,7 @@ def test_a_table_of_several_tasks_has_bars_for_each(tmp_path):
     tasks = ("food101", "hatememes", "mmimdb")
     scores, folders, masks = fabricate(tmp_path, tasks, ratios=(0.7,), seeds=(0,), splits=("val", "test"))
     path = write_report(
-        experiment(("task",), ("split", "method"), "none"), scores, masks, TABLE, BEST, folders, tmp_path / "out"
+        experiment(("task",), ("split", "method"), "none"), scores, masks, RESULTS, folders, tmp_path / "out"
     )
     assert len(list(path.parent.glob("figure_*.svg"))) == len(tasks) + 1  # and the missing cases
     intervals = read(path, "intervals").set_index(["task", "method", "metric"])
@@ -159,7 +159,7 @@ def test_a_table_of_several_tasks_has_bars_for_each(tmp_path):
 
 def test_everything_is_of_the_metric_that_is_evaluated(tmp_path):
     scores, folders, masks = fabricate(tmp_path, ratios=(0.7,), metric="mAP")
-    path = write_report(experiment(metric="mAP"), scores, masks, TABLE, BEST, folders, tmp_path / "out")
+    path = write_report(experiment(metric="mAP"), scores, masks, RESULTS, folders, tmp_path / "out")
     own = 100 * scores[scores["method"] == "MMP"]["mAP"]
     assert average(scores, ["method"]).set_index("method")["mean"]["MMP"] == pytest.approx(own.mean())
     assert "mAP (%)" in path.with_name("figure_1.svg").read_text()
@@ -177,7 +177,7 @@ def test_everything_is_of_the_metric_that_is_evaluated(tmp_path):
 def test_classes_and_their_confusion_are_those_of_scikit_learn(tmp_path):
     """DCP is the best method; its matrix is the mean over two seeds."""
     scores, folders, masks = fabricate(tmp_path, ("hatememes",), ratios=(0.7,))
-    path = write_report(experiment(), scores, masks, TABLE, BEST, folders, tmp_path / "out")
+    path = write_report(experiment(), scores, masks, RESULTS, folders, tmp_path / "out")
     found = [CasePredictions.load(folders[f"hatememes-DCP-{s}"] / "test.arrow", "hatememes", "test") for s in (0, 1)]
     (mask,) = masks.values()
     pairs = [(each.labels, each.select(mask).argmax(1)) for each in found]
@@ -200,7 +200,7 @@ def test_learning_curves_and_the_constant_answer_are_drawn(tmp_path):
         (folder / "training/run/version_0").mkdir(parents=True)
         log = pd.DataFrame({"step": [4, 8], "val/F1_Macro": [0.25, 0.5]})
         log.to_csv(folder / "training/run/version_0/metrics.csv", index=False)
-    write_report(experiment(), scores.assign(published=np.nan), masks, TABLE, BEST, folders, tmp_path / "out")
+    write_report(experiment(), scores.assign(published=np.nan), masks, RESULTS, folders, tmp_path / "out")
     drawn = [(tmp_path / "out" / f"figure_{number}.svg").read_text() for number in (1, 2, 3)]
     assert ["step" in svg for svg in drawn] == [False, True, False]
     assert all("Macro F1 (%)" in svg for svg in drawn)
@@ -213,5 +213,5 @@ def test_an_empty_record_of_a_run_is_named(name, tmp_path):
     scores, folders, masks = fabricate(tmp_path, ratios=(0.7,), seeds=(0,))
     (folders["mmimdb-DCP-0"] / name).write_text("")
     with pytest.raises(UserError, match=f"mmimdb-DCP-0/{name}") as error:
-        write_report(experiment(), scores, masks, TABLE, BEST, folders, tmp_path / "out")
+        write_report(experiment(), scores, masks, RESULTS, folders, tmp_path / "out")
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Map-style dataset of one split, memory-mapped and reopened in each process."""
+"""Map-style datasets of one split: memory-mapped and reopened in each process, or encoded already."""
 
 import hashlib
 import re
@@ -196,6 +196,25 @@ class ArrowDataset(Dataset):
             raise UserError(
                 f"{self.place}: row {row}: {error}; make the file again with make_arrow.py, which skips such rows"
             ) from None
+
+
+class EncodedDataset(Dataset):
+    """Features (samples, F) in place of the images and texts of an ``ArrowDataset`` without simulated missing cases."""
+
+    def __init__(self, dataset: ArrowDataset, features: Tensor):
+        self.columns = {
+            "features": features,
+            "label": dataset.sample_labels(),
+            "missing_type": torch.from_numpy(dataset.mask[dataset.rows]).long(),
+            "sample_id": torch.arange(len(dataset)),
+        }
+
+    def __len__(self) -> int:
+        return len(self.columns["features"])
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        """Return a batch; a DataLoader calls this in place of ``__getitem__`` for each index."""
+        return {name: column[indices] for name, column in self.columns.items()}
 
 
 def column_to_numpy(column: pa.ChunkedArray) -> np.ndarray:

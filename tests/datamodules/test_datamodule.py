@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from clip.config import BaseConfig
 from clip.datamodules import MissingModalityDataModule
-from clip.datamodules.samplers import EpochSampler
+from clip.datamodules.datamodule import EpochSampler
 from clip.missing.masks import draw_released_masks, mask_hash
 from clip.modules.objectives import TASK_TYPES
 from clip.transforms import ClipTransform

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from clip.datamodules.samplers import EpochSampler
+from clip.datamodules.datamodule import EpochSampler
 from clip.datasets import DATASETS, ArrowDataset
 from clip.datasets.arrow_dataset import fingerprint, observed_cases
 from clip.missing import COMPLETE, MISSING_IMAGE, MISSING_TEXT

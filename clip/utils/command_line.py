@@ -11,9 +11,8 @@ def flatten(settings: dict[str, Any]) -> dict[str, Any]:
     """Flatten one level of nested settings: {"a": {"b": 1}} becomes {"a.b": 1}, as users type it."""
     flat = {}
     for key, value in settings.items():
-        flat |= (
-            {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) and value else {key: value}
-        )
+        nested = value if isinstance(value, dict) else {}
+        flat |= {f"{key}.{name}": inner for name, inner in nested.items()} or {key: value}
     return flat
 
 

@@ -31,9 +31,8 @@ def loader_error(error: BaseException | None) -> UserError | None:
 
     The remaining workers are killed: they ignore SIGTERM, and one that waits for the lock of a killed one never ends.
     """
-    signs = (
-        r"DataLoader worker \(pid|shared memory|</torch_|No space left on device$"  # a file's error ends in its name
-    )
+    # "No space" at the end: the error of a file ends in its name.
+    signs = r"DataLoader worker \(pid|shared memory|</torch_|No space left on device$"
     while error and not re.search(signs, str(error)):
         error = error.__context__  # Lightning's teardown after the error may raise another
     if not error:

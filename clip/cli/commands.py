@@ -119,12 +119,9 @@ def selection_metric(config: Config) -> str:
 def training_summary(config: Config, result: dict[str, Any], headline: str, warmup_steps: int) -> str:
     """Format the results of a training run as a table, followed by warnings."""
     evaluate = {"data_root": display_path(config.data_root), "load_path": display_path(result["folder"])}
-    evaluate |= {
-        "test_only": True,
-        "test_type": config.missing_type["test"],
-        "test_ratio": config.missing_ratio["test"],
-    }
-    command = format_command(evaluate).replace(" with ", f" with task_finetune_{config.task} ", 1)
+    evaluate["test_only"] = True
+    test_case = {"test_type": config.missing_type["test"], "test_ratio": config.missing_ratio["test"]}
+    command = format_command(evaluate | test_case).replace(" with ", f" with task_finetune_{config.task} ", 1)
     baseline, rows, warnings = result["constant_baseline"], {}, []
     for name in dict.fromkeys((config.select_by, headline)):
         score = result.get(f"val/{name}")
@@ -187,7 +184,8 @@ def evaluate(config: Config) -> dict[str, float]:
     trainer = make_trainer(loggers, device, fast_dev_run=config.fast_dev_run)
     (metrics,) = trainer.test(module, datamodule=data, verbose=False)
     baseline = module.task.constant_baseline(data.datasets["test"].sample_labels())
-    print(f"{report.metrics_text(metrics)}\n{report.baseline_text(baseline)}")
+    constant = ", ".join(f"{name} {report.format_score(name, score)}" for name, score in baseline.items())
+    print(f"{report.metrics_text(metrics)}\nbest constant prediction: {constant}")
     if loggers:
         result = metrics | {"constant_baseline": baseline, "missing_tables": data.mask_hashes}
         write_json(folder / "metrics.json", result)
@@ -264,6 +262,5 @@ def predict_split(
 ) -> predictions.CasePredictions:
     """Run a model over one split in all three missing cases."""
     where = "cuda" if device["accelerator"] == "gpu" else "cpu"
-    dtype = DTYPES[device["precision"]]
-    loader = data.loader(data.dataset(split))
-    return predictions.predict_cases(module.model, loader, module.normalize, where, dtype, split, module.model_config)
+    loader, dtype = data.loader(data.dataset(split)), DTYPES[device["precision"]]
+    return predictions.predict_cases(module, loader, where, dtype, split)

@@ -5,7 +5,6 @@ sufficient to score every missing type and rate without running the model again.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from tqdm import tqdm
 from clip.datasets.arrow_dataset import column_to_numpy
 from clip.missing import CASES, COMPLETE
 from clip.missing.masks import mask_hash
+from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.objectives import Task
-from clip.modules.prompted_model import PromptedModel
 from clip.utils.errors import UserError
 from clip.utils.files import atomic_write
 
@@ -95,24 +94,18 @@ class CasePredictions:
 
 @torch.inference_mode()
 def predict_cases(
-    model: PromptedModel,
-    loader: DataLoader,
-    normalize: Callable[[Tensor], Tensor],
-    device: str,
-    dtype: torch.dtype,
-    split: str,
-    model_config: dict[str, Any],
+    module: MissingAwarePromptModule, loader: DataLoader, device: str, dtype: torch.dtype, split: str
 ) -> CasePredictions:
-    """Run every sample of a split through the model in all missing cases.
+    """Run every sample of a split through the module's model in all missing cases.
 
-    The loader gives unshuffled batches of an ``ArrowDataset`` without simulated missing cases, and ``normalize`` turns
-    pixels (B, 3, H, W) uint8 into the input of the image tower. An autocast ``dtype`` of float32 turns autocast off.
+    The loader gives unshuffled batches of an ``ArrowDataset`` without simulated missing cases. An autocast ``dtype`` of
+    float32 turns autocast off.
     """
-    model.to(device).eval()
+    model = module.model.to(device).eval()
     logits, labels, samples = [], [], []
     for batch in tqdm(loader, desc="samples in three cases", unit="batch"):
         inputs = move_data_to_device(batch, device)
-        image, tokens, present = normalize(inputs["image"]), inputs["tokens"], inputs["present"]
+        image, tokens, present = module.normalize(inputs["image"]), inputs["tokens"], inputs["present"]
         cases = [torch.full((len(image),), case, device=device) for case in range(len(CASES))]
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             out = [model(image, tokens, case, model.reindex(present, tokens, case)) for case in cases]
@@ -124,7 +117,9 @@ def predict_cases(
     incomplete = np.setdiff1d(dataset.observed, [COMPLETE])
     missing_rows = {CASES[case]: np.flatnonzero(dataset.observed == case).tolist() for case in incomplete}
     possible = fix_observed(torch.cat(logits, dim=1), torch.from_numpy(dataset.observed[rows]).long())
-    return CasePredictions(possible, torch.cat(labels), rows, dataset.num_rows, split, model_config, missing_rows)
+    return CasePredictions(
+        possible, torch.cat(labels), rows, dataset.num_rows, split, module.model_config, missing_rows
+    )
 
 
 def fix_observed(logits: Tensor, observed: Tensor) -> Tensor:

@@ -41,11 +41,6 @@ def title_of(name: str) -> str:
     return TITLES.get(name, name.replace("_", " "))
 
 
-def baseline_text(baseline: dict[str, float]) -> str:
-    """Return one line with the scores of the best constant prediction."""
-    return f"best constant prediction: {', '.join(f'{name} {PERCENT * s:.2f}' for name, s in baseline.items())}"
-
-
 def format_score(name: str, value: float) -> str:
     """Return a score with two decimals: a loss as it is, everything else in percent."""
     return f"{value if name.endswith('loss') else PERCENT * value:.2f}"

@@ -70,9 +70,14 @@ PLACES = {  # color of the ground, number and height of its hills
     "forest": ("#5c7566", 8, 0.2, "deep in the forest|among the pines"),
     "desert": ("#cbbb9f", 2, 0.1, "in the desert|among the dunes"),
 }
-# Of the frame, and of an object in the plot.
-COLORS = {"red": "#c61f35", "green": "#37b34f", "blue": "#2b5cf0"}
-COLORS |= {"yellow": "#f0dc3c", "white": "#f6f4ee", "black": "#16121c"}
+COLORS = {  # of the frame, and of an object in the plot
+    "red": "#c61f35",
+    "green": "#37b34f",
+    "blue": "#2b5cf0",
+    "yellow": "#f0dc3c",
+    "white": "#f6f4ee",
+    "black": "#16121c",
+}
 OBJECTS = "coat|suitcase|bicycle|door|kite|boat"
 NAMES = "Ada|Bruno|Clara|Dan|Edith|Felix|Greta|Hugo|Iris|Jonas|Kaya|Leo|Mina|Nils|Olga|Paul|Rosa|Sven|Tilda|Uwe"
 

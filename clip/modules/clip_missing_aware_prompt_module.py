@@ -1,6 +1,6 @@
 """LightningModule with one shared step for training, validation and test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
@@ -66,13 +66,22 @@ class MissingAwarePromptModule(pl.LightningModule):
             self.train_loss = self.task.balanced_loss(labels)
 
     def prepare_method(self) -> None:
-        """Let the method see the training split; a run that resumes has the method's buffers in its checkpoint."""
-        data = self.trainer.datamodule
-        batches = (move_data_to_device(batch, self.device) for batch in data.loader(data.datasets["train"]))
-        keys = ("tokens", "missing_type", "present")
-        inputs = (Inputs(self.normalize(b["image"]), *(b[key] for key in keys)) for b in batches)
+        """Let the method see the training split; a run that resumes has the method's buffers in its checkpoint.
+
+        All processes do so, since a collective operation waits for minutes only, and take the buffers of the first:
+        their machines may round differently.
+        """
+        data, keys = self.trainer.datamodule, ("tokens", "missing_type", "present")
+
+        def inputs() -> Iterator[Inputs]:
+            for batch in tqdm(data.loader(data.datasets["train"]), desc="train samples", unit="batch", disable=None):
+                b = move_data_to_device(batch, self.device)
+                yield Inputs(self.normalize(b["image"]), *(b[key] for key in keys))
+
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-            self.model.prompts.prepare(self.model, inputs)
+            self.model.prompts.prepare(self.model, inputs())
+        for buffer in self.model.prompts.buffers():
+            buffer.copy_(self.trainer.strategy.broadcast(buffer.cpu()))
 
     def encode_splits(self) -> None:
         """Encode each sample once if nothing that trains affects the features, as autograd tells.

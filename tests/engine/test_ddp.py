@@ -18,6 +18,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
+from clip.modules.prompts import PromptMethod
+from clip.modules.prompts.aoept import AOEPT
 from tests import forked, raw_data, tiny
 from tests.conftest import ROOT, shell
 from tests.engine import rows_grid
@@ -86,12 +88,23 @@ def odd_settings(settings, tmp_path_factory):
     return [text for text in settings if not text.startswith("data_root")] + [f"data_root={folder}"]
 
 
-def test_two_processes_equal_one(odd_settings, tmp_path):
-    common = ["with", "task_finetune_mmimdb", *odd_settings, "max_epoch=2", "exp_name=d",
+def fill_the_first_memory_only(rank):
+    take_rank(rank)
+    if rank:
+        AOEPT.prepare = PromptMethod.prepare
+
+
+MEMORY = ("prompt_type=aoept", "aoept.memory=4", "aoept.coefficient=0", "clip.missing=dummy")
+
+
+@pytest.mark.parametrize("method", [(), MEMORY])  # AOEPT's own loss compares the samples of a micro-batch
+def test_two_processes_equal_one(method, odd_settings, tmp_path):
+    common = ["with", "task_finetune_mmimdb", *odd_settings, *method, "max_epoch=2", "exp_name=d",
               "val_check_interval=1.0"]  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
     assert shell(*common, f"log_dir={one}").returncode == 0
-    assert twice(*common, f"log_dir={two}").count("samples per step") == 1
+    done = twice(*common, f"log_dir={two}", before=fill_the_first_memory_only)
+    assert done.count("samples per step") == 1
     for name in ("train/loss", "val/loss", "val/F1_Macro", "val/mAP"):
         found, wanted = (
             pd.read_csv(only(folder, "d_*/version_0/metrics.csv"))[name].dropna().to_numpy() for folder in (two, one)

@@ -88,16 +88,18 @@ def shared(tmp_path_factory):
 STOPS = [(8, place, ()) for place in ((0, 1), (1, 0), (1, 3), (1, 4), (1, 5))]
 STOPS += [(4, (1, batch), ()) for batch in (0, 1, 4, 5)]
 STOPS += [(8, (1, 2), ("num_workers=2", "simulate_missing=True")), (8, (0, 5), ("max_steps=7",))]
+STOPS += [(8, (1, 3), ("prompt_type=aoept", "aoept.memory=4"))]  # its memory is in the checkpoint
 STOPS += [(8, (0, 5), ("early_stopping=2",)), (8, (0, 3), ("early_stopping=2", "select_by=mAP"))]  # ends after both
 
 
 @pytest.mark.parametrize(("batch_size", "place", "words"), STOPS)
-def test_stopped_run_continues_bitwise(batch_size, place, words, train, shared, tmp_path):
+def test_stopped_run_continues_bitwise(batch_size, place, words, train, shared, tmp_path, monkeypatch):
     words = [*words, f"batch_size={batch_size}", "max_epoch=3", "val_check_interval=0.34"]
     whole = shared / "_".join(words)
     if not whole.exists():
         assert train(whole, *words) == 0
     assert train("stopped", *words, callback=At(place, stop)) == 128 + signal.SIGTERM
+    monkeypatch.setattr(MissingAwarePromptModule, "prepare_method", pytest.fail)  # what it prepared is not made again
     assert train("stopped", *words, f"resume_from={tmp_path / 'stopped'}") == 0
     (best, ours), (last, our_last) = (checkpoint(whole, kind) for kind in ("best", "last"))
     (name, theirs), (last_name, their_last) = (checkpoint(tmp_path / "stopped", kind) for kind in ("best", "last"))

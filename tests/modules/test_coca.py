@@ -17,12 +17,15 @@ from clip.modules.prompted_coca import CocaImageTower, CocaSizes, CocaTextTower
 from clip.transforms.clip import ClipTransform
 from clip.utils.errors import UserError
 from tests import tiny
+from tests.modules import test_methods
+from tests.modules.test_methods import assert_same, moved, with_loss
 from tests.modules.vectors import draw
 from tests.oracles.coca import image_outputs, slow_features, text_outputs
 from tests.predicting import call
 
 DATA = Path(__file__).parents[1] / "data" / "coca_a.npz"
 SIZES = CocaSizes(128, 3, 8, 2, 64, 4, 12, 300, 64, queries=3)
+OTHER = CocaSizes(64, 4, 4, 3, 192, 3, 9, 200, 128, queries=2)
 CASES = [COMPLETE, MISSING_TEXT, MISSING_IMAGE, COMPLETE, MISSING_IMAGE]
 
 
@@ -46,10 +49,10 @@ def batch(cases, sizes=SIZES):
     return image, ids, torch.tensor(cases)
 
 
-def build(method="none", **settings):
+def build(method="none", sizes=SIZES, **settings):
     torch.manual_seed(3)
-    shape = {"prompt_length": 6, "prompt_depth": 2, "activation": "gelu"}
-    return build_model(state(), method, 5, backbone="coca", **shape, **settings).eval()
+    settings = {"prompt_length": 6, "prompt_depth": 2, "activation": "gelu"} | settings
+    return build_model(state(sizes), method, 5, backbone="coca", **settings).eval()
 
 
 def test_open_clips_features_and_tokens():
@@ -69,15 +72,12 @@ def test_open_clips_features_and_tokens():
             np.testing.assert_allclose(text_tokens, vectors["text_tokens"][i], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("method", ["none", "dcp", "maple", "mmp", "coop"])
-def test_features_with_prompts_equal_the_slow_form(method):
-    model = build(method)
-    with torch.no_grad():
-        for name in model.trainable_names():
-            model.get_parameter(name).add_(0.05 * torch.randn_like(model.get_parameter(name)))
-        torch.testing.assert_close(
-            model.features(*batch(CASES)), slow_features(model, *batch(CASES)), atol=1e-5, rtol=1e-5
-        )
+@pytest.mark.parametrize(("sizes", "shape", "cases"), [(SIZES, {}, CASES), (OTHER, test_methods.OTHER, CASES[1:4])])
+@pytest.mark.parametrize("method", ["none", "dcp", "maple", "mmp", "coop", "dept", "dpl"])
+def test_logits_loss_and_gradients_equal_the_slow_form(method, sizes, shape, cases):
+    model, inputs = moved(build(method, sizes, **shape)), batch(cases, sizes)
+    slow = model.prompts.heads(slow_features(model, *inputs), model.classifier, inputs[2])
+    assert_same(model, *(with_loss(model, heads, inputs[2]) for heads in (model.heads(*inputs), slow)))
 
 
 @pytest.mark.parametrize("method", ["mmp_attention", "msp", "lora", "mora", "dpl", "dept", "finetune"])

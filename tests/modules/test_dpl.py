@@ -61,7 +61,7 @@ def test_released_contrast(released, contrast):
     torch.testing.assert_close(dpl.auxiliary_loss().double(), vectors[f"prc_{contrast}"], atol=1e-6, rtol=1e-6)
 
 
-def oracle(dpl, feature, case, label):
+def slow_logits(dpl, feature, case, label):
     """Return the cosines and scaled, shifted logits of one sample, class by class, in float64."""
     halves = feature.double().chunk(2)
     used = {0: ((0, "image_complete"), (1, "text_complete")), 1: ((0, "image_missing_text"),)}
@@ -70,28 +70,47 @@ def oracle(dpl, feature, case, label):
     for c in range(dpl.prototypes["image_complete"].shape[1]):
         terms = []
         for half, name in used[case]:
-            prototype = dpl.prototypes[name].detach()[:, c].double()
-            terms.append(float(halves[half] @ prototype / halves[half].norm() / prototype.norm()))
+            prototype = dpl.prototypes[name][:, c].double()
+            terms.append(halves[half] @ prototype / halves[half].norm() / prototype.norm())
         z, margin = sum(terms) / len(terms), float(dpl.margin[case])
-        angle = math.acos(z) + margin
-        shifted = math.cos(angle) if angle < math.pi else z - margin * math.sin(math.pi - margin)
+        angle = z.acos() + margin
+        shifted = angle.cos() if angle < math.pi else z - margin * math.sin(math.pi - margin)
         cosines.append(z)
         logits.append(float(dpl.scale[case]) * (shifted if label[c] else z))
-    return torch.tensor(cosines), torch.tensor(logits)
+    return torch.stack(cosines), torch.stack(logits)
 
 
-def test_a_slow_oracle():
+def slow_contrast(dpl):
+    """Return the contrastive loss of the prototypes, one of them at a time, in float64."""
+    rows = [(c, x / x.norm()) for w in dpl.prototypes.values() for c, x in enumerate(w.double().T)]
+    losses = []
+    for i, (label, anchor) in enumerate(rows):
+        others = [(c, anchor @ x) for j, (c, x) in enumerate(rows) if j != i]
+        total = torch.stack([similarity for _, similarity in others]).exp().sum().log()
+        losses.append(torch.stack([total - similarity for c, similarity in others if c == label]).mean())
+    return dpl.settings.coefficient * torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize(("classes", "width", "batch"), [(7, 24, 12), (3, 40, 5)])
+def test_a_slow_oracle(classes, width, batch):
     torch.manual_seed(3)
-    dpl, features = method(7, 24, margin=[0.1, 0.3, 0.5], scale=[30.0, 20.0, 10.0]), torch.randn(12, 48)
-    features[0] = torch.cat([-dpl.prototypes["image_complete"][:, 2], -dpl.prototypes["text_complete"][:, 2]])
-    cases, label = torch.arange(12) % 3, (torch.rand(12, 7) > 0.5).float()
+    dpl = method(classes, width, margin=[0.1, 0.3, 0.5], scale=[30.0, 20.0, 10.0])
+    features, cases = torch.randn(batch, 2 * width), torch.arange(batch) % 3
+    label = (torch.rand(batch, classes) > 0.5).float()
+    opposite = torch.cat([dpl.prototypes[name].detach()[:, 2] for name in ("image_complete", "text_complete")])
+    features[0] = -opposite - 1e-3 * torch.randn(2 * width)  # not quite, since a clamped cosine has no gradient
     label[0, 2] = 1  # its angle plus the margin is more than pi
-    rows = [oracle(dpl, *sample) for sample in zip(features, cases.tolist(), label, strict=True)]
+    leaves = [features.requires_grad_(), *dpl.prototypes.values()]
+    rows = [slow_logits(dpl, *sample) for sample in zip(features, cases.tolist(), label, strict=True)]
+    cosines, logits = map(torch.stack, zip(*rows, strict=True))
     heads = dpl.heads(features, None, cases)
-    torch.testing.assert_close(heads[0][1], torch.stack([cosines for cosines, _ in rows]).float(), atol=1e-6, rtol=0)
-    wanted = F.binary_cross_entropy_with_logits(torch.stack([logits for _, logits in rows]).float(), label)
-    found = dpl.loss(heads, label, cases, F.binary_cross_entropy_with_logits)
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(heads[0][1], cosines.float(), atol=1e-6, rtol=0, msg="logits")
+    task_loss = F.binary_cross_entropy_with_logits
+    losses = dpl.loss(heads, label, cases, task_loss), task_loss(logits, label.double()).float()
+    losses = losses[0] + dpl.auxiliary_loss(), losses[1] + slow_contrast(dpl).float()
+    torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5, msg="loss")
+    for ours, theirs in zip(*(torch.autograd.grad(loss, leaves) for loss in losses), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-4 * float(theirs.abs().max()), rtol=0, msg="gradient")
 
 
 @pytest.mark.parametrize("sign", [1, -1])

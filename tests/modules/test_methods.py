@@ -11,6 +11,7 @@ from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModu
 from clip.modules.layers import Attention, Prefix, ResidualAttentionBlock
 from clip.modules.objectives import TASKS
 from clip.modules.prompts import PROMPT_TYPES, PromptConfig, TowerInput
+from clip.modules.prompts.base import weighted_sum
 from clip.utils.errors import UserError
 from tests import tiny
 from tests.oracles.clip import SlowModel
@@ -48,7 +49,8 @@ SETTINGS = [  # besides the defaults of every method
     ("aoept", {"reading": "released"}),
 ]
 ROWS = [*((name, {}) for name in PROMPT_TYPES), *SETTINGS]
-OTHER = {"prompt_length": 9, "prompt_depth": 3}
+OTHER = {"prompt_length": 12, "prompt_depth": 3}  # on tiny.OTHER
+LABELS = (torch.arange(25).view(5, 5) % 3 == 0).float()
 STATES = {sizes: tiny.clip_state(sizes) for sizes in (tiny.SIZES, tiny.OTHER)}
 
 
@@ -79,23 +81,36 @@ def gradients(model, loss):
     return torch.autograd.grad(loss, parameters)
 
 
+def assert_same(model, found, wanted):
+    """Compare logits, loss and the gradients of the loss with those of an oracle, given logits and loss of both."""
+    for name, ours, theirs in zip(("logits", "loss"), found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5, msg=name)
+    slopes = [gradients(model, loss) for _, loss in (found, wanted)]
+    for name, ours, theirs in zip(model.trainable_names(), *slopes, strict=True):
+        assert theirs.abs().max() > 0, name
+        torch.testing.assert_close(ours, theirs, atol=2e-4 * float(theirs.abs().max()), rtol=0, msg=name)
+
+
+def with_loss(model, heads, cases):
+    """Return the logits of heads and their loss."""
+    task_loss = F.binary_cross_entropy_with_logits
+    return weighted_sum(heads), model.prompts.loss(heads, LABELS[: len(cases)], cases, task_loss)
+
+
 @pytest.mark.parametrize(
-    ("name", "settings", "sizes"),
+    ("name", "settings", "sizes", "cases"),
     [
-        *((*row, tiny.SIZES) for row in ROWS if row[0] != "aoept"),  # it has an oracle of its own
-        *(("dcp", OTHER | more, tiny.OTHER) for more in ({}, {"formulas": "paper"}, {"prompts": "B"})),
+        *((*row, tiny.SIZES, MIXED) for row in ROWS if row[0] != "aoept"),  # it has an oracle of its own
+        *((name, OTHER, tiny.OTHER, MIXED[1:4]) for name in PROMPT_TYPES if name != "aoept"),
+        *(("dcp", OTHER | more, tiny.OTHER, MIXED) for more in ({"formulas": "paper"}, {"prompts": "B"})),
     ],
 )
-def test_logits_and_gradients_equal_the_slow_form(name, settings, sizes):
+def test_logits_loss_and_gradients_equal_the_slow_form(name, settings, sizes, cases):
     model = moved(build(name, sizes, **settings))
-    inputs = tiny.batch(MIXED, sizes)
-    found, wanted = model(*inputs), SlowModel(model)(*inputs)
-    assert found.shape == (len(MIXED), 5)
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-    pairs = zip(*(gradients(model, logits.pow(2).sum()) for logits in (found, wanted)), strict=True)
-    for parameter, (a, b) in zip(model.trainable_names(), pairs, strict=True):
-        assert a.abs().max() > 0, parameter
-        torch.testing.assert_close(a, b, atol=2e-4 * float(b.abs().max()), rtol=0)
+    inputs = tiny.batch(cases, sizes)
+    both = [with_loss(model, form.heads(*inputs), inputs[2]) for form in (model, SlowModel(model))]
+    assert both[0][0].shape == (len(cases), 5)
+    assert_same(model, *both)
 
 
 @pytest.mark.parametrize("placeholder", ["white", "black", "mean"])

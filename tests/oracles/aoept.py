@@ -118,5 +118,5 @@ def slow_outputs(model: PromptedCLIP, image: Tensor, ids: Tensor, cases: Tensor)
                 scores = torch.stack([own @ mean / own.norm() / mean.norm() for mean in means])
                 losses.append(-(model.prompts.logit_scale.exp() * scores).log_softmax(0)[k])
             terms.append(sum(losses) / len(losses))
-    auxiliary = model.prompts.coefficient * sum(terms) / len(terms)
+    auxiliary = model.prompts.settings.coefficient * sum(terms) / len(terms)
     return model.classifier(torch.stack([sample.feature for sample in samples])), auxiliary

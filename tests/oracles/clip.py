@@ -137,11 +137,14 @@ class SlowModel(nn.Module):
             out = out * (missing_type != MISSING_TEXT)[:, None]
         return torch.cat([seen, out], dim=1)
 
+    def heads(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> list[tuple[float, Tensor]]:
+        """Give pairs of a weight and logits (B, num_classes)."""
+        features = self.features(image, tokens, missing_type)
+        return self.prompts.heads(features, self.model.classifier, missing_type)
+
     def forward(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
         """Give the logits (B, num_classes)."""
-        features = self.features(image, tokens, missing_type)
-        heads = self.prompts.heads(features, self.model.classifier, missing_type)
-        return sum(weight * logits for weight, logits in heads)
+        return sum(weight * logits for weight, logits in self.heads(image, tokens, missing_type))
 
 
 def stack(of_samples: tuple) -> Tensor | tuple[Tensor, ...] | list[Callable]:

@@ -91,14 +91,13 @@ class SlowViLT(nn.Module):
         x = x + read
         return x + block.mlp(block.ln_2(x))
 
-    def forward(self, image: Tensor, tokens: Tensor, cases: Tensor, sizes: list) -> Tensor:
-        """Give the logits (B, num_classes) of images that are padded to one size."""
+    def heads(self, image: Tensor, tokens: Tensor, cases: Tensor, sizes: list) -> list[tuple[float, Tensor]]:
+        """Give pairs of a weight and logits (B, num_classes) of images that are padded to one size."""
         features = torch.stack([
             self.feature(image[i, :, : size[0], : size[1]], tokens[i], int(cases[i]))
             for i, size in enumerate(sizes)
         ])  # fmt: skip
-        heads = self.model.prompts.heads(features, self.model.classifier, cases)
-        return sum(weight * logits for weight, logits in heads)
+        return self.model.prompts.heads(features, self.model.classifier, cases)
 
 
 def _with_prefix(attn: nn.Module, projection: tuple, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from clip.missing import MISSING_IMAGE, MISSING_TEXT
 from clip.modules.layers import LayerInput, bottleneck
@@ -73,7 +74,7 @@ class AOEPT(base.PromptMethod):
         super().__init__(config, settings)
         config.check_depth("prompt_depth", config.depth, spare=1)  # the loss reads the tokens behind the last prompts
         (length, widths), self.seed = (config.share_length(2), config.sizes.widths), config.seed
-        self.coefficient, self.padding = settings.coefficient, settings.reading == "released"
+        self.settings, self.padding = settings, settings.reading == "released"
         shape = config.depth, length, max(1, widths[TEXT] // settings.reduction)
         self.shared, self.logit_scale = prompt_parameter(*shape), nn.Parameter(torch.tensor(math.log(100)))
         self.towers = nn.ModuleDict({m: TowerPrompts(*shape, d, widths[OTHER[m]], settings) for m, d in widths.items()})
@@ -124,27 +125,26 @@ class AOEPT(base.PromptMethod):
     def auxiliary_loss(self) -> Tensor:
         """Return the weighted mean of the terms, those of at least two samples."""
         terms, counts = torch.stack(self.terms).unbind(1)
-        return self.coefficient * ((terms * counts).sum() / counts.sum().clamp(min=1)).float()
+        return self.settings.coefficient * ((terms * counts).sum() / counts.sum().clamp(min=1)).float()
 
     def prepare(self, model: nn.Module, batches: Iterable[Any]) -> None:
         """Fill the memory: k-means of the mean tokens that enter each layer of the plain backbone; if few, repeated."""
         from sklearn.cluster import KMeans  # takes seconds
         from threadpoolctl import threadpool_limits
 
-        means = {name: [[] for _ in tower.memory] for name, tower in self.towers.items()}
+        layers = {name: [([], slots) for slots in tower.memory] for name, tower in self.towers.items()}
         for image, tokens, case, _ in batches:
             x, ids = model.image_encoder.embed(image[case != MISSING_IMAGE]), tokens[case != MISSING_TEXT]
             texts = model.text_encoder.encode(model.text_encoder.embed(ids), [], ids, ids.shape[1])
             for name, run in {IMAGE: model.image_encoder.encode(x, []), TEXT: texts}.items():
-                for layer, inputs in zip(means[name], run, strict=False):
-                    layer.append(inputs.mean().float().cpu())
-
-        def cluster(samples: Tensor, slots: Tensor) -> None:
-            if count := min(len(samples), len(slots)):
-                kmeans = KMeans(count, n_init=10, random_state=self.seed).fit(samples.numpy())
-                slots.copy_(torch.from_numpy(kmeans.cluster_centers_)[torch.arange(len(slots)) % count])
-
+                for (means, _), inputs in zip(layers[name], run, strict=False):
+                    means.append(inputs.mean().float().cpu())
+        counts = " and ".join(f"{sum(map(len, tower[0][0]))} {name}s" for name, tower in layers.items())
+        print(f"k-means of {counts}, {self.settings.memory} clusters in each of {len(self.shared)} layers", flush=True)
+        jobs = [(torch.cat(x), slots) for tower in layers.values() for x, slots in tower if any(map(len, x))]
+        models = [KMeans(min(map(len, job)), n_init=10, random_state=self.seed) for job in jobs]
         # One thread for each layer, since several threads would add the samples of a layer in a random order.
         with ThreadPoolExecutor(initializer=threadpool_limits, initargs=(1, "openmp")) as pool:
-            for name, tower in self.towers.items():
-                list(pool.map(cluster, map(torch.cat, means[name]), tower.memory))
+            done = pool.map(KMeans.fit, models, [samples.numpy() for samples, _ in jobs])
+            for fit, (_, slots) in zip(tqdm(done, "k-means", len(jobs), unit="layer", disable=None), jobs, strict=True):
+                slots.copy_(torch.from_numpy(fit.cluster_centers_)[torch.arange(len(slots)) % fit.n_clusters])

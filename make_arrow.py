@@ -17,12 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from clip.utils.command_line import format_command
 from clip.utils.errors import UserError
 from clip.utils.files import describe_os_error
 from clip.utils.images import square
 from vilt.utils.image_pool import ImagePool
 
 PUBLISHED = ("mmimdb", "food101", "hateful_memes")
+PRESETS = {  # data set -> preset of run.py
+    "mmimdb": "task_finetune_mmimdb",
+    "food101": "task_finetune_food101",
+    "hateful_memes": "task_finetune_hatememes",
+    "manifest": "task_finetune_manifest",
+}
 MAX_WORKERS = 8
 
 
@@ -50,7 +57,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; options that do not fit together are errors."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--dataset", choices=(*PUBLISHED, "manifest"), help="data set; manifest is a table of your own data")
+    add("--dataset", choices=PRESETS, help="data set; manifest is a table of your own data")
     add("--root", type=path, help="folder of the raw data, see DATA.md, or the manifest (.csv, .jsonl, .parquet)")
     add("--target", type=path, required=True, help="folder for the arrow files, created if necessary")
     image_size = "store pixels of this image size instead of image files: nothing to decode, for the same numbers"
@@ -97,6 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         print(make_arrow(args))
+        check = format_command({"data_root": str(args.target)}, "check")
+        for dataset in [args.dataset] if args.dataset else PUBLISHED:
+            print("next:", check.replace(" with ", f" with {PRESETS[dataset]} ", 1))
     except FileExistsError as error:
         sys.exit(f"error: {error.filename} is a file; choose a folder")
     except UserError as error:

@@ -141,12 +141,14 @@ def check_only(experiments: Sequence[Experiment], only: Sequence[str]) -> None:
 
 
 def print_conflicts(experiment: Experiment, users: dict[str, Any]) -> None:
-    """Print which of the user's settings have no effect, or differ from those of the published values."""
+    """Print which of the user's settings have no effect, and which override the base of the file."""
     by_coordinate = {key for run in experiment.runs for key in run.settings}
     for name in users.keys() & (by_coordinate | {key.partition(".")[0] for key in by_coordinate}):
         print(f"{experiment.name}: {name}={users[name]} has no effect where a coordinate sets it")
     base = flatten(resolve(experiment, None, {}).model_dump())
     ours = {key.partition(".")[0] for key in experiment.base}
-    changed = [f"{k}={base[k]}" for k, v in users.items() if k.partition(".")[0] in ours and base.get(k, v) != v]
-    if experiment.published and changed:
-        print(f"{experiment.name}: the published values are for {', '.join(changed)}")
+    given = flatten(users).items()
+    changed = [f"{k}={base[k]}" for k, v in given if k.partition(".")[0] in ours and base.get(k, v) != v]
+    if changed:
+        published = ", to which the published values belong" * bool(experiment.published)
+        print(f"{experiment.name}: the command line or its preset overrides {', '.join(changed)}{published}")

@@ -56,14 +56,14 @@ class Experiment(Settings):
 
     name: str  # stem of the file name
     title: str
-    source: str  # table or figure of the paper
+    source: str = "own experiment"  # where the published values come from, such as a table of the paper
     base: dict[str, Any]  # settings of all runs; the user's override them
     grid: dict[str, dict[Coordinate, dict[str, Any]]] | None = None  # coordinate -> value -> settings, for the product
     listed: list[Run] = Field([], alias="runs")  # in place of ``grid``
     read: EvalSpec
     rows: list[str]  # axes down the table
     columns: list[str]  # axes across the table
-    published: list[dict[str, Coordinate]]  # values in percent: the value of every axis, and "value"
+    published: list[dict[str, Coordinate]] = []  # values in percent: the value of every axis, and "value"
     # "curves" with ``columns`` along x, a curve per value of the last of ``rows`` and a panel per value of the others;
     # "none" for bars.
     figure: Literal["none", "curves"] = "none"

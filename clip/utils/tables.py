@@ -20,9 +20,9 @@ EMPTY_WORDS = {"#N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a",
 def read_table(path: Path) -> pd.DataFrame:
     """Read a csv (UTF-8, with a header), jsonl or parquet file.
 
-    Rows are numbered from 1; blank lines do not count. Column names are stripped. Cells are Python objects; in a
-    csv file, strings. Empty cells and words that pandas reads as NaN, such as "nan", become None; the number of such
-    words is printed.
+    Rows are numbered from 1, without the header; blank lines do not count. Column names are stripped. Cells are Python
+    objects; in a csv file, strings. Empty cells and words that pandas reads as NaN, such as "nan", become None; the
+    number of such words is printed.
     """
     kind = path.suffix.lower()
     if kind not in READERS:
@@ -54,8 +54,8 @@ def _read_csv(path: Path) -> tuple[list[Any], list[list[Any]]]:
     for number, cells in enumerate(rows, start=1):
         if len(cells) != len(names):
             raise UserError(
-                f"{path} row {number} has {len(cells)} cells, but the header has {len(names)}; put texts with commas "
-                "or line breaks into double quotes, and a comma for every empty cell"
+                f"{path} row {number} below the header has {len(cells)} cells, but the header has {len(names)}; put "
+                "texts with commas or line breaks into double quotes, and a comma for every empty cell"
             )
     return names, rows
 

@@ -15,7 +15,6 @@ from tests.own_data import SHAPES, shapes, write_manifest
 COUNTS = {"train": 21, "dev": 14, "test": 14}
 EXPERIMENT = """\
 title: Shapes
-source: mine
 base: {task: manifest, max_epoch: 1, val_check_interval: 1.0}
 grid:
   method:
@@ -23,7 +22,6 @@ grid:
 read: {splits: [val, test]}
 rows: [method]
 columns: [split]
-published: []
 """
 
 

@@ -50,6 +50,8 @@ def add_tiny_settings(words: list[str]) -> list[str]:
     given = {word.partition("=")[0] for word in words[start:]}
     if "per_gpu_batchsize" in given:  # it must divide the default batch size
         given.add("batch_size")
+    if "reproduce.experiment=mine/compare.yaml" in words:  # an experiment of four runs
+        given.add("reproduce.only")
     return [*words[:start], *(f"{key}={value}" for key, value in TINY.items() if key not in given), *words[start:]]
 
 
@@ -104,6 +106,7 @@ def prepare(folder: Path) -> None:
     raw_data.food101(folder / "raw/food101", SIZES)
     raw_data.hateful_memes(folder / "raw/hateful_memes", SIZES)
     write_manifest(folder / "mine/list.csv", shapes(folder / "mine", dict.fromkeys(SIZES, 15)))
+    (folder / "mine/compare.yaml").write_text(pages.snippets(pages.ROOT / "docs/reproduce.md", "yaml")[0])
     raw_data.draw(folder / "poster.jpg", 3, size=(90, 120))
     tiny.write_clip(folder / "tiny_clip")
     lines = [

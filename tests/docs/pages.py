@@ -81,9 +81,9 @@ def commands(page: Path) -> Iterator[Command]:
         yield from (Command(name_of(page), line) for line in lines if all(known))
 
 
-def snippets(page: Path) -> Iterator[str]:
-    """Return the Python code of a page."""
-    return (text for language, text in _blocks(page) if language == "python")
+def snippets(page: Path, language: str = "python") -> list[str]:
+    """Return the code of a page in one language."""
+    return [text for fence, text in _blocks(page) if fence == language]
 
 
 def prose(page: Path) -> str:

@@ -199,6 +199,8 @@ def test_users_override_the_base_and_coordinates_override_users(tmp_path, capsys
     assert "prompt_type" in no_effect
     assert "missing_ratio.train=0.5" in comparison
     assert "max_epoch=3" in comparison
+    print_conflicts(experiment, {"missing_ratio": {"train": 0.0, "val": 0.5, "test": 0.5}})  # as a preset sets it
+    assert "missing_ratio.train=0.5" in capsys.readouterr().out
 
 
 def test_only_what_the_user_set_overrides_the_base():

@@ -63,9 +63,10 @@ def convert(
     """Write ``{prefix}{split}.arrow`` into target for each split and return a summary table.
 
     ``splits`` maps a split to its raw rows, and ``pending_row`` converts a raw row of a split. All files are renamed
-    together, since new splits mixed with old ones could share rows. ``published`` are row counts for comparison.
+    together, since new splits mixed with old ones could share rows. ``published`` are row counts for comparison; if
+    it is empty, the table has no such column.
     """
-    lines = [f"{'split':6} {'written':>8} {'published':>9} {'skipped':>8}  why"]
+    lines = [f"{'split':6} {'written':>8}{' published' if published else ''} {'skipped':>8}  why"]
     paths = {split: target / f"{prefix}{split}.arrow" for split in splits}
     seen: set[str] = set()  # over all splits, to detect leakage between them
 
@@ -88,7 +89,8 @@ def convert(
             if not written:
                 raise UserError(f"no row for {path}: {summarize(skipped) or 'the split is empty'}")
             num_skipped = sum(map(len, skipped.values()))
-            line = f"{split:6} {written:8} {published.get(split, '-'):>9} {num_skipped:8}  {summarize(skipped)}"
+            expected = f" {published[split]:9}" if published else ""
+            line = f"{split:6} {written:8}{expected} {num_skipped:8}  {summarize(skipped)}"
             lines.append(line.rstrip())
             if noted:
                 lines.append(f"{'':6} noted: {summarize(noted)}")

@@ -36,7 +36,7 @@ LABEL_FORM = "write several labels as a|b in csv, or as a list in jsonl or parqu
 class Entry(NamedTuple):
     """One row of a manifest."""
 
-    number: int  # from 1
+    number: int  # from 1, without the header
     image: str | bytes  # path or bytes; "" if there is none
     text: str  # "" if it is blank
     labels: tuple[str, ...] | None  # class names; None if the row has no label
@@ -103,6 +103,8 @@ def make_arrow(
     counts = pd.DataFrame({split: count_classes(target / f"{split}.arrow", len(names)) for split in by_split})
     counts.index = [escape(name) for name in names]
     lines = [report, f"{task_type}: {len(names)} classes", counts.to_string(max_rows=MAX_SHOWN)]
+    if root.suffix.lower() == ".csv" and not all(entry.image for entry in entries):  # rows are named by number
+        lines.insert(1, "rows of the csv count from 1, without the header")
     once = int((counts.sum(axis=1) <= 1).sum())
     if len(names) >= MIN_CLASSES_TO_WARN and once > len(names) / 2:
         lines.append(f"warning: {once} of {len(names)} classes occur once; check that the column 'label' has labels")
@@ -163,7 +165,8 @@ def read_manifest(path: Path) -> list[Entry]:
         raise UserError(f"{path} has no column {absent}; its columns are {columns}; rename them, see DATA.md")
     is_csv = path.suffix.lower() == ".csv"
     rows = zip(table.index, table.to_dict("records"), strict=True)
-    entries = [_read_entry(f"{path} row {number}", number, row, is_csv) for number, row in rows]
+    below = " below the header" if is_csv else ""
+    entries = [_read_entry(f"{path} row {number}{below}", number, row, is_csv) for number, row in rows]
     if is_csv and not any(entry.multilabel for entry in entries):
         _check_separators(path, entries)
     return entries

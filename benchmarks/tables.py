@@ -39,6 +39,14 @@ each sample is encoded once, before the first step, and training reads its featu
 for the rounding of sums, and a resumed run is bitwise that of an uninterrupted one. Measured once on two cores: four
 epochs of the baseline on the products of [the study](study.md) took 65 s in all, and 161 s without this, with the same
 accuracy after each epoch.
+
+## Memory that a step frees
+
+On a CPU with glibc, memory that a step frees returns to the system, which clears it before the next step. With
+`MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=33554432` in the environment the process keeps it; results are
+bitwise equal. Measured once, each in one process on a busy core: clearing took 18 to 21 % of the processor time of encoding
+the products of the study for the baseline, 6 to 11 % of the forward pass of ViT-B/16 (batch 16), and below 1 % in both with
+these variables. The peak of memory did not change.
 """
 SECTIONS = {
     "step": "The training step",
@@ -46,6 +54,7 @@ SECTIONS = {
     "input": "The input",
     "gpu": "One GPU",
     "predict": "Predictions",
+    "profile": "Where the time of a small model goes",
     "startup": "Start-up",
     "costs": "Cost of each method",
     "backbones": "Methods on both backbones",

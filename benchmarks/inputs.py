@@ -23,7 +23,14 @@ def random_model(prompt_type: str = "dcp", sizes: Sizes = VIT_B_16) -> PromptedM
     return init_model(sizes, prompt_type, CLASSES)
 
 
-def batches(missing_type: str, ratio: float, samples: int, size: int, side: int = VIT_B_16.image_size) -> list[Batch]:
+def batches(
+    missing_type: str,
+    ratio: float,
+    samples: int,
+    size: int,
+    side: int = VIT_B_16.image_size,
+    context: int = VIT_B_16.context,
+) -> list[Batch]:
     """Draw batches of which `ratio` of all samples are incomplete.
 
     Args:
@@ -32,6 +39,7 @@ def batches(missing_type: str, ratio: float, samples: int, size: int, side: int 
         samples: number of samples in all batches together, a multiple of `size`.
         size: samples of a batch.
         side: width and height of an image in pixels.
+        context: text positions.
     """
     missing = MissingConfig({"train": missing_type}, {"train": ratio})
     mask = draw_mask("benchmark", "train", np.zeros(samples, dtype=np.uint8), missing)
@@ -41,17 +49,17 @@ def batches(missing_type: str, ratio: float, samples: int, size: int, side: int 
         cases = torch.from_numpy(mask[rows].astype("int64"))
         image = torch.randn(len(rows), 3, side, side, generator=generator)
         image[cases == MISSING_IMAGE] = 1  # as the released code fills it
-        tokens = torch.stack([random_text(int(case) != MISSING_TEXT, generator) for case in cases])
+        tokens = torch.stack([random_text(int(case) != MISSING_TEXT, context, generator) for case in cases])
         out.append((image, tokens, cases))
     return out
 
 
-def random_text(present: bool, generator: torch.Generator) -> Tensor:
-    """Draw the tokens (77,) of a text, or of an empty one."""
+def random_text(present: bool, context: int, generator: torch.Generator) -> Tensor:
+    """Draw the tokens (context,) of a text, or of an empty one."""
     words = MEDIAN_WORDS * torch.exp(LOG_SPREAD * torch.randn((), generator=generator))
-    length = min(VIT_B_16.context - 2, int(words)) if present else 0
+    length = min(context - 2, int(words)) if present else 0
     start, end = VIT_B_16.vocabulary - 2, VIT_B_16.vocabulary - 1
-    tokens = torch.zeros(VIT_B_16.context, dtype=torch.long)
+    tokens = torch.zeros(context, dtype=torch.long)
     tokens[0], tokens[length + 1] = start, end
     tokens[1 : length + 1] = torch.randint(1, start, (length,), generator=generator)
     return tokens

@@ -57,7 +57,7 @@ SECTIONS = {
     "profile": "Where the time of a small model goes",
     "startup": "Start-up",
     "costs": "Cost of each method",
-    "backbones": "Methods on both backbones",
+    "backbones": "Methods on each backbone",
     "faults": "Killed jobs",
 }
 

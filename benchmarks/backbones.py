@@ -46,7 +46,7 @@ def collated(backbone: str) -> list[Inputs]:
             for i, case in enumerate(cases)
         ]
         batch = MODELS[backbone].collate(rows)
-        out.append(Inputs(*(batch[field] for field in Inputs._fields)))
+        out.append(Inputs(*(batch[key] for key in ("image", "tokens", "missing_type", "present"))))
     return out
 
 

@@ -71,15 +71,14 @@ class MissingAwarePromptModule(pl.LightningModule):
         All processes do so, since a collective operation waits for minutes only, and take the buffers of the first:
         their machines may round differently.
         """
-        data, keys = self.trainer.datamodule, ("tokens", "missing_type", "present")
+        data = self.trainer.datamodule
 
-        def inputs() -> Iterator[Inputs]:
+        def batches() -> Iterator[Inputs]:
             for batch in tqdm(data.loader(data.datasets["train"]), desc="train samples", unit="batch", disable=None):
-                b = move_data_to_device(batch, self.device)
-                yield Inputs(self.normalize(b["image"]), *(b[key] for key in keys))
+                yield self.inputs(move_data_to_device(batch, self.device))
 
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-            self.model.prompts.prepare(self.model, inputs())
+            self.model.prompts.prepare(self.model, batches())
         for buffer in self.model.prompts.buffers():
             buffer.copy_(self.trainer.strategy.broadcast(buffer.cpu()))
 
@@ -102,12 +101,13 @@ class MissingAwarePromptModule(pl.LightningModule):
                     features = [self.features(move_data_to_device(batch, self.device)).cpu() for batch in batches]
                 data.use_features(split, torch.cat(features))
 
+    def inputs(self, batch: dict[str, Any]) -> Inputs:
+        """Return what the model takes of a batch on the device."""
+        return Inputs(self.normalize(batch["image"]), batch["tokens"], batch["missing_type"], batch["present"])
+
     def features(self, batch: dict[str, Any]) -> Tensor:
         """Return the features (B, F) of a batch, which may have them already."""
-        if "features" in batch:
-            return batch["features"]
-        keys = ("tokens", "missing_type", "present")
-        return self.model.features(self.normalize(batch["image"]), *(batch[key] for key in keys))
+        return batch["features"] if "features" in batch else self.model.features(*self.inputs(batch))
 
     def model_step(self, batch: dict[str, Any], split: str) -> Tensor:
         """Return the loss of a batch and update the metrics of ``split``, one of ``SPLITS``."""

@@ -1,6 +1,7 @@
 """Figures of scores in percent: curves with bands of standard deviations, or bars."""
 
 import math
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from clip.evaluation.report import PERCENT, group_runs, title_of
 from clip.utils.files import atomic_write
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
+# Okabe and Ito's palette, which colour-blind readers can tell apart, and a longer one for more series.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+MANY_COLOURS = matplotlib.colormaps["tab20"].colors
 MARKERS = "osD^vPX*"
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "dcp", "pdf.fonttype": 42, "font.size": 9, "axes.titlesize": 9.5}
 STYLE |= {"axes.grid": True, "grid.alpha": 0.15, "axes.spines.top": False, "axes.spines.right": False}
@@ -33,9 +35,10 @@ def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: lis
     The data has one row per point: panel; series (one colour each); x; mean, std, published and constant_baseline in
     percent, NaN if unknown; and spread, what the standard deviation is taken over.
     """
-    groups, styles = list(data.groupby("panel", sort=False)), {}
-    for i, name in enumerate(data["series"].unique().tolist()):
-        styles[name] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+    groups, names = list(data.groupby("panel", sort=False)), data["series"].unique().tolist()
+    colours = cycle(COLOURS if len(names) <= len(COLOURS) else MANY_COLOURS)
+    looks = zip(names, colours, cycle(MARKERS))  # endless but for the names
+    styles = {name: {"color": colour, "marker": marker, "markersize": 4} for name, colour, marker in looks}
     columns = min(3, len(groups))
     rows = math.ceil(len(groups) / columns)
     size = (max(7, 1 + 3 * columns), 1.1 + 2.7 * rows)

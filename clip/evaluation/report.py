@@ -26,6 +26,7 @@ TITLES = {  # of metrics, data sets, methods and splits
     "msp": "MSP",
     "memprompt": "MemPrompt",
     "aoept": "AOEPT",
+    "dpl": "DPL",
     "lora": "LoRA",
     "dora": "DoRA",
     "bitfit": "BitFit",

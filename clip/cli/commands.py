@@ -119,6 +119,7 @@ def selection_metric(config: Config) -> str:
 def training_summary(config: Config, result: dict[str, Any], headline: str, warmup_steps: int) -> str:
     """Format the results of a training run as a table, followed by warnings."""
     evaluate = {"data_root": display_path(config.data_root), "load_path": display_path(result["folder"])}
+    evaluate |= {"plugins": config.plugins} if config.plugins else {}
     evaluate["test_only"] = True
     test_case = {"test_type": config.missing_type["test"], "test_ratio": config.missing_ratio["test"]}
     command = format_command(evaluate | test_case).replace(" with ", f" with task_finetune_{config.task} ", 1)

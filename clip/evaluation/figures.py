@@ -37,7 +37,7 @@ def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: lis
     """
     groups, names = list(data.groupby("panel", sort=False)), data["series"].unique().tolist()
     colours = cycle(COLOURS if len(names) <= len(COLOURS) else MANY_COLOURS)
-    looks = zip(names, colours, cycle(MARKERS))  # endless but for the names
+    looks = zip(names, colours, cycle(MARKERS))  # zip stops at the names
     styles = {name: {"color": colour, "marker": marker, "markersize": 4} for name, colour, marker in looks}
     columns = min(3, len(groups))
     rows = math.ceil(len(groups) / columns)
@@ -50,7 +50,7 @@ def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: lis
             plot.yaxis.set_major_locator(MaxNLocator(**ROUND))
             plot.set_xlabel(x_label)
             plot.set_title(heading)
-        if not curves:  # from 0 on, the differences could not be seen
+        if not curves:  # an axis from 0 would hide the differences
             lowest = pd.concat([data["mean"] - data["std"].fillna(0), data["published"], data["constant_baseline"]])
             grid[0, 0].set_ylim(bottom=max(0, math.floor(lowest.min()) - 2))
         for plot in grid.flat[len(groups) :]:

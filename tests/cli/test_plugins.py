@@ -30,6 +30,7 @@ def research(tmp_path_factory, clip_folder, arrow_folder):
     words += ["batch_size=8", "per_gpu_batchsize=8", "max_epoch=1", "num_workers=0"]
     ended = python(folder, folder, ROOT / "run.py", *words)
     assert ended.returncode == 0, ended.stderr
+    assert [line for line in ended.stdout.splitlines() if "test_only=True" in line and "my_methods" in line]
     (run_folder,) = folder.glob("result/own_fading_*/version_0")
     return folder, run_folder
 

@@ -23,7 +23,7 @@ SLOTS, READ = 16, 5  # slots of a memory, and how many of them a sample reads
 
 
 class Memory(nn.Module):
-    """Slots of a key and P prompts each; a query reads those of the keys with the largest cosines."""
+    """Each slot holds one key and P prompts; a query reads those of the keys with the largest cosines."""
 
     def __init__(self, length: int, width: int):
         super().__init__()
@@ -41,9 +41,9 @@ class Memory(nn.Module):
 class MemPrompt(PromptMethod):
     """Prompts of each layer and modality: half are read from a memory, half belong to the missing case.
 
-    A modality reads with the maximum over its tokens that enter the layer; padding does not count, unlike in the
-    released code, where the result would depend on the batch. In a single stream the prompts of all layers are kept;
-    with two towers, those of a layer replace those of the layer before (not published).
+    The query of a modality is the element-wise maximum of its tokens that enter the layer; padding does not count,
+    unlike in the released code, where the result would depend on the batch. In a single stream the prompts of all
+    layers are kept; with two towers, those of a layer replace those of the layer before (not published).
     """
 
     def __init__(self, config: PromptConfig, settings: None = None):
@@ -57,7 +57,10 @@ class MemPrompt(PromptMethod):
             self.memories[modality] = nn.ModuleList(Memory(length, width) for _ in range(config.depth))
             self.shared[modality] = nn.ModuleList(bottleneck(widths[TEXT], width) for _ in range(config.depth))
         for name, parameter in self.shared.named_parameters():
-            nn.init.zeros_(parameter) if name.endswith("bias") else nn.init.normal_(parameter, std=INIT_STD)
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.normal_(parameter, std=INIT_STD)
 
     def prompts_by_case(self) -> CasePrompts:
         """Return the shared prompts of each modality and layer, (3, P, D)."""

@@ -21,7 +21,7 @@ class MSP(MMP):
     """One set of prompts for missing texts, one for missing images, and their sum for complete samples.
 
     Depth, length, place and initial values are those of MMP. The cosine of the two sets is an auxiliary loss, which
-    makes them orthogonal; with two towers, the sum of the cosines of both.
+    pushes them towards orthogonality; with two towers, the sum of the cosines of both.
     """
 
     Settings = MSPSettings

@@ -43,6 +43,12 @@ PARTS = {
 }
 
 
+def find(table: dict[str, str], frames: list[str]) -> str:
+    """Return the value of the innermost frame that a key is part of, or the default, whose key is empty."""
+    known = (value for frame in frames for key, value in table.items() if key and key in frame)
+    return next(known, table[""])
+
+
 def profile(words: list[str]) -> list[dict[str, object]]:
     """Train with these words of a command line and return a row for each phase and part."""
     seconds, kernel, last = Counter(), Counter(), [0.0, 0.0]
@@ -52,7 +58,7 @@ def profile(words: list[str]) -> list[dict[str, object]]:
         while frame:
             frames.append(f"{frame.f_code.co_filename}:{frame.f_code.co_qualname}")
             frame = frame.f_back
-        phase, part = (next(t[k] for f in [*frames, ""] for k in t if k in f and (k or not f)) for t in (PHASES, PARTS))
+        phase, part = find(PHASES, frames), find(PARTS, frames)
         for key in ((phase, "sum"), (phase, part), ("run", "sum")):
             seconds[key] += usage.ru_utime + usage.ru_stime - sum(last)
             kernel[key] += usage.ru_stime - last[1]

@@ -150,5 +150,5 @@ def print_conflicts(experiment: Experiment, users: dict[str, Any]) -> None:
     given = flatten(users).items()
     changed = [f"{k}={base[k]}" for k, v in given if k.partition(".")[0] in ours and base.get(k, v) != v]
     if changed:
-        published = ", to which the published values belong" * bool(experiment.published)
+        published = ", to which the published values belong" if experiment.published else ""
         print(f"{experiment.name}: the command line or its preset overrides {', '.join(changed)}{published}")

@@ -138,12 +138,12 @@ class SlowModel(nn.Module):
         return torch.cat([seen, out], dim=1)
 
     def heads(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> list[tuple[float, Tensor]]:
-        """Give pairs of a weight and logits (B, num_classes)."""
+        """Return pairs of a weight and logits (B, num_classes)."""
         features = self.features(image, tokens, missing_type)
         return self.prompts.heads(features, self.model.classifier, missing_type)
 
     def forward(self, image: Tensor, tokens: Tensor, missing_type: Tensor) -> Tensor:
-        """Give the logits (B, num_classes)."""
+        """Return the logits (B, num_classes)."""
         return sum(weight * logits for weight, logits in self.heads(image, tokens, missing_type))
 
 

@@ -92,7 +92,7 @@ class SlowViLT(nn.Module):
         return x + block.mlp(block.ln_2(x))
 
     def heads(self, image: Tensor, tokens: Tensor, cases: Tensor, sizes: list) -> list[tuple[float, Tensor]]:
-        """Give pairs of a weight and logits (B, num_classes) of images that are padded to one size."""
+        """Return pairs of a weight and logits (B, num_classes), given images that are padded to one size."""
         features = torch.stack([
             self.feature(image[i, :, : size[0], : size[1]], tokens[i], int(cases[i]))
             for i, size in enumerate(sizes)

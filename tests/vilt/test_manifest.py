@@ -77,6 +77,7 @@ def test_the_command_line_skips_and_names_rows_that_cannot_be_used(tmp_path):
     path = write_manifest(tmp_path / "mine/list.csv", rows)
     report = convert("manifest", path, tmp_path / "out", "--num_workers", 2)
     assert table(tmp_path / "out/train.arrow")["text"].to_pylist() == [["t"], ["an absolute path inside"]]
+    assert report.splitlines()[0].split() == ["split", "written", "skipped", "why"]
     assert report.splitlines()[1].split()[:3] == ["train", "2", "5"]
     check = report.splitlines()[-1].partition(": ")[2].split()
     assert check == ["python", "run.py", "check", "with", "task_finetune_manifest", f"data_root={tmp_path}/out"]

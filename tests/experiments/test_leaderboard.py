@@ -33,10 +33,12 @@ def made(settings, tmp_path_factory):
         succeed(*words, *SHORT, *own, f"log_dir={folder}", "exp_name=run")
         (folders[run],) = folder.glob(f"run_{method}_train_*_seed{seed}/version_0")
         test = [*words[:-2], f"load_path={folders[run]}", "test_only=True"]
-        succeed(*test)
         if run[:2] == ("dcp", 1):
+            succeed(*test, f"log_dir={log_dir}", "exp_name=older")  # elsewhere, and with another score
+            (metrics,) = log_dir.glob("older_dcp_test_*/version_0/metrics.json")
+            metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"test/F1_Macro": 0.9}))
             succeed(*test, "test_type=text", "test_ratio=1.0")
-            succeed(*test, f"log_dir={log_dir}", "exp_name=again")  # elsewhere, with the same scores
+        succeed(*test)
     (last,) = folders[RUNS[4]].glob("checkpoints/*-last.pt")
     succeed(*words[:-2], f"load_path={last}", "test_only=True", "test_type=image")
     shutil.copytree(folders[RUNS[0]], log_dir / "untested", ignore=shutil.ignore_patterns("test_*"))

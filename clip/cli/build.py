@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clip.cli.schema import Config, make_config
-from clip.config import GROUPS, DeviceSettings, OptimizerSettings
+from clip.config import GROUPS, DeviceSettings
 from clip.datamodules import MissingModalityDataModule
 from clip.datasets import DATASETS
 from clip.engine import run_folder
@@ -35,10 +35,7 @@ from clip.utils.command_line import flatten
 from clip.utils.errors import UserError
 
 PATH_KEYS = ("data_root", "vit")
-# With the masks and data files, these must not change when a run is resumed.
-TRAINING_KEYS = {"seed", "plots", "simulate_missing", "limit_train", "limit_val", *OptimizerSettings.model_fields}
-TRAINING_KEYS -= {"per_gpu_batchsize", "max_epoch", "max_steps", "val_check_interval", "early_stopping"}
-# These may; data, masks and weights are compared by their hashes.
+# These may change when a run is resumed; data, masks and weights are compared by their hashes.
 MAY_CHANGE = {*PATH_KEYS, *DeviceSettings.model_fields, "missing_table", "log_dir", "logger", "num_workers", "compile"}
 MAY_CHANGE |= {"per_gpu_batchsize", "max_epoch", "max_steps"}
 SET_BY_PRESETS = {"exp_name", "val_check_interval"}  # a resumed run keeps its own
@@ -255,11 +252,13 @@ def build_all(
     return config, module, data
 
 
-def training_config(config: Config, data: MissingModalityDataModule) -> dict[str, Any]:
-    """Return what must be equal for a run to be resumed; the data module must be set up."""
+def training_config(data: MissingModalityDataModule) -> dict[str, Any]:
+    """Return the hashes of masks and data files, which must be those of a resumed run, once the data module is set up.
+
+    A resumed run takes its settings from the checkpoint: ``resume_settings``.
+    """
     files = {f"arrow_files.{split}": fingerprint for split, fingerprint in data.fingerprints.items()}
-    settings = {key: getattr(config, key) for key in sorted(TRAINING_KEYS)}
-    return settings | {"missing_tables": dict(data.mask_hashes)} | files
+    return {"missing_tables": dict(data.mask_hashes)} | files
 
 
 def run_record(

@@ -31,7 +31,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         model_config: what a checkpoint must agree with to be loaded; saved in it under "model_config".
 
     Attributes:
-        training_config: what a run must agree with to resume from a checkpoint; saved in it.
+        training_config: hashes of the data that a run must agree with to resume from a checkpoint; saved in it.
         run: all "settings" of the run and the absolute "paths" of its files; saved in checkpoints.
         warmup_steps: optimizer steps of the warm-up, once the optimizer is configured.
         tested: probabilities and labels of the test split, once it is scored.

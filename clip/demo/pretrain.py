@@ -134,9 +134,11 @@ def print_retrieval(module: ContrastiveModule, pairs: TensorDataset) -> None:
     """Print the recall at 1 and 10 of image-text retrieval among all pairs, in both directions."""
     features = [module(*(tensor.to(module.device) for tensor in batch)) for batch in DataLoader(pairs, ENCODED)]
     image, text = (torch.cat(part).float().cpu() for part in zip(*features, strict=True))
-    print(f"retrieval among {len(pairs)} validation pairs:")
+    count = len(pairs)
+    print(f"retrieval among {count} validation pairs:")
     for name, similarity in (("image to text", image @ text.T), ("text to image", text @ image.T)):
         print(f"  {name}: R@1 {recall_at(1, similarity):.1%}, R@10 {recall_at(10, similarity):.1%}")
+    print(f"  chance: R@1 {1 / count:.1%}, R@10 {min(10 / count, 1):.1%}")
 
 
 def train_clip(train: ArrowDataset, val: ArrowDataset | None, trainer: pl.Trainer, settings: PretrainSettings) -> Path:

@@ -54,9 +54,14 @@ def read_tests(config: Config) -> pd.DataFrame:
         if run := next((place for place in places if place in trained), None):
             used.add(run)
             check_plugins(run, trained[run]["config"]["plugins"], config)
-            rows.append(describe_test(trained[run], test))
+            rows.append(describe_test(trained[run], test, config.select_by))
     if not rows:
         raise UserError(f"log_dir={log_dir} has no run that was trained and tested; test one with test_only=True")
+    if config.select_by not in {None, *(row["metric"] for row in rows)}:
+        known = {name.removeprefix("test/") for _, test in tests for name in test if name.startswith("test/")} - {
+            "loss"
+        }
+        raise UserError(f"no test has the score select_by={config.select_by}; choose one of {', '.join(sorted(known))}")
     table = pd.DataFrame(rows)  # the newest last
     newest = table.drop_duplicates([*MODEL, *TEST_CASE, "seed", "settings"], keep="last")
     left_out = {
@@ -68,8 +73,11 @@ def read_tests(config: Config) -> pd.DataFrame:
     return newest
 
 
-def describe_test(training: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:
-    """Return the row of a test: ``MODEL``, ``TEST_CASE``, seed, score as a fraction, costs, and all other settings."""
+def describe_test(training: dict[str, Any], test: dict[str, Any], metric: str | None) -> dict[str, Any]:
+    """Return the row of a test: ``MODEL``, ``TEST_CASE``, seed, score as a fraction, costs, and all other settings.
+
+    The score is ``metric``, or the task's headline if the test has no such score.
+    """
     config, row = training["config"], {}
     method, backbone = config["prompt_type"], config["backbone"]
     groups = {name for name, value in config.items() if isinstance(value, dict)} - {method, backbone}
@@ -86,16 +94,17 @@ def describe_test(training: dict[str, Any], test: dict[str, Any]) -> dict[str, A
     selected = row.pop("val_type"), row.pop("val_ratio")
     if selected != (row["train_type"], row["train_ratio"]):
         settings |= dict(zip(("missing_type.val", "missing_ratio.val"), selected, strict=True))
-    headline = resolve_task(config["task"], training["model_config"]).headline
+    if f"test/{metric}" not in test:
+        metric = resolve_task(config["task"], training["model_config"]).headline
     own_data = config["task"] == "manifest"
     return row | {
         "method": method,
         "backbone": backbone,
         "data_set": Path(config["data_root"]).resolve().name if own_data else config["task"],
         "protocol": settings.pop(f"{backbone}.missing", "dummy"),
-        "metric": headline,
+        "metric": metric,
         "seed": config["seed"],
-        "score": np.nan if (score := test[f"test/{headline}"]) is None else score,
+        "score": np.nan if (score := test[f"test/{metric}"]) is None else score,
         "trainable_parameters": sum(training["trainable"].values()),
         "seconds_train": training["seconds_train"],
         "settings": tuple(sorted((key, str(value)) for key, value in settings.items() if value not in (None, ""))),
@@ -136,8 +145,9 @@ def lay_out(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     table = scores.pivot(index=SHOWN, columns="test", values="text").loc[means.index].fillna(ABSENT)
     costs = scores.groupby(SHOWN)[["trainable_parameters", "seconds_train"]].mean().loc[means.index]
     table["parameters"] = costs["trainable_parameters"].map("{:,.0f}".format)
-    table["minutes"] = (costs["seconds_train"] / 60).map("{:.1f}".format)
+    table["minutes"] = (costs["seconds_train"] / 60).map("{:.2f}".format)
     table = table.reset_index()
+    table = table.drop(columns=[] if table["settings"].any() else "settings")
     table[["data_set", "method", "metric"]] = table[["data_set", "method", "metric"]].map(title_of)
     best = best.reset_index(drop=True).reindex(columns=table.columns, fill_value=False)
     titles = {name: title_of(name) for name in SHOWN}

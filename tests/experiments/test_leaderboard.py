@@ -45,9 +45,9 @@ def made(settings, tmp_path_factory):
     return log_dir, folders, succeed("leaderboard", "with", f"log_dir={log_dir}")
 
 
-def scores_of(folders, runs, case="both0.7"):
+def scores_of(folders, runs, case="both0.7", metric="F1_Macro"):
     files = [folders[run] / f"test_{case}_seed0/version_0/metrics.json" for run in runs]
-    return [json.loads(file.read_text())["test/F1_Macro"] for file in files]
+    return [json.loads(file.read_text())[f"test/{metric}"] for file in files]
 
 
 def test_scores_are_means_over_the_seeds_of_equal_settings(made):
@@ -88,6 +88,19 @@ def test_the_best_value_of_the_latex_table_is_bold(made):
     best = max(statistics.mean(scores_of(folders, runs)) for runs in (RUNS[:2], RUNS[2:4], RUNS[4:]))
     (bold,) = re.findall(r"\\textbf\{([\d.]+)", tex)
     assert float(bold) == pytest.approx(100 * best, abs=0.005)
+
+
+def test_select_by_chooses_the_metric(made, tmp_path):
+    log_dir, folders, _ = made
+    board = shutil.copytree(log_dir, tmp_path / "board")
+    succeed("leaderboard", "with", f"log_dir={board}", "select_by=mAP")
+    table = pd.read_csv(board / "leaderboard.csv").set_index("method")
+    assert table["metric"].unique() == ["mAP"]
+    assert table["mean"]["none"] == pytest.approx(statistics.mean(scores_of(folders, RUNS[2:4], metric="mAP")))
+    done = shell("leaderboard", "with", f"log_dir={board}", "select_by=mAPP")
+    assert done.returncode == 1
+    assert "select_by=mAPP" in done.stderr
+    assert "F1_Macro" in done.stderr
 
 
 def test_a_folder_without_tests_is_an_error(made, tmp_path):

@@ -30,7 +30,7 @@ LOG_SECONDS = 180  # between two lines of progress in output that is not a termi
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}  # setting -> Lightning's name
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # instructions of x86 and ARM; others emulate it, slower than 32 bit
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
-CPU_MICRO_BATCH = 16  # larger ones are not faster there (docs/performance.md)
+CPU_MICRO_BATCH = 16  # larger ones are only faster with a small CLIP (docs/performance.md)
 GPU_MEMORY_SHARE = 0.5  # for activations kept for the backward pass; the rest is working space
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE")
 

@@ -3,6 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# pip compiles on one core; compileall uses all, and fails for the templates in some packages, which are not Python.
+define install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r $(1)
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+endef
+
 .PHONY: help setup demo test fuzz docs-check format clean
 
 help:  ## Show this help
@@ -11,11 +17,11 @@ help:  ## Show this help
 $(VENV)/run: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(call install,requirements.txt)
 	@touch $@
 
 $(VENV)/develop: $(VENV)/run requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(call install,requirements-dev.txt)
 	@touch $@
 
 setup: $(VENV)/run  ## Create .venv with what run.py and make_arrow.py need

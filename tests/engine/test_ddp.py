@@ -32,11 +32,6 @@ ODD = 9  # samples: two processes get five and four, which are two batches and o
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "run.py")]
 
 
-def torchrun(*arguments):
-    """The command line, started by torchrun in two processes."""
-    return subprocess.run([*TORCHRUN, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
 def children(pid):
     """Return the process ids of the children of a process and of theirs."""
     found = []
@@ -74,7 +69,7 @@ def twice(*arguments, before=take_rank, code=0):
         forks.append(forked.start(*arguments, env=env, before=partial(before, rank)))
     first, second = (fork.wait() for fork in forks)
     assert (first.returncode, second.returncode) == (code, code), first.stderr + second.stderr
-    return first.stdout + second.stdout
+    return first.stdout + second.stdout + first.stderr + second.stderr
 
 
 def only(folder, pattern):
@@ -147,10 +142,9 @@ def test_stopped_run_of_two_processes_continues_bitwise(micro_batch, place, sett
 
 
 def test_a_loss_that_is_not_finite_stops_all_processes(settings, tmp_path):
-    done = torchrun("with", "task_finetune_mmimdb", *settings, "exp_name=n", "learning_rate=1e20",
-                 "warmup_steps=0", "val_check_interval=1.0", f"log_dir={tmp_path}")  # fmt: skip
-    assert done.returncode == 1
-    named = re.findall(r"train/loss is not finite in epoch 0, step \d+, sample ids \[([\d, ]+)\]", done.stderr)
+    done = twice("with", "task_finetune_mmimdb", *settings, "exp_name=n", "learning_rate=1e20", "warmup_steps=0",
+                 "val_check_interval=1.0", f"log_dir={tmp_path}", code=1)  # fmt: skip
+    named = re.findall(r"train/loss is not finite in epoch 0, step \d+, sample ids \[([\d, ]+)\]", done)
     assert len({sample for ids in named for sample in ids.split(", ")}) == 8
 
 
@@ -160,8 +154,7 @@ def test_few_rows_are_scored_as_by_one_process(clip_folder, tmp_path):
         sizes, folder = dict.fromkeys(raw_data.SPLITS, rows), tmp_path / f"data{rows}"
         tiny.write_arrow(folder, sizes)
         write_hatememes.make_arrow(raw_data.hateful_memes(folder / "memes", sizes), folder)
-    command = [sys.executable, "-m", "tests.engine.rows_grid", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    done = forked.start(tmp_path, program="tests/engine/rows_grid.py").wait()
     assert done.returncode == 0, done.stderr
     wanted = json.loads((tmp_path / "1-0.json").read_text())
     assert len(wanted) == len(rows_grid.CELLS) * len(rows_grid.ROWS)

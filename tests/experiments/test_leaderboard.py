@@ -103,6 +103,14 @@ def test_select_by_chooses_the_metric(made, tmp_path):
     assert "F1_Macro" in done.stderr
 
 
+def test_settings_are_a_column_only_if_they_differ(made, tmp_path):
+    log_dir, _, output = made
+    board = shutil.copytree(log_dir / "0.02", tmp_path / "board")
+    printed = succeed("leaderboard", "with", f"log_dir={board}")
+    assert "ettings" in output
+    assert "ettings" not in printed.replace(str(board), "")
+
+
 def test_a_folder_without_tests_is_an_error(made, tmp_path):
     done = shell("leaderboard", "with", f"log_dir={tmp_path}")
     assert done.returncode == 1

@@ -3,18 +3,16 @@
 Settings files after ``with`` are read here as plain data; Sacred would unpickle them.
 """
 
-import ast
 import json
 import os
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from clip.config import as_list
-from clip.utils.command_line import flatten, suggest, to_cli_args
-from clip.utils.errors import UserError
+from clip.utils.command_line import flatten, read_value, suggest, to_cli_args
+from clip.utils.errors import UserError, first_line
+from clip.utils.files import parse_yaml
 
 EXAMPLE = "python run.py with task_finetune_mmimdb data_root=datasets"
 SACRED_OPTIONS = ("-F", "--file_storage", "-p", "--print-config", "-u", "--unobserved", "-d", "--debug")
@@ -45,7 +43,7 @@ def plugin_names(words: list[str]) -> list[str]:
     names: Any = []
     for word in words:
         if word.startswith("plugins="):
-            names = _read_value(word.partition("=")[2])
+            names = read_value("plugins", word.partition("=")[2])
     names = as_list(names)
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
@@ -83,10 +81,7 @@ def _check_setting(word: str, known: set[str]) -> str:
     key, _, text = word.partition("=")
     if key not in known:
         raise UserError(f"{key!r} is not a setting{suggest(key, known)}; print_config lists all settings")
-    try:
-        value = _read_value(text)
-    except (MemoryError, RecursionError):
-        raise UserError(f"{key}={text[:60]}... is too long for a value") from None
+    value = read_value(key, text)
     if not _is_plain(value):
         raise UserError(f"{key}={text:.100} is not valid; give a number, a string, a list or a dictionary")
     if key == "seed" and not (type(value) is int and 0 <= value < 2**32):  # Sacred seeds before the schema validates
@@ -94,19 +89,13 @@ def _check_setting(word: str, known: set[str]) -> str:
     return word
 
 
-def _read_value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text  # like Sacred, which reads anything else as a string
-
-
 def _is_plain(value: Any) -> bool:
     """Return whether a value consists of types that Sacred accepts in settings."""
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+        # Sacred decodes values by jsonpickle, for which a key such as "py/reduce" is code to run.
+        return all(isinstance(key, str) and key.isidentifier() and _is_plain(inner) for key, inner in value.items())
     if type(value) is int:
         return abs(value) < LARGEST_INT
     return value is None or isinstance(value, str | bool | float)
@@ -116,9 +105,9 @@ def _read_settings_file(path: Path) -> dict[str, Any]:
     """Read settings from a YAML or JSON file, or the settings of a run from its run.json."""
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read as settings ({str(error).splitlines()[0]})") from None
+        content = json.loads(text) if path.suffix == ".json" else parse_yaml(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as settings ({first_line(error)})") from None
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
         content = content["config"]
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

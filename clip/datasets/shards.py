@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from clip.utils.errors import UserError
+from clip.utils.errors import UserError, first_line
 
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
@@ -65,5 +65,4 @@ def _open(path: Path, rows: bool = True) -> pa.Table:
         table.validate(full=True)  # a wrong offset would crash the process when a row is read
         return table
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a complete arrow file ({cause}); run make_arrow.py again") from None
+        raise UserError(f"{path} is not a complete arrow file ({first_line(error)}); run make_arrow.py again") from None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clip.evaluation.report import format_score
 from clip.modules.released import read_released
-from clip.utils.errors import UserError
+from clip.utils.errors import UserError, first_line
 from clip.utils.files import atomic_write, display_path
 
 BEST, LAST = "best", "last"
@@ -222,8 +222,7 @@ def read_checkpoint(path: Path, seed: int = 0) -> dict[str, Any]:
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001  a crafted or damaged file can raise anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be read as a checkpoint ({reason:.200}); give another file") from None
+        raise UserError(f"{path} cannot be read as a checkpoint ({first_line(error)}); give another file") from None
     return checkpoint
 
 

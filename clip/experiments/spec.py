@@ -5,12 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, FiniteFloat, ValidationError
 
 from clip.missing import MISSING_TYPES
 from clip.modules.objectives import Task
 from clip.utils.errors import UserError
+from clip.utils.files import parse_yaml
 from clip.utils.settings import Settings, user_error
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
@@ -110,7 +110,7 @@ def load_experiment(path: str | Path) -> Experiment:
     """Load and check a YAML file, or an experiment of experiments/ by name; errors name the file and the key."""
     path = FOLDER / f"{path}.yaml" if path in available() else Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe loader
+        content = parse_yaml(path.read_text(encoding="utf-8"))
         experiment = Experiment.model_validate({**content, "name": path.stem})
         _check_runs(experiment)
         _check_published(experiment)
@@ -121,24 +121,9 @@ def load_experiment(path: str | Path) -> Experiment:
     except OSError:
         raise UserError(f"experiment={path} is not a file; give one or one of {', '.join(available())}") from None
     # An impossible date, for one, is a ValueError.
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not a YAML mapping ({' '.join(str(error).split())[:200]})") from None
     return experiment
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe loader without duplicate keys and aliases, which can expand to more than the memory."""
-
-    def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*) are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            raise yaml.YAMLError(f"duplicate key in the mapping at line {node.start_mark.line + 1}")
-        return mapping
 
 
 def _check_runs(experiment: Experiment) -> None:

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from clip.utils.errors import UserError
+
 
 def flatten(settings: dict[str, Any]) -> dict[str, Any]:
     """Flatten one level of nested settings: {"a": {"b": 1}} becomes {"a.b": 1}, as users type it."""
@@ -18,17 +20,22 @@ def flatten(settings: dict[str, Any]) -> dict[str, Any]:
 
 def to_cli_args(settings: dict[str, Any]) -> list[str]:
     """Format settings as ``key=value`` words from which Sacred reads the same values."""
-    return [f"{key}={_format(value)}" for key, value in flatten(settings).items()]
+    return [f"{key}={_format(key, value)}" for key, value in flatten(settings).items()]
 
 
-def _format(value: Any) -> str:
-    if not isinstance(value, str):
-        return repr(value)
+def _format(key: str, value: Any) -> str:
+    # The folder "2024" must not become a number.
+    return value if isinstance(value, str) and read_value(key, value) is value else repr(value)
+
+
+def read_value(key: str, text: str) -> Any:
+    """Return the value of ``key=text`` on the command line: a Python literal, or else the text itself, as in Sacred."""
     try:
-        ast.literal_eval(value)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return value
-    return repr(value)  # the folder "2024" must not become a number
+        return text
+    except (MemoryError, RecursionError):
+        raise UserError(f"{key}={text[:60]}... is nested too deeply; give a number, a string or a list") from None
 
 
 def format_command(settings: dict[str, Any], *command: str) -> str:

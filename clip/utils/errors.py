@@ -15,6 +15,11 @@ def escape(text: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type, for use in a one-line message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 class UserError(ValueError):
     """Error caused by user input; its one-line message names the value and the fix.
 

@@ -1,4 +1,4 @@
-"""Atomic file writes, JSON objects, and readable OS errors."""
+"""Atomic file writes, JSON and YAML without surprises, and readable OS errors."""
 
 import contextlib
 import errno
@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from clip.utils.errors import UserError
 
@@ -109,6 +111,29 @@ def parse_object(data: bytes, place: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{place} is not a JSON object; write one in braces")
     return content
+
+
+class _YAMLLoader(yaml.SafeLoader):
+    """Safe loader without duplicate keys and aliases, which can expand to more than the memory."""
+
+    def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*) are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.YAMLError(f"duplicate key in the mapping at line {node.start_mark.line + 1}")
+        return mapping
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse a YAML document of plain data; raise ValueError if it is not valid or has aliases or duplicate keys."""
+    try:
+        return yaml.load(text, _YAMLLoader)  # noqa: S506  a safe loader
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 def describe_os_error(error: OSError) -> str:

@@ -84,7 +84,12 @@ def test_a_settings_file_sets_what_it_holds(name, tmp_path, capsys):
     ("name", "content"),
     [
         ("a.json", '{"seed": {"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": ["%s"]}]}}'),
+        ("a.json", '{"unfreeze": [{"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": ["%s"]}]}]}'),
         ("a.yaml", "seed: !!python/object/apply:os.mkdir ['%s']"),
+        ("a.yaml", "unfreeze: [{py/reduce: [{py/function: os.mkdir}, {py/tuple: ['%s']}]}]"),
+        ("a.yaml", "unfreeze: &names [ln_post]\nlogger: *names"),
+        ("a.yaml", "batch_size: 8\nbatch_size: 16"),
+        ("a.yaml", f"exp_name: '{'-' * 100_000}1'"),
         ("a.pickle", "cos\nmkdir\n(S'%s'\ntR."),
         ("a.yaml", "- 1\n- 2"),
         ("a.yaml", ""),
@@ -105,7 +110,8 @@ def test_a_faulty_settings_file_is_one_line_and_runs_nothing(name, content, tmp_
 
 @pytest.mark.parametrize("word", ["data_root=...", "exp_name=1j", "predict.text=b'x'", "sweep.ratios={0.1,0.2}",
                                   f"batch_size={10**30}", f"seed={'1234' * 10}", f"exp_name={'1234' * 10}",
-                                  "learning_rate=1e300", "logger=['csv',1]"])  # fmt: skip
+                                  "learning_rate=1e300", "logger=['csv',1]", f"plugins={'-' * 100_000}1",
+                                  f"exp_name={'-' * 100_000}1"])  # fmt: skip
 def test_values_of_types_that_no_setting_has_are_one_line(word):
     with pytest.raises(SystemExit) as error:
         run.command_line(["run.py", "print_config", "with", word])

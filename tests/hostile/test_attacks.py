@@ -46,7 +46,7 @@ def malicious(file):
         np.savez(out, np.array([Payload()], dtype=object))
         return out.getvalue()
     if file.suffix == ".json":  # as jsonpickle reads it, which Sacred uses
-        return json.dumps({"exp_name": {"py/reduce": [{"py/function": "os.mkdir"}, [MARKER]]}}).encode()
+        return json.dumps({"unfreeze": [{"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": [MARKER]}]}]}).encode()
     return code
 
 

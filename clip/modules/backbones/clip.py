@@ -17,11 +17,11 @@ from transformers import CLIPConfig
 from clip.modules.backbones import Backbone
 from clip.modules.backbones.clip_convert import HUGGING_FACE, OPENAI, ClipSizes
 from clip.modules.backbones.clip_tokenizer import OPENAI_VOCABULARY, TOKENIZER_FILES, Tokenizer
-from clip.modules.backbones.tensor_files import find_folder, find_weights, first_line, read_tensors, sha256_of
+from clip.modules.backbones.tensor_files import find_folder, find_weights, read_tensors, sha256_of
 from clip.modules.layers import ACTIVATIONS, HEAD_WIDTH
 from clip.modules.prompts.base import NoSettings
 from clip.modules.vision_transformer_prompts import TextTransformer, VisionTransformer
-from clip.utils.errors import UserError
+from clip.utils.errors import UserError, first_line
 from clip.utils.files import atomic_write, write_text
 
 PUBLISHED = {  # name -> Hugging Face id of OpenAI's weights

@@ -13,11 +13,11 @@ from clip.modules.backbones import Backbone
 from clip.modules.backbones.clip import TOKENIZERS, find_tokenizer
 from clip.modules.backbones.clip_tokenizer import Tokenizer
 from clip.modules.backbones.layouts import Layout
-from clip.modules.backbones.tensor_files import find_folder, find_weights, first_line, read_tensors, sha256_of
+from clip.modules.backbones.tensor_files import find_folder, find_weights, read_tensors, sha256_of
 from clip.modules.layers import HEAD_WIDTH
 from clip.modules.prompted_coca import CocaSizes, PromptedCoCa
 from clip.transforms.clip import ClipTransform
-from clip.utils.errors import UserError
+from clip.utils.errors import UserError, first_line
 
 PUBLISHED = {  # name -> Hugging Face id
     "CoCa-ViT-B/32": "laion/CoCa-ViT-B-32-laion2B-s13B-b90k",

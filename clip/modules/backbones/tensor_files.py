@@ -16,7 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, HTTPError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clip.utils.errors import UserError
+from clip.utils.errors import UserError, first_line
 
 # In a folder or repository, in order of preference:
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -94,11 +94,6 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type, for use in a one-line message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def load_inert(data: bytes) -> Any:

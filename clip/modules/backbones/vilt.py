@@ -9,11 +9,11 @@ from torch import Tensor
 from transformers import BertTokenizerFast
 
 from clip.modules.backbones import Backbone, TextTokenizer
-from clip.modules.backbones.tensor_files import find_folder, find_weights, first_line, read_tensors, sha256_of
+from clip.modules.backbones.tensor_files import find_folder, find_weights, read_tensors, sha256_of
 from clip.modules.backbones.vilt_convert import HUGGING_FACE, ORIGINAL, ViltSizes, stretch
 from clip.modules.layers import HEAD_WIDTH
 from clip.modules.prompted_vilt import ViltSettings, ViltTransformer
-from clip.utils.errors import UserError
+from clip.utils.errors import UserError, first_line
 
 POSITIONS = {"mmimdb": 1024, "food101": 512, "hatememes": 128}  # text tokens, as MMP was published
 ACTIVATION = "gelu"

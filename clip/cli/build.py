@@ -70,15 +70,15 @@ def load_checkpoint(config: Config, *inherited: str) -> tuple[Config, LoadedChec
     path = find_checkpoint(config.load_path, BEST)
     checkpoint = LoadedCheckpoint(path, read_checkpoint(path, config.seed))
     stored, values = checkpoint.content["model_config"], config.model_dump()
-    for key in {"vit", "activation", *MODEL_KEYS, *inherited} & stored.keys() - config.overrides:
+    for key in {"activation", *MODEL_KEYS, *inherited} & stored.keys() - config.overrides:
         values[key] = stored[key]
     check_plugins(path, stored.get("plugins", []), config)
     for key, value in stored.items():
         owner, _, name = key.partition(".")
         if name and owner in (values["prompt_type"], values["backbone"]) and key not in config.overrides:
             values.setdefault(owner, {})[name] = value
-    if "vit" not in config.overrides:
-        values["vit"] = stored_path("vit", values["vit"], checkpoint)
+    if "vit" not in config.overrides:  # None: the published weights of the checkpoint's backbone
+        values["vit"] = stored_path("vit", stored["vit"], checkpoint) if "vit" in stored else None
     try:
         return make_config(values, config.overrides), checkpoint
     except UserError as error:
@@ -105,7 +105,7 @@ def resume_settings(config: Config) -> Config:
 
     Settings in ``MAY_CHANGE`` are taken from ``config`` where the user set them; all others must be those of the run.
     """
-    path = find_checkpoint(config.resume_from, LAST)
+    path = find_checkpoint(config.resume_from, LAST).absolute()
     content = read_checkpoint(path)
     if "optimizer_states" not in content or "run" not in content:
         raise UserError(f"{path} has no optimiser state and settings; give the run's epoch-*-{LAST}.pt")

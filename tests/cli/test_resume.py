@@ -48,11 +48,15 @@ def test_the_preset_and_the_run_alone_continue_a_run_beside_it(steps, runs):
     assert all(torch.equal(tensor, whole["state_dict"][name]) for name, tensor in content["state_dict"].items())
 
 
-def test_a_finished_run_says_so_and_trains_nothing(runs, capsys):
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_finished_run_says_so_and_trains_nothing(relative, runs, capsys, monkeypatch):
     runs, _ = runs
+    path = last(runs / "whole")[0]
+    if relative:
+        monkeypatch.chdir(path.parents[1])
     capsys.readouterr()
     before = sorted(runs.rglob("*"))
-    assert call("with", "task_finetune_mmimdb", f"resume_from={runs / 'whole'}") == 0
+    assert call("with", "task_finetune_mmimdb", f"resume_from={'.' if relative else runs / 'whole'}") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert "max_epoch=4" in line
     assert sorted(runs.rglob("*")) == before

@@ -8,6 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clip.cli.build import load_checkpoint
+from clip.cli.schema import make_config
+from clip.config import PUBLISHED_WEIGHTS
 from clip.modules.factory import build_model
 from clip.modules.released import check_backbone, read_released
 from clip.modules.released.mmp import HEAD, PROMPTS, convert_mmp
@@ -82,6 +85,7 @@ def test_a_checkpoint_of_the_release(published, tmp_path):
     assert read["model_config"]["task"] == "mmimdb"
     assert read["model_config"]["vilt.max_text_len"] == 40
     assert torch.equal(read["state_dict"]["prompts.layers.joint"][1, 2], state[PROMPTS[2]][1])
+    assert load_checkpoint(make_config({"load_path": str(tmp_path / "mmp.ckpt")}))[0].vit == PUBLISHED_WEIGHTS["vilt"]
     model = loaded(state, config)
     other = read["released"] | {"ln_final.bias": read["released"]["ln_final.bias"] + 1}
     with pytest.raises(UserError, match="stream.ln_final.bias"):

@@ -211,7 +211,9 @@ def sweep(config: Config) -> pd.DataFrame:
 
     Of several runs in ``load_path``, each is scored like this, then all are written in one table and figure.
     """
-    if isinstance(config.load_path, list) and not config.sweep.predictions:
+    if isinstance(config.load_path, list):
+        if config.sweep.predictions:
+            raise UserError(f"sweep.predictions={config.sweep.predictions} are those of one run; leave load_path= out")
         runs = [config.replace(load_path=path) for path in config.load_path]
         for run in runs:  # before the first is predicted
             build.load_checkpoint(run)

@@ -155,6 +155,7 @@ OTHERS = [
         ("sweep.types=[]", r"sweep.types=\[\]"),
         ("'sweep.ratios=[0.5, 2]'", r"sweep\.ratios\.1=2"),
         ("sweep.predictions={wrong}/gone.arrow", r"gone\.arrow"),
+        ('\'load_path=["a", "b"]\' sweep.predictions={wrong}/gone.arrow', r"sweep\.predictions=.*load_path="),
         ("sweep.predictions={wrong}/notes.arrow", r"notes\.arrow"),
     ),
     *rows(

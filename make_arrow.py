@@ -75,7 +75,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if not args.download and not (args.dataset and args.root):
         parser.error("--dataset and --root are required without --download")
     if (args.shares or args.seed is not None) and args.dataset != "manifest":
-        parser.error(f"--shares and --seed are for --dataset manifest; {args.dataset} has its own splits")
+        parser.error("--shares and --seed are for --dataset manifest only; the other data sets have their own splits")
     if args.shares and not (min(args.shares) > 0 and math.isclose(sum(args.shares), 1, abs_tol=1e-6)):
         parser.error(f"--shares are {args.shares}; they must be positive and sum to 1")
     return args

@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from clip.inference.predictor import Predictor
 
 
-def load(path: str | PathLike, vit: str | None = None, plugins: Sequence[str] = ()) -> "Predictor":
+def load(path: str | PathLike, vit: str | None = None, plugins: str | Sequence[str] = ()) -> "Predictor":
     """Load a trained model for inference, on a GPU if there is one.
 
     Args:
         path: checkpoint, ``epoch-….pt``, or folder of a run.
         vit: weights of the frozen backbone; None for where they were in training, by the
             path as given, then by the absolute one. Their SHA-256 must be that of the checkpoint.
-        plugins: modules that the run was trained with, as on its command line.
+        plugins: module or modules that the run was trained with, as on its command line.
 
     Returns:
         An object with ``predict(images, texts)`` and ``encode(images, texts)``.
@@ -33,5 +33,5 @@ def load(path: str | PathLike, vit: str | None = None, plugins: Sequence[str] = 
 
     settings = {"load_path": str(path), "num_gpus": min(1, torch.cuda.device_count())}
     settings |= {} if vit is None else {"vit": str(vit)}
-    settings["plugins"] = [*plugins]
+    settings["plugins"] = plugins
     return Predictor.from_config(make_config(settings, set(settings)))

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 METHOD = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.S)[1]  # verbatim
 LOAD = """
 import clip
-model = clip.load({path!r}, plugins=["my_methods"])
+model = clip.load({path!r}, plugins="my_methods")
 features = model.encode(texts=["a ghost", "a train"])
 print(model.source["method"], tuple(features.shape), bool((features[0] != features[1]).any()))
 """

@@ -17,7 +17,7 @@ warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*"
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 
 from clip.cli import help as help_texts  # noqa: E402  after the filters
-from clip.cli.arguments import check_arguments, check_environment, expand_files, plugin_names  # noqa: E402
+from clip.cli.arguments import check_arguments, expand_files, plugin_names  # noqa: E402
 from clip.config import BaseConfig as Config  # noqa: E402
 from clip.config import ex  # noqa: E402
 from clip.utils.errors import UserError, loader_error  # noqa: E402
@@ -160,10 +160,6 @@ def command_line(argv: list[str]) -> None:
     if words[0] in COMMANDS and {"-h", "--help"} & set(words):
         print(help_texts.command_help(words[0], COMMANDS[words[0]]))
         return
-    try:
-        check_environment()
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
     from clip.cli.schema import DEFAULTS, import_plugins
 
     try:

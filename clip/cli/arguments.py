@@ -4,7 +4,6 @@ Settings files after ``with`` are read here as plain data; Sacred would unpickle
 """
 
 import json
-import os
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,6 @@ EXAMPLE = "python run.py with task_finetune_mmimdb data_root=datasets"
 SACRED_OPTIONS = ("-F", "--file_storage", "-p", "--print-config", "-u", "--unobserved", "-d", "--debug")
 SETTINGS_FILES = (".yaml", ".yml", ".json")
 LARGEST_INT = 2**63
-LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS")
-
-
-def check_environment() -> None:
-    """Raise UserError if a launcher's variable is not a number, which Lightning reads when it is imported."""
-    for name in LAUNCHER_VARIABLES:
-        if not os.environ.get(name, "0").isdecimal():
-            raise UserError(f"{name}={os.environ[name]} in the environment is not a number; unset it")
 
 
 def expand_files(words: list[str]) -> list[str]:

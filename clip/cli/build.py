@@ -15,7 +15,7 @@ from clip.engine import run_folder
 from clip.engine.checkpoints import (
     BEST,
     CHECKPOINTS,
-    COMPARED_IF_STATED,
+    LABEL_METADATA,
     LAST,
     check_compatible,
     find_checkpoint,
@@ -107,7 +107,7 @@ def resume_settings(config: Config) -> Config:
     """
     path = find_checkpoint(config.resume_from, LAST).absolute()
     content = read_checkpoint(path)
-    if "optimizer_states" not in content or "run" not in content:
+    if not {"optimizer_states", "training_config", "run"} <= content.keys():
         raise UserError(f"{path} has no optimiser state and settings; give the run's epoch-*-{LAST}.pt")
     check_plugins(path, content["run"]["settings"].get("plugins", []), config)
     try:
@@ -207,7 +207,7 @@ def task_from_data(config: Config) -> tuple[Task, dict[str, Any]]:
 
 def stated_task(name: str, model_config: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
     """Return the task of this name and the label metadata in ``model_config``."""
-    label_metadata = {key: model_config[key] for key in COMPARED_IF_STATED if key in model_config}
+    label_metadata = {key: model_config[key] for key in LABEL_METADATA if key in model_config}
     return resolve_task(name, label_metadata), label_metadata
 
 
@@ -250,15 +250,6 @@ def build_all(
     paths = {key: str(path.resolve()) for key, path in paths.items() if path.exists()}  # vit can also be a name
     module.run = {"settings": config.model_dump(), "paths": paths}
     return config, module, data
-
-
-def training_config(data: MissingModalityDataModule) -> dict[str, Any]:
-    """Return the hashes of masks and data files, which must be those of a resumed run, once the data module is set up.
-
-    A resumed run takes its settings from the checkpoint: ``resume_settings``.
-    """
-    files = {f"arrow_files.{split}": fingerprint for split, fingerprint in data.fingerprints.items()}
-    return {"missing_tables": dict(data.mask_hashes)} | files
 
 
 def run_record(

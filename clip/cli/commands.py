@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.utilities import rank_zero_only
 
 from clip.cli import build
@@ -21,10 +22,10 @@ from clip.engine.checkpoints import (
     LAST,
     BestCheckpoint,
     Checkpoint,
-    StopEarly,
     check_compatible,
     check_resume,
     find_checkpoint,
+    selection_mode,
 )
 from clip.engine.run_folder import check_loggers, log_result, make_loggers, make_version_dir, write_json
 from clip.engine.trainer import DTYPES, accumulation, choose_device, make_trainer, world_size
@@ -32,7 +33,7 @@ from clip.evaluation import figures, predictions, report
 from clip.evaluation.classes import class_scores, confusion
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
 from clip.modules.objectives import resolve_task
-from clip.utils.command_line import format_command
+from clip.utils.command_line import flatten, format_command
 from clip.utils.errors import UserError
 from clip.utils.files import display_path, write_text
 
@@ -52,7 +53,7 @@ def train(config: Config) -> dict[str, Any]:
     accumulated = accumulation(config.batch_size, config.per_gpu_batchsize, processes)
     print(f"{config.batch_size} samples per step: {accumulated} passes of {config.per_gpu_batchsize}")
     data.setup("fit")
-    module.training_config = build.training_config(data)
+    module.training_config = flatten({"missing_tables": data.mask_hashes, "arrow_files": data.fingerprints})
     baseline = module.task.constant_baseline(data.datasets["val"].sample_labels())
     if math.isnan(baseline.get(config.select_by, 0)):
         raise UserError(
@@ -60,7 +61,7 @@ def train(config: Config) -> dict[str, Any]:
             "checkpoint by; add rows of the other class"
         )
 
-    resume = find_checkpoint(config.resume_from, LAST) if config.resume_from else None
+    resume = Path(config.resume_from) if config.resume_from else None
     if resume:
         shape = {"per_gpu_batchsize": config.per_gpu_batchsize, "processes": processes}
         check_resume(resume, module.model_config, module.training_config, shape)
@@ -72,7 +73,14 @@ def train(config: Config) -> dict[str, Any]:
         checkpoints = folder / CHECKPOINTS
         best = BestCheckpoint(checkpoints, config.select_by, module.task.headline, baseline, resume)
         last = Checkpoint(checkpoints, resume, filename=f"{CHECKPOINT_NAME}-{LAST}", save_on_train_epoch_end=True)
-        early, timer = StopEarly(config.select_by, config.early_stopping), Timer()
+        early = EarlyStopping(
+            f"val/{config.select_by}",
+            mode=selection_mode(config.select_by),
+            patience=config.early_stopping or math.inf,
+            check_finite=False,
+            check_on_train_epoch_end=False,
+        )
+        timer = Timer()
         stop = GracefulStop(folder, config.per_gpu_batchsize, config.max_steps)
         callbacks = [best, last, early, timer, LearningRates(), stop]
     batches = len(data.datasets["train"]) / (config.per_gpu_batchsize * processes)
@@ -225,7 +233,7 @@ def sweep(config: Config) -> pd.DataFrame:
         stored = predictions.CasePredictions.load(Path(config.sweep.predictions), config.task, "test")
         config = config.replace(prompt_type=stored.model_config["prompt_type"])
         check_compatible(build.task_from_data(config)[1], stored.model_config, config.sweep.predictions)
-        data = build.build_data(config, build.stated_task(config.task, stored.model_config)[0], 1, tokenize=list)
+        data = build.build_data(config, resolve_task(config.task, stored.model_config), 1, tokenize=list)
         record = {"config": config.model_dump(), "model_config": stored.model_config}
     else:
         if not config.load_path:

@@ -31,7 +31,7 @@ from clip.utils.errors import UserError
 MAX_WORKERS = 8
 # Signals that end a run gracefully (clip.engine.callbacks); schedulers send one of them before preemption.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+STAGES = {"fit": ("train", "val"), "test": ("test",)}
 
 
 def ignore_signals(worker: int) -> None:
@@ -137,7 +137,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         return draw_released_masks(cases | {split: observed}, missing)[split]
 
     def setup(self, stage: str) -> None:
-        """Open the splits of a stage ("fit", "validate", "test"), set their masks and print a table of the cases."""
+        """Open the splits of a stage ("fit", "test"), set their masks and print a table of the cases."""
         counts = {}
         for split in STAGES[stage]:
             if split in self.datasets:

@@ -1,6 +1,6 @@
 """``ArrowDataset``, shared by all data sets, ``EncodedDataset`` in its place, and the registry of data sets."""
 
-from clip.datasets.arrow_dataset import PLOT_POLICIES, ArrowDataset, EncodedDataset
+from clip.datasets.arrow_dataset import ArrowDataset, EncodedDataset
 from clip.datasets.registry import DATASETS, DatasetSpec
 
-__all__ = ["DATASETS", "PLOT_POLICIES", "ArrowDataset", "DatasetSpec", "EncodedDataset"]
+__all__ = ["DATASETS", "ArrowDataset", "DatasetSpec", "EncodedDataset"]

@@ -21,7 +21,6 @@ from clip.transforms import Transform
 from clip.utils.errors import UserError
 from clip.utils.images import validate_image
 
-PLOT_POLICIES = ("first", "longest", "all")
 NO_TOKEN = -1  # marks texts that are not tokenised yet
 SAMPLED_IMAGES = 256  # spread evenly; hashing all images of 10 GB would take a minute
 

@@ -1,6 +1,5 @@
 """Write, find, read and validate the checkpoints of a run."""
 
-import math
 import pickle
 import re
 import shutil
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -24,7 +23,7 @@ CHECKPOINT_NAME = "epoch-{epoch:02d}-step-{step:06d}"
 POSITION = re.compile(r"epoch-(\d+)-step-(\d+)-")
 LONGEST_LIST = 12  # entries of a list in a message
 # Optional: data files and checkpoints of other projects may not have these.
-COMPARED_IF_STATED = ("class_names", "task_type", "arrow_files.train", "arrow_files.val")
+LABEL_METADATA = ("class_names", "task_type")
 
 
 class Checkpoint(ModelCheckpoint):
@@ -117,24 +116,6 @@ class BestCheckpoint(Checkpoint):
         """Restore the best checkpoint and its scores, if the file still exists."""
         super().load_state_dict(state)
         self.scores = state["scores"] if self.best_model_path else {}
-
-
-class StopEarly(EarlyStopping):
-    """``EarlyStopping`` that counts across resumptions but takes its patience from the settings of the resumed run."""
-
-    def __init__(self, metric: str, patience: int | None):
-        # Without a patience it still counts, so that a run may be resumed with one.
-        super().__init__(
-            f"val/{metric}",
-            mode=selection_mode(metric),
-            patience=patience or math.inf,
-            check_finite=False,
-            check_on_train_epoch_end=False,
-        )
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the best score and the number of validations since."""
-        super().load_state_dict(state | {"patience": self.patience})
 
 
 def selection_mode(metric: str) -> str:
@@ -256,11 +237,7 @@ def check_compatible(ours: dict[str, Any], theirs: dict[str, Any], source: objec
         UserError: a setting differs; the message has both values.
     """
     for key in ours:
-        if (
-            key in ("vit", "plugins")
-            or (key in COMPARED_IF_STATED and key not in theirs)
-            or ours[key] == theirs.get(key)
-        ):
+        if key in ("vit", "plugins") or (key in LABEL_METADATA and key not in theirs) or ours[key] == theirs.get(key):
             continue
         weights = f" (vit={theirs.get('vit')} there, vit={ours.get('vit')} here)" if key == "backbone_sha256" else ""
         raise UserError(
@@ -285,8 +262,6 @@ def check_resume(
     ``shape`` ("per_gpu_batchsize" and "processes") is only compared if the run stopped within an epoch.
     """
     checkpoint = read_checkpoint(path)
-    if "optimizer_states" not in checkpoint or "training_config" not in checkpoint:
-        raise UserError(f"{path} has no optimiser state; give the run's epoch-*-{LAST}.pt")
     check_compatible(model_config, checkpoint["model_config"], path)
     check_compatible(training_config, checkpoint["training_config"], path)
     if checkpoint["position"]["batches"]:

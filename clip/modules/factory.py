@@ -9,7 +9,7 @@ from clip.modules.prompted_clip import PromptedCLIP
 from clip.modules.prompted_coca import PromptedCoCa
 from clip.modules.prompted_model import PromptedModel
 from clip.modules.prompted_vilt import PromptedViLT
-from clip.modules.prompts import PROMPT_TYPES, PromptConfig, read_settings, validate
+from clip.modules.prompts import PROMPT_TYPES, PromptConfig, validate
 from clip.modules.prompts.base import Sizes
 from clip.utils.errors import UserError
 
@@ -29,7 +29,7 @@ def init_model(
     seed: int = 0,
     **settings: Any,
 ) -> PromptedModel:
-    """Build a model with random weights; raise a UserError for an unknown name or prompts that do not fit.
+    """Build a model with random weights; raise a UserError for settings or prompts that do not fit.
 
     Args:
         sizes: sizes of the backbone; their class decides which backbone it is.
@@ -43,11 +43,11 @@ def init_model(
         seed: seed of the run, for what a method draws apart from its initial weights.
         settings: fields of the method's ``Settings``.
     """
-    method_settings = read_settings(prompt_type, settings)
     backbone, model = next(row for row in MODELS.items() if type(sizes) is row[1].Sizes)
     if unknown := set(unfreeze or ()) - model.UNFREEZABLE.keys():
         raise UserError(f"unfreeze={sorted(unknown)} is unknown; choose from {', '.join(model.UNFREEZABLE)}")
     method, config = PROMPT_TYPES[prompt_type], PromptConfig(sizes, prompt_length, prompt_depth, num_classes, seed)
+    method_settings = validate(prompt_type, method.Settings, settings)
     classes = method.tower_classes(model.TOWERS, config, method_settings)
     towers = {name: tower(sizes, activation) for name, tower in classes.items()}
     prompts = method.build(config, method_settings)
@@ -62,8 +62,6 @@ def build_model(state: dict[str, Tensor], *args: Any, backbone: str = "clip", **
 
     All sizes are read from the weights, which have OpenAI's names for CLIP and those of ``ViltTransformer`` for ViLT.
     """
-    if backbone not in MODELS:
-        raise UserError(f"backbone={backbone!r} is unknown; choose one of {', '.join(MODELS)}")
     model = init_model(MODELS[backbone].Sizes.of(state), *args, **kwargs)
     for name, tensors in model.tower_states(state).items():
         model.get_submodule(name).load_state_dict(tensors)

@@ -119,14 +119,6 @@ def test_values_of_types_that_no_setting_has_are_one_line(word):
     assert word.partition("=")[0] in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["LOCAL_WORLD_SIZE", "RANK", "SLURM_NTASKS"])
-def test_a_launcher_variable_that_is_not_a_number_is_one_line(name, monkeypatch):
-    monkeypatch.setenv(name, "abc")
-    with pytest.raises(SystemExit) as error:
-        run.command_line(["run.py", "print_config"])
-    assert re.fullmatch(f"error: [^\n]*{name}=abc[^\n]+", str(error.value))
-
-
 def test_help_takes_a_command_and_names_an_unknown_one(capsys):
     run.command_line(["run.py", "help", "predict"])
     assert "predict.image = ''" in capsys.readouterr().out

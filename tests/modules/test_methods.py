@@ -313,7 +313,6 @@ def test_parameter_counts_on_vit_b_16():
         ("none", {"prompts": "A"}, "none.prompts"),
         ("dept", {"base": "dept"}, "dept.base='dept'"),
         ("dept", {"weight": 1}, "dept.weight=1"),
-        ("cocoop", {}, "prompt_type='cocoop'"),
         ("dcp", {"unfreeze": ("head",)}, "unfreeze=['head']"),
     ],
 )

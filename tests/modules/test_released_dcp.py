@@ -12,7 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip.modules.released.dcp import from_published, our_names
+from clip.modules.factory import build_model
+from clip.modules.released.dcp import SETTINGS, convert_dcp, our_names
 from clip.utils.errors import UserError
 from tests.modules.vectors import draw, normal, sampled
 
@@ -39,6 +40,16 @@ def released(vectors):
         "mmimdb_classifier.bias": 0.02 * normal("vectors_a.head.bias", (23,)),
     }
     return {f"model.{name}": tensor for name, tensor in state.items()} | head
+
+
+def from_published(state, seed=0):
+    """Our model with the tensors of a state dict of the released code; the seed draws the queries if it has none."""
+    converted = convert_dcp(state, seed)
+    shape = {key: converted["model_config"][key] for key in ("prompt_length", "prompt_depth")}
+    classes = len(converted["state_dict"]["classifier.bias"])
+    model = build_model(converted["released"], num_classes=classes, **shape, **SETTINGS.model_dump())
+    model.load_adapter(converted["state_dict"], "this state dict")
+    return model.eval()
 
 
 @pytest.fixture(scope="module")

@@ -9,21 +9,9 @@ from clip.modules.prompts.base import IMAGE, TEXT, CasePrompts, PromptConfig, Pr
 from clip.modules.prompts.on_top.dept import DePT
 from clip.modules.prompts.on_top.dpl import DPL
 from clip.modules.prompts.registry import METHODS
-from clip.utils.errors import UserError
 from clip.utils.settings import Settings, user_error
 
 PROMPT_TYPES: dict[str, type[PromptMethod]] = {**METHODS, "dept": DePT, "dpl": DPL}
-
-
-def read_settings(prompt_type: str, values: Mapping[str, Any]) -> Settings:
-    """Validate the settings of a prompt method, which the config holds under its name.
-
-    Raises:
-        UserError: an unknown method or setting, or an invalid value.
-    """
-    if prompt_type not in PROMPT_TYPES:
-        raise UserError(f"prompt_type={prompt_type!r} is unknown; choose one of {', '.join(PROMPT_TYPES)}")
-    return validate(prompt_type, PROMPT_TYPES[prompt_type].Settings, values)
 
 
 def validate(owner: str, settings: type[Settings], values: Mapping[str, Any]) -> Settings:
@@ -48,6 +36,5 @@ __all__ = [
     "PromptMethod",
     "TowerInput",
     "named_settings",
-    "read_settings",
     "validate",
 ]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from clip.modules.backbones.clip_convert import ClipSizes
-from clip.modules.factory import build_model
 from clip.modules.prompted_clip import PromptedCLIP, TwoTowerSettings
-from clip.modules.prompts import named_settings, read_settings
+from clip.modules.prompts import named_settings
+from clip.modules.prompts.dcp_ablations import DCPSettings
 from clip.modules.prompts.released_queries import draw_queries
 from clip.utils.errors import UserError
 
@@ -22,23 +22,13 @@ LEARNER = "prompt_learner."
 CASE_NAMES = ("complete", "image", "text")  # the released names by what is left, in our order
 BLOCK = "{}_encoder.transformer.resblocks.0"  # of a tower, where its dynamic prompts are made
 HEAD = re.compile(r"(\w+)_classifier\.(weight|bias)")
-SETTINGS = {"formulas": "released", "dynamic_queries": "fixed"}
+SETTINGS = DCPSettings(formulas="released", dynamic_queries="fixed")
 METHOD = {"backbone": "clip", "prompt_type": "dcp", "activation": "quick_gelu"}
-METHOD |= named_settings("dcp", read_settings("dcp", SETTINGS)) | named_settings("clip", TwoTowerSettings())
+METHOD |= named_settings("dcp", SETTINGS) | named_settings("clip", TwoTowerSettings())
 METHOD |= {"unfreeze": ["ln_post", "ln_final", "image_proj"]}
 
 
-def from_published(state: dict[str, Tensor], seed: int | None = None) -> PromptedCLIP:
-    """Build our model from a state dict of the released code, in eval mode; arguments as in ``convert_dcp``."""
-    converted = convert_dcp(state, seed)
-    shape = {key: converted["model_config"][key] for key in ("prompt_length", "prompt_depth")}
-    classes = len(converted["state_dict"]["classifier.bias"])
-    model = build_model(converted["released"], num_classes=classes, **shape, **SETTINGS)
-    model.load_adapter(converted["state_dict"], "this state dict")
-    return model.eval()
-
-
-def convert_dcp(state: dict[str, Tensor], seed: int | None = None) -> dict[str, Any]:
+def convert_dcp(state: dict[str, Tensor], seed: int) -> dict[str, Any]:
     """Convert a state dict of the released code's ``CustomCLIP``, with the head of one task.
 
     The dynamic queries ``...prompts_dynamic_{complete,image,text}``, which its files do not have, are used if present,
@@ -67,8 +57,6 @@ def convert_dcp(state: dict[str, Tensor], seed: int | None = None) -> dict[str, 
     names = {tower: [f"{block}.prompts_dynamic_{case}" for case in CASE_NAMES] for tower, block in blocks.items()}
     if all(name in rest for rows in names.values() for name in rows):
         queries = {tower: torch.stack([rest.pop(name).squeeze(1) for name in rows]) for tower, rows in names.items()}
-    elif seed is None:
-        raise UserError("this state dict does not have the dynamic queries; pass the seed of its run")
     else:
         print(f"the released file has no dynamic queries: drawn again from seed={seed}")
         queries = draw_queries(ClipSizes.of(clip), third, seed)

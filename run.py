@@ -81,7 +81,7 @@ def _sweep(config: Config) -> None:
 
 @command
 def _reproduce(config: Config) -> None:
-    """Run what is not done yet of experiments such as the paper's tables; write their reports."""
+    """Run the unfinished runs of experiments, such as the paper's tables, and write their reports."""
     from clip.experiments.runner import reproduce
 
     reproduce(config)

@@ -88,9 +88,11 @@ class DataSettings(Settings):
 
     data_root: FolderPath = setting("datasets", "folder of the arrow files written by make_arrow.py")
     plots: Literal["first", "longest", "all"] = setting("first", "texts of a row that become samples")
-    limit_train: Limit | None = setting(None, "rows of the split, or their share as 0.1; stratified, drawn from seed")
-    limit_val: Limit | None = setting(None, "likewise")
-    limit_test: Limit | None = setting(None, "likewise")
+    limit_train: Limit | None = setting(
+        None, "rows of the training split, or their share as 0.1; stratified, drawn from seed"
+    )
+    limit_val: Limit | None = setting(None, "the same of the validation split")
+    limit_test: Limit | None = setting(None, "the same of the test split")
     num_workers: int | None = setting(None, "loader processes; None: one per core, at most eight", ge=0, le=1024)
 
 
@@ -210,7 +212,7 @@ class PretrainSettings(Settings):
     width: int = setting(128, "channels of both towers", ge=64, le=4096, multiple_of=64)
     layers: int = setting(6, "layers of both towers", ge=1, le=64)
     epochs: Count = setting(30, "passes over the training pairs")
-    batch_size: Count = setting(64, "pairs of one step, among which each image looks for its text")
+    batch_size: Count = setting(64, "image-text pairs per step; the other pairs are the negatives")
 
 
 SECTIONS = (RunSettings, DataSettings, MissingSettings, ModelSettings, OptimizerSettings, DeviceSettings)

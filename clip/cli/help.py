@@ -8,7 +8,7 @@ from typing import Any
 from clip.config import GROUPS, SECTIONS, BaseConfig
 from clip.utils.settings import Settings
 
-TITLE = "Deep correlated prompting and its rivals for image-text classification with missing modalities."
+TITLE = "Deep correlated prompting and related methods for image-text classification with missing modalities."
 USAGE = "Usage: python run.py [COMMAND] with [PRESET ...] [SETTING=VALUE ...] [FILE.yaml or FILE.json]"
 EXAMPLES = """\
   python run.py with task_finetune_mmimdb data_root=datasets

@@ -71,7 +71,7 @@ def world_size(device: dict[str, Any]) -> int:
     return device["devices"] * device["num_nodes"]
 
 
-def refuse_torchrun(command: str) -> None:
+def check_single_process(command: str) -> None:
     """Raise UserError if torchrun started this command, which must be one process, in several."""
     if TorchElasticEnvironment.detect() and (size := TorchElasticEnvironment().world_size()) > 1:
         raise UserError(f"{command} was started in {size} processes; start it once, without torchrun")

@@ -141,7 +141,7 @@ def lay_out(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     means = PERCENT * scores.pivot(index=SHOWN, columns="test", values="mean")
     best_first = means.assign(mean=means.mean(axis=1)).sort_values("mean", ascending=False)
     means = means.loc[best_first.index].sort_index(level=SHOWN[:2], sort_remaining=False, kind="stable")
-    best = means.apply(best_of, rivals=means.index.get_level_values("data_set"))
+    best = means.apply(best_of, groups=means.index.get_level_values("data_set"))
     table = scores.pivot(index=SHOWN, columns="test", values="text").loc[means.index].fillna(ABSENT)
     costs = scores.groupby(SHOWN)[["trainable_parameters", "seconds_train"]].mean().loc[means.index]
     table["parameters"] = costs["trainable_parameters"].map("{:,.0f}".format)

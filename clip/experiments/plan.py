@@ -101,10 +101,10 @@ def user_settings(config: Config) -> dict[str, Any]:
     return {key: values[key] for key in sorted(config.overrides) if key in values}
 
 
-def resolve(experiment: Experiment, run: Run | None, users: dict[str, Any], seed: int = 0) -> Config:
+def resolve(experiment: Experiment, run: Run | None, overrides: dict[str, Any], seed: int = 0) -> Config:
     """Merge the settings of the experiment, the user and the run's coordinates; later ones override earlier ones."""
     values: dict[str, Any] = {}
-    for settings in (experiment.base, users, run.settings if run else {}, {"seed": seed}):
+    for settings in (experiment.base, overrides, run.settings if run else {}, {"seed": seed}):
         for key, value in settings.items():
             outer, _, inner = key.partition(".")
             new, old = {inner: value} if inner else value, values.get(outer, {})
@@ -117,13 +117,15 @@ def resolve(experiment: Experiment, run: Run | None, users: dict[str, Any], seed
         raise user_error(error, f"{experiment.name} at {run or 'base'}: ") from None
 
 
-def plan(experiment: Experiment, users: dict[str, Any], seeds: Sequence[int], only: Sequence[str]) -> list[PlannedRun]:
+def plan(
+    experiment: Experiment, overrides: dict[str, Any], seeds: Sequence[int], only: Sequence[str]
+) -> list[PlannedRun]:
     """Plan all runs with every seed; words "coordinate=value" in ``only`` are alternatives for that coordinate."""
     planned, restricted = [], {word.partition("=")[0] for word in only}
     for run, seed in itertools.product(experiment.runs, seeds):
         if any(name in restricted and f"{name}={value}" not in only for name, value in run.at.items()):
             continue
-        config, label = resolve(experiment, run, users, seed), f"{experiment.name}: {run}, seed {seed}"
+        config, label = resolve(experiment, run, overrides, seed), f"{experiment.name}: {run}, seed {seed}"
         task, _ = build.task_from_data(config)
         if (metric := experiment.read.metric_of(task)) not in task.metrics(task.num_classes):
             raise UserError(f"{label}: read.metric={metric} is not a metric of task={config.task}; correct it")
@@ -140,14 +142,14 @@ def check_only(experiments: Sequence[Experiment], only: Sequence[str]) -> None:
         raise UserError(f"only={wrong[0]!r} is not in any run; choose from {', '.join(known)}")
 
 
-def print_conflicts(experiment: Experiment, users: dict[str, Any]) -> None:
+def print_conflicts(experiment: Experiment, overrides: dict[str, Any]) -> None:
     """Print which of the user's settings have no effect, and which override the base of the file."""
     by_coordinate = {key for run in experiment.runs for key in run.settings}
-    for name in users.keys() & (by_coordinate | {key.partition(".")[0] for key in by_coordinate}):
-        print(f"{experiment.name}: {name}={users[name]} has no effect where a coordinate sets it")
+    for name in overrides.keys() & (by_coordinate | {key.partition(".")[0] for key in by_coordinate}):
+        print(f"{experiment.name}: {name}={overrides[name]} has no effect where a coordinate sets it")
     base = flatten(resolve(experiment, None, {}).model_dump())
     ours = {key.partition(".")[0] for key in experiment.base}
-    given = flatten(users).items()
+    given = flatten(overrides).items()
     changed = [f"{k}={base[k]}" for k, v in given if k.partition(".")[0] in ours and base.get(k, v) != v]
     if changed:
         published = ", to which the published values belong" if experiment.published else ""

@@ -123,7 +123,7 @@ def best_rows(table: pd.DataFrame, others: list[str], labels: int) -> pd.DataFra
     """Return whether each cell is the best of its column among the rows that are equal in ``others``, all scores."""
     best = pd.DataFrame(False, table.index, table.columns)
     numbers = table.iloc[:, labels:].map(lambda text: float(text.split()[0]) if text != ABSENT else np.nan)
-    best.iloc[:, labels:] = numbers.apply(best_of, rivals=[str(row) for row in table[others].to_numpy().tolist()])
+    best.iloc[:, labels:] = numbers.apply(best_of, groups=[str(row) for row in table[others].to_numpy().tolist()])
     return best
 
 

@@ -19,7 +19,7 @@ from clip.cli.commands import predict_split, train
 from clip.cli.schema import make_config
 from clip.engine.checkpoints import BEST, LAST, find_checkpoint
 from clip.engine.run_folder import write_json
-from clip.engine.trainer import refuse_torchrun
+from clip.engine.trainer import check_single_process
 from clip.experiments.plan import PATHS_AND_DEVICES
 from clip.utils.errors import UserError, loader_error
 from clip.utils.files import describe_os_error, parse_object
@@ -29,7 +29,7 @@ MEASURED = ("seconds_train", "seconds_per_step", "steps", "peak_memory_mb")
 
 def run_once(folder: Path) -> None:
     """Train and predict with the best checkpoint unless the run is finished; continue it if it was interrupted."""
-    refuse_torchrun("a run of an experiment")  # it predicts in one process
+    check_single_process("a run of an experiment")  # it predicts in one process
     plan = parse_object((folder / "plan.json").read_bytes(), str(folder / "plan.json"))
     config = make_config(plan.pop("config"))
     # The other processes of a run on several GPUs are started by the first, which has the lock.

@@ -11,7 +11,7 @@ from subprocess import Popen
 from filelock import FileLock, Timeout
 
 from clip.cli.schema import Config
-from clip.engine.trainer import refuse_torchrun
+from clip.engine.trainer import check_single_process
 from clip.experiments import report, tables
 from clip.experiments.launch import SlurmJob, local, slurm
 from clip.experiments.plan import PlannedRun, check_only, plan, print_conflicts, user_settings
@@ -22,7 +22,7 @@ from clip.utils.files import write_text
 
 def reproduce(config: Config) -> None:
     """Run everything of some experiments that is not finished, and write their tables and reports."""
-    refuse_torchrun("reproduce")
+    check_single_process("reproduce")
     chosen = config.reproduce
     if not chosen.experiment:
         raise UserError(f"reproduce needs reproduce.experiment=, one of {', '.join(available())}, or a file")
@@ -32,10 +32,10 @@ def reproduce(config: Config) -> None:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"two experiments are called {twice} and would write to one folder; rename a file")
     check_only(experiments, chosen.only)
-    users = user_settings(config)
+    overrides = user_settings(config)
     for experiment in experiments:
-        print_conflicts(experiment, users)
-    plans = [plan(experiment, users, chosen.seeds, chosen.only) for experiment in experiments]
+        print_conflicts(experiment, overrides)
+    plans = [plan(experiment, overrides, chosen.seeds, chosen.only) for experiment in experiments]
     log_dir = Path(config.log_dir)
     start = local if chosen.launcher == "local" else slurm(log_dir, chosen.slurm)
     todo = print_plan(plans)

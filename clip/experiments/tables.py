@@ -54,10 +54,10 @@ def mean_std(values: pd.Series) -> str:
     return percent(values.mean()) + (f" ± {percent(spread)}" if math.isfinite(spread) else "")
 
 
-def best_of(percents: pd.Series, rivals: Sequence[Any]) -> pd.Series:
-    """Return whether each score, rounded as it is printed, is the largest of at least two with equal ``rivals``."""
-    groups = percents.round(2).groupby(np.array(rivals, dtype=object))
-    return percents.round(2).eq(groups.transform("max")) & (groups.transform("count") > 1)
+def best_of(percents: pd.Series, groups: Sequence[Any]) -> pd.Series:
+    """Return whether each score, rounded as it is printed, is the largest of at least two of the same group."""
+    grouped = percents.round(2).groupby(np.array(groups, dtype=object))
+    return percents.round(2).eq(grouped.transform("max")) & (grouped.transform("count") > 1)
 
 
 def collect(experiment: Experiment, planned: Iterable[PlannedRun]) -> tuple[pd.DataFrame, Masks]:

@@ -33,9 +33,9 @@ HEADERS = {
 
 
 def create_app(predictor: Predictor, hosts: list[str]) -> "FastAPI":
-    """Create the web application, which classifies one request at a time and answers under some host names only.
+    """Create the web application, which classifies one request at a time.
 
-    Any name can be given the address of this machine, so that a page of another site could read the answers.
+    Requests to other host names than ``hosts`` are rejected, against DNS rebinding.
     """
     app, limiter = FastAPI(openapi_url=None), CapacityLimiter(1)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BYTES)

@@ -17,7 +17,7 @@ from clip.modules.prompted_model import Inputs, PromptedModel
 from clip.modules.prompts.base import weighted_sum
 from clip.utils.errors import UserError
 
-SPLITS = ("train/", "val/", "test/")  # prefixes of what is logged; a ModuleDict may not have a key "train"
+PREFIXES = ("train/", "val/", "test/")  # prefixes of what is logged; a ModuleDict may not have a key "train"
 
 
 class MissingAwarePromptModule(pl.LightningModule):
@@ -52,8 +52,8 @@ class MissingAwarePromptModule(pl.LightningModule):
         self.model_config, self.training_config = model_config, {}
         self.run: dict[str, Any] = {"settings": {}, "paths": {}}
         self.train_loss = task.loss
-        self.metrics = nn.ModuleDict({split: task.collection(split) for split in SPLITS})
-        self.losses = nn.ModuleDict({split: MeanMetric(nan_strategy="disable") for split in SPLITS})
+        self.metrics = nn.ModuleDict({split: task.collection(split) for split in PREFIXES})
+        self.losses = nn.ModuleDict({split: MeanMetric(nan_strategy="disable") for split in PREFIXES})
         self.metrics["train/"].persistent(True)  # for metric_states
         self.losses["train/"].persistent(True)
         self.test_predictions = SplitPredictions()
@@ -110,7 +110,7 @@ class MissingAwarePromptModule(pl.LightningModule):
         return batch["features"] if "features" in batch else self.model.features(*self.inputs(batch))
 
     def model_step(self, batch: dict[str, Any], split: str) -> Tensor:
-        """Return the loss of a batch and update the metrics of ``split``, one of ``SPLITS``."""
+        """Return the loss of a batch and update the metrics of ``split``, one of ``PREFIXES``."""
         label, missing_case, prompts = batch["label"], batch["missing_type"], self.model.prompts
         heads = prompts.heads(self.features(batch), self.model.classifier, missing_case)
         task_loss = self.train_loss if split == "train/" else self.task.loss

@@ -79,7 +79,7 @@ class SplitPredictions(Metric):
     def compute(self) -> tuple[Tensor, Tensor]:
         """Return the probabilities (N, C) and labels, (N,) or (N, C), on the CPU."""
         sample_id, *values = (dim_zero_cat(state).cpu() for state in (self.sample_id, self.probabilities, self.label))
-        _, first = np.unique(sample_id.numpy(), return_index=True)  # few samples are seen by each process
+        _, first = np.unique(sample_id.numpy(), return_index=True)  # with fewer samples than processes, all score them
         return tuple(value[first] for value in values)
 
 

@@ -1,4 +1,4 @@
-"""MoRA and its rivals: the release's reference numbers, slow oracles, and weights merged into the backbone."""
+"""MoRA, LoRA, DoRA and BitFit: the release's reference numbers, slow oracles, and weights merged into the backbone."""
 
 import json
 from pathlib import Path

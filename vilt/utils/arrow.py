@@ -76,7 +76,7 @@ def convert(
                 (noted if isinstance(item, Note) else skipped)[item.reason].append(item.name)
                 continue
             if item["image_id"] in seen:
-                noted["second row of its name"].append(item["image_id"])
+                noted["duplicate image_id"].append(item["image_id"])
             seen.add(item["image_id"])
             yield item
 

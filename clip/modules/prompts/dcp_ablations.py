@@ -22,7 +22,7 @@ from clip.utils.errors import UserError
 from clip.utils.settings import Settings
 
 CORRELATED, COMMON, DYNAMIC = "correlated", "common", "dynamic"  # in the order of the sequence
-KINDS = {  # Figure of the ablation: Ours (A), Ours (B), Ours; and no prompts at all
+KINDS = {  # Figure 3: Ours (A), Ours (B), Ours; and no prompts at all
     "A": (CORRELATED,),
     "B": (CORRELATED, DYNAMIC),
     "full": (CORRELATED, COMMON, DYNAMIC),
@@ -33,7 +33,9 @@ KINDS = {  # Figure of the ablation: Ours (A), Ours (B), Ours; and no prompts at
 class DCPSettings(Settings):
     """Settings of DCP; the defaults are the released code's, with dynamic queries that train."""
 
-    prompts: Literal["A", "B", "full", "none"] = Field("full", description="kinds of prompts, a key of KINDS")
+    prompts: Literal["A", "B", "full", "none"] = Field(
+        "full", description="A: correlated; B: and dynamic; full: and common (Figure 3)"
+    )
     formulas: Literal["released", "paper"] = Field("released", description="the released code's or the printed ones")
     dynamic_queries: Literal["trained", "fixed"] = Field(
         "trained", description="fixed: drawn from the seed, as released"
@@ -41,7 +43,9 @@ class DCPSettings(Settings):
     generator: Literal["mlp", "fc", "none"] = Field("mlp", description="none: independent prompts per layer (Table 1)")
     reduction: int = Field(16, ge=1, description="reduction of the generators' hidden width")
     source: Literal["both", "own"] = Field("both", description="towers whose prompts a generator reads (Table 1)")
-    dynamic_generator: Literal["attention", "max", "min", "avg"] = Field("attention", description="Table 2")
+    dynamic_generator: Literal["attention", "max", "min", "avg"] = Field(
+        "attention", description="attention, or pooled tokens (Table 2)"
+    )
     dynamic_depth: int = Field(1, ge=1, description="layers with fresh dynamic prompts (Table 2)")
     common_projection: Literal["mlp", "fc"] = Field("mlp", description="projection of the common prompts (Table 3)")
     common_reduction: int = Field(16, ge=1, description="reduction of its hidden width (Table 3)")

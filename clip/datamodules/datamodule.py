@@ -171,7 +171,7 @@ class MissingModalityDataModule(pl.LightningDataModule):
         )
 
     def use_features(self, split: str, features: Tensor) -> None:
-        """Load features (samples, F) in place of images and texts in training and validation."""
+        """Load features, as ``EncodedDataset`` takes them, in place of images and texts in training and validation."""
         self.encoded[split] = EncodedDataset(self.datasets[split], features)
 
     def resume_at(self, epoch: int, batches: int) -> None:

@@ -1,5 +1,6 @@
 """Map-style datasets of one split: memory-mapped and reopened in each process, or encoded already."""
 
+import copy
 import hashlib
 import re
 from collections.abc import Callable, Iterable
@@ -156,10 +157,7 @@ class ArrowDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        row = int(self.rows[index])
-        case = int(self.mask[row])
-        if self.simulate is not None and case == COMPLETE:
-            case = Random(f"{self.simulate}/{int(self.epoch)}/{index}").randrange(len(CASES))
+        row, case = int(self.rows[index]), self.case(index)
         if case == MISSING_IMAGE:
             stored = self.transform.keeps_shape and self.observed[row] != MISSING_IMAGE
             image = self.transform.placeholder(self.image(row, lambda image: image.size) if stored else None)
@@ -172,6 +170,20 @@ class ArrowDataset(Dataset):
             "missing_type": torch.tensor(case),
             "sample_id": torch.tensor(index),
         }
+
+    def case(self, index: int) -> int:
+        """Return the missing case of a sample, which depends on the epoch if cases are simulated."""
+        case = int(self.mask[self.rows[index]])
+        if self.simulate is not None and case == COMPLETE:
+            case = Random(f"{self.simulate}/{int(self.epoch)}/{index}").randrange(len(CASES))
+        return case
+
+    def fixed_cases(self) -> list["ArrowDataset"]:
+        """Return copies for each case that a sample may have: one, or one per simulated case of the complete rows."""
+        copies = [copy.copy(self) for _ in range(1 if self.simulate is None else len(CASES))]
+        for case, dataset in enumerate(copies):
+            dataset.set_mask(np.where(self.mask == COMPLETE, case, self.mask))
+        return copies
 
     def tokens(self, index: int) -> Tensor:
         """Return the token ids (L,) of a sample's text, tokenised once."""
@@ -198,22 +210,23 @@ class ArrowDataset(Dataset):
 
 
 class EncodedDataset(Dataset):
-    """Features (samples, F) in place of the images and texts of an ``ArrowDataset`` without simulated missing cases."""
+    """Features (K, samples, F) in place of the images and texts of the K datasets that ``fixed_cases`` returns."""
 
     def __init__(self, dataset: ArrowDataset, features: Tensor):
-        self.columns = {
-            "features": features,
-            "label": dataset.sample_labels(),
-            "missing_type": torch.from_numpy(dataset.mask[dataset.rows]).long(),
-            "sample_id": torch.arange(len(dataset)),
-        }
+        self.dataset, self.features, self.labels = dataset, features, dataset.sample_labels()
 
     def __len__(self) -> int:
-        return len(self.columns["features"])
+        return len(self.dataset)
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
         """Return a batch; a DataLoader calls this in place of ``__getitem__`` for each index."""
-        return {name: column[indices] for name, column in self.columns.items()}
+        cases = torch.tensor([self.dataset.case(index) for index in indices])
+        return {
+            "features": self.features[cases if len(self.features) > 1 else 0, indices],
+            "label": self.labels[indices],
+            "missing_type": cases,
+            "sample_id": torch.tensor(indices),
+        }
 
 
 def column_to_numpy(column: pa.ChunkedArray) -> np.ndarray:

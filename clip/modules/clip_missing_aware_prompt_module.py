@@ -83,11 +83,11 @@ class MissingAwarePromptModule(pl.LightningModule):
             buffer.copy_(self.trainer.strategy.broadcast(buffer.cpu()))
 
     def encode_splits(self) -> None:
-        """Encode each sample once if nothing that trains affects the features, as autograd tells.
+        """Encode each sample once in each case it may have, if nothing that trains affects the features.
 
-        This is done before the first step, in the order of the file, and not in the batches of the first epoch: the
-        features of a run that resumes must be the same bitwise, but products of matrices round a row depending on the
-        others of its batch.
+        Autograd tells whether anything does. This is done before the first step, in the order of the file, and not in
+        the batches of the first epoch: the features of a run that resumes must be the same bitwise, but products of
+        matrices round a row depending on the others of its batch.
         """
         data, context = self.trainer.datamodule, self.trainer.precision_plugin.forward_context
         with context():
@@ -95,11 +95,13 @@ class MissingAwarePromptModule(pl.LightningModule):
         if self.trainer.fast_dev_run or features.requires_grad:
             return
         for split, dataset in data.datasets.items():
-            if dataset.simulate is None:
-                batches = tqdm(data.loader(dataset), desc=f"{split} samples", unit="batch", disable=None)
+            encoded = []
+            for case in dataset.fixed_cases():
+                batches = tqdm(data.loader(case), desc=f"{split} samples", unit="batch", disable=None)
                 with context():
                     features = [self.features(move_data_to_device(batch, self.device)).cpu() for batch in batches]
-                data.use_features(split, torch.cat(features))
+                encoded.append(torch.cat(features))
+            data.use_features(split, torch.stack(encoded))
 
     def inputs(self, batch: dict[str, Any]) -> Inputs:
         """Return what the model takes of a batch on the device."""

@@ -58,8 +58,8 @@ def test_encoding_once_changes_neither_scores_nor_weights(run, monkeypatch, sett
     with monkeypatch.context() as patch:
         patch.setattr(MissingAwarePromptModule, "encode_splits", lambda module: None)
         always, other, more_images = run("always", **settings)
-    if "simulate_missing" not in settings:
-        assert images <= TRAIN + VAL + 1  # one more, to decide
+    simulated = TRAIN if "simulate_missing" in settings else 0  # with a text and without
+    assert images <= TRAIN + simulated + VAL + 1  # one more, to decide
     assert images < more_images
     assert checkpoint["state_dict"].keys() == other["state_dict"].keys()
     for name, tensor in checkpoint["state_dict"].items():

@@ -53,7 +53,7 @@ def train(config: Config) -> dict[str, Any]:
     accumulated = accumulation(config.batch_size, config.per_gpu_batchsize, processes)
     print(f"{config.batch_size} samples per step: {accumulated} passes of {config.per_gpu_batchsize}")
     data.setup("fit")
-    module.training_config = flatten({"missing_tables": data.mask_hashes, "arrow_files": data.fingerprints})
+    module.training_config = {"missing_tables": dict(data.mask_hashes), **flatten({"arrow_files": data.fingerprints})}
     baseline = module.task.constant_baseline(data.datasets["val"].sample_labels())
     if math.isnan(baseline.get(config.select_by, 0)):
         raise UserError(

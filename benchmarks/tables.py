@@ -41,8 +41,8 @@ for the rounding of sums, and a resumed run is bitwise that of an uninterrupted 
 epochs of the baseline on the products of [the study](study.md) took 65 s in all, and 161 s without this, with the same
 accuracy after each epoch.
 
-With `simulate_missing=True`, each sample is encoded in all cases that it may have: a run of 30 epochs on the same data took 105 s
-in all on one core, and 547 s without this, with equal scores (once, beside other processes).
+With `simulate_missing=True`, each sample is encoded in all cases that it may have: a run of 30 epochs on the same data
+took 105 s in all on one core, and 547 s without this, with equal scores (once, beside other processes).
 
 ## Memory that a step frees
 

@@ -33,5 +33,5 @@ def load(path: str | PathLike, vit: str | None = None, plugins: str | Sequence[s
 
     settings = {"load_path": str(path), "num_gpus": min(1, torch.cuda.device_count())}
     settings |= {} if vit is None else {"vit": str(vit)}
-    settings["plugins"] = plugins
+    settings["plugins"] = [plugins] if isinstance(plugins, str) else [*plugins]
     return Predictor.from_config(make_config(settings, set(settings)))

@@ -20,12 +20,15 @@ LARGEST_INT = 2**63
 
 
 def expand_files(words: list[str]) -> list[str]:
-    """Replace the settings files of a command line by ``key=value`` words."""
+    """Replace the settings files of a command line by ``key=value`` words, without plugins, which are code."""
     start = words.index("with") + 1 if "with" in words else len(words)
     expanded = words[:start]
     for word in words[start:]:
         is_file = "=" not in word and Path(word).suffix in SETTINGS_FILES
-        expanded += to_cli_args(_read_settings_file(Path(word))) if is_file else [word]
+        settings = _read_settings_file(Path(word)) if is_file else {}
+        if settings.pop("plugins", None) and not any(word.startswith("plugins=") for word in words):
+            raise UserError(f"{word} names plugins, whose code would run; give plugins= on the command line too")
+        expanded += to_cli_args(settings) if is_file else [word]
     return expanded
 
 
@@ -77,7 +80,7 @@ def _check_setting(word: str, known: set[str]) -> str:
         raise UserError(f"{key}={text:.100} is not valid; give a number, a string, a list or a dictionary")
     if key == "seed" and not (type(value) is int and 0 <= value < 2**32):  # Sacred seeds before the schema validates
         raise UserError(f"seed={text:.100} is not valid; it must be an integer from 0 to {2**32 - 1}")
-    return word
+    return f"{key}={value!r}"  # Sacred strips a text before it parses it, and would find other values than these
 
 
 def _is_plain(value: Any) -> bool:
@@ -103,4 +106,6 @@ def _read_settings_file(path: Path) -> dict[str, Any]:
         content = content["config"]
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path} does not contain settings; write lines such as 'batch_size: 64'")
+    if wrong := next((key for key in content if "=" in key), None):
+        raise UserError(f"{path} has {wrong!r}, which is not a setting")
     return content

@@ -105,7 +105,7 @@ def resume_settings(config: Config) -> Config:
 
     Settings in ``MAY_CHANGE`` are taken from ``config`` where the user set them; all others must be those of the run.
     """
-    path = find_checkpoint(config.resume_from, LAST).absolute()
+    path = find_checkpoint(config.resume_from, LAST).resolve()
     content = read_checkpoint(path)
     if not {"optimizer_states", "training_config", "run"} <= content.keys():
         raise UserError(f"{path} has no optimiser state and settings; give the run's epoch-*-{LAST}.pt")
@@ -143,14 +143,15 @@ def finished_result(config: Config) -> dict[str, Any] | None:
     path = Path(config.resume_from)
     record, content = path.parents[1] / "metrics.json", read_checkpoint(path)
     epochs, steps = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"], content["global_step"]
-    left = epochs < config.max_epoch and steps < (config.max_steps or math.inf)
-    if left or path.parent.name != CHECKPOINTS or not record.is_file():  # without it, the end of the run is made again
+    if path.parent.name != CHECKPOINTS or not record.is_file():  # without it, the end of the run is made again
         return None
-    print(
-        f"{path.parents[1]} has finished with {steps} steps in {epochs} epochs; to train it further, raise "
-        f"max_epoch={config.max_epoch} or max_steps={config.max_steps}"
-    )
-    return json.loads(record.read_text(encoding="utf-8"))
+    result = json.loads(record.read_text(encoding="utf-8"))
+    if epochs < config.max_epoch and steps < (config.max_steps or math.inf) and not result.get("stopped_early"):
+        return None
+    advice = f"to train it further, raise max_epoch={config.max_epoch} or max_steps={config.max_steps}"
+    advice = "it stopped early" if result.get("stopped_early") else advice
+    print(f"{path.parents[1]} has finished with {steps} steps in {epochs} epochs; {advice}")
+    return result
 
 
 def stored_path(key: str, path: str, checkpoint: LoadedCheckpoint) -> str:

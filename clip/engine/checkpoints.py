@@ -210,11 +210,19 @@ def read_checkpoint(path: Path, seed: int = 0) -> dict[str, Any]:
 def validate_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Check the types in a checkpoint; raise UserError if they are not those that this project writes."""
     config, state = checkpoint["model_config"], checkpoint["state_dict"]
-    names = config.get("class_names", []) if isinstance(config, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in [*names, *config]):
+    lists = [config.get(key, []) for key in ("class_names", "plugins")] if isinstance(config, dict) else [None]
+    if not all(isinstance(names, list) for names in lists) or not all(
+        isinstance(name, str)
+        for name in [*config, *sum(lists, []), *(config.get(key, "") for key in ("backbone", "prompt_type", "vit"))]
+    ):
         raise UserError(f"{path}: its model_config is not a dictionary of settings; give another file")
     run = checkpoint.get("run", {"settings": {}, "paths": {}})
-    if not isinstance(run, dict) or not all(isinstance(run.get(key), dict) for key in ("settings", "paths")):
+    tables = (
+        [run.get("settings"), run.get("paths"), checkpoint.get("training_config", {})]
+        if isinstance(run, dict)
+        else [None]
+    )
+    if not all(isinstance(table, dict) and all(isinstance(key, str) for key in table) for table in tables):
         raise UserError(f"{path}: its run is not a dictionary of settings and paths; give another file")
     if not all(isinstance(value, str) for value in run["paths"].values()):
         raise UserError(f"{path}: its paths are not strings; give another file")

@@ -32,7 +32,7 @@ def read_value(key: str, text: str) -> Any:
     """Return the value of ``key=text`` on the command line: a Python literal, or else the text itself, as in Sacred."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, OverflowError):  # TypeError: a set of lists
         return text
     except (MemoryError, RecursionError):
         raise UserError(f"{key}={text[:60]}... is nested too deeply; give a number, a string or a list") from None

@@ -132,8 +132,8 @@ def parse_yaml(text: str) -> Any:
     """Parse a YAML document of plain data; raise ValueError if it is not valid or has aliases or duplicate keys."""
     try:
         return yaml.load(text, _YAMLLoader)  # noqa: S506  a safe loader
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
+    except (yaml.YAMLError, LookupError, AttributeError, ArithmeticError) as error:  # such as "!!bool maybe"
+        raise ValueError(f"it is not valid YAML: {error}") from None
 
 
 def describe_os_error(error: OSError) -> str:

@@ -85,6 +85,9 @@ def test_a_settings_file_sets_what_it_holds(name, tmp_path, capsys):
     [
         ("a.json", '{"seed": {"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": ["%s"]}]}}'),
         ("a.json", '{"unfreeze": [{"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": ["%s"]}]}]}'),
+        ("a.json", "{\"exp_name\": \"\\u00a0[{'py/reduce': [{'py/function': 'os.mkdir'}, {'py/tuple': ['%s']}]}]\"}"),
+        ("a.yaml", "plugins: no_such_module"),
+        ("a.yaml", "exp_name: !!bool maybe"),
         ("a.yaml", "seed: !!python/object/apply:os.mkdir ['%s']"),
         ("a.yaml", "unfreeze: [{py/reduce: [{py/function: os.mkdir}, {py/tuple: ['%s']}]}]"),
         ("a.yaml", "unfreeze: &names [ln_post]\nlogger: *names"),

@@ -141,6 +141,8 @@ def test_early_stopping_counts_validations_across_a_resumption(settings, tmp_pat
     train(settings, tmp_path / "parts", "max_epoch=2", *still)
     _, result = train(settings, tmp_path / "parts", "max_epoch=9", *still, f"resume_from={tmp_path / 'parts'}")
     assert (result["steps"], result["stopped_early"], result["best_step"]) == (12, True, 3)
+    _, again = train(settings, tmp_path / "parts", "max_epoch=9", *still, f"resume_from={result['folder']}")
+    assert (again["steps"], again["folder"]) == (12, result["folder"])  # nothing is left to be done
 
 
 def test_max_steps_validates_at_its_end(settings, tmp_path):

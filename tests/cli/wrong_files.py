@@ -59,6 +59,8 @@ def _checkpoints(folder: Path, checkpoint: Path) -> None:
     of_nobody = torch.load(checkpoint, weights_only=True)
     of_nobody["model_config"] |= {"prompt_type": "fading", "fading.fade": 0.5}
     torch.save(of_nobody, folder / "fading.pt")
+    for name, value in {"vit": 3, "plugins": [["evil"]], "backbone": ["clip"]}.items():
+        torch.save(of_nobody | {"model_config": of_nobody["model_config"] | {name: value}}, folder / f"{name}.pt")
     (folder / "notes.arrow").write_text("no predictions")
 
 

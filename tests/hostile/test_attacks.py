@@ -46,7 +46,8 @@ def malicious(file):
         np.savez(out, np.array([Payload()], dtype=object))
         return out.getvalue()
     if file.suffix == ".json":  # as jsonpickle reads it, which Sacred uses
-        return json.dumps({"unfreeze": [{"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": [MARKER]}]}]}).encode()
+        content = [{"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": [MARKER]}]}]
+        return json.dumps({"exp_name": f"\u00a0{content}"}).encode()  # Sacred strips the space and parses the rest
     return code
 
 

@@ -28,8 +28,9 @@ runs in bf16 are bitwise equal, and a resumed run equals an uninterrupted one; t
 
 Measured once on two busy cores of an Intel Xeon with AMX, torch 2.11, ViT-B/16 sizes, batch 16, missing both at 70 %: a
 training step took 4.04 s in 32 bit and 1.68 s in bf16 (2.4 times as fast; 2.3 times with autocast alone).
-Missing image, the ratio was 2.1, missing text 1.5. Forward passes in evaluation were 2.4 (missing image), 1.5 (text) and 1.1
-times as fast (both; 2.3 with autocast alone, so that the 1.1 is one of the busy machine). Logits differed by 0.014 at most.
+Missing image, the step was 2.1 times as fast, missing text 1.5 times. Forward passes in evaluation were 2.4 (missing
+image), 1.5 (missing text) and 1.1 times as fast (missing both; 2.3 times with autocast alone, so the 1.1 is due to
+the busy machine). Logits differed by at most 0.014.
 
 On an NVIDIA H200 with torch 2.11, `compile=True` failed with an `InductorError` (an assertion in `tiling_utils`): the
 GPU table below has no compiled rows. The analysis that failed does not support dynamic shapes and has been switched off

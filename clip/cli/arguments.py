@@ -20,15 +20,17 @@ LARGEST_INT = 2**63
 
 
 def expand_files(words: list[str]) -> list[str]:
-    """Replace the settings files of a command line by ``key=value`` words, without plugins, which are code."""
+    """Replace the settings files of a command line by ``key=value`` words, without their plugins, which are code."""
     start = words.index("with") + 1 if "with" in words else len(words)
     expanded = words[:start]
     for word in words[start:]:
-        is_file = "=" not in word and Path(word).suffix in SETTINGS_FILES
-        settings = _read_settings_file(Path(word)) if is_file else {}
-        if settings.pop("plugins", None) and not any(word.startswith("plugins=") for word in words):
+        if "=" in word or Path(word).suffix not in SETTINGS_FILES:
+            expanded.append(word)
+            continue
+        settings = _read_settings_file(Path(word))
+        if settings.pop("plugins", None) and not any(other.startswith("plugins=") for other in words):
             raise UserError(f"{word} names plugins, whose code would run; give plugins= on the command line too")
-        expanded += to_cli_args(settings) if is_file else [word]
+        expanded += to_cli_args(settings)
     return expanded
 
 
@@ -80,7 +82,7 @@ def _check_setting(word: str, known: set[str]) -> str:
         raise UserError(f"{key}={text:.100} is not valid; give a number, a string, a list or a dictionary")
     if key == "seed" and not (type(value) is int and 0 <= value < 2**32):  # Sacred seeds before the schema validates
         raise UserError(f"seed={text:.100} is not valid; it must be an integer from 0 to {2**32 - 1}")
-    return f"{key}={value!r}"  # Sacred strips a text before it parses it, and would find other values than these
+    return f"{key}={value!r}"  # a literal: of a plain string, Sacred strips spaces and parses what is left
 
 
 def _is_plain(value: Any) -> bool:
@@ -88,7 +90,7 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     if isinstance(value, dict):
-        # Sacred decodes values by jsonpickle, for which a key such as "py/reduce" is code to run.
+        # Sacred decodes values with jsonpickle, which runs what is under a key such as "py/reduce".
         return all(isinstance(key, str) and key.isidentifier() and _is_plain(inner) for key, inner in value.items())
     if type(value) is int:
         return abs(value) < LARGEST_INT
@@ -106,6 +108,4 @@ def _read_settings_file(path: Path) -> dict[str, Any]:
         content = content["config"]
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path} does not contain settings; write lines such as 'batch_size: 64'")
-    if wrong := next((key for key in content if "=" in key), None):
-        raise UserError(f"{path} has {wrong!r}, which is not a setting")
     return content

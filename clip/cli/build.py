@@ -149,8 +149,8 @@ def finished_result(config: Config) -> dict[str, Any] | None:
     if epochs < config.max_epoch and steps < (config.max_steps or math.inf) and not result.get("stopped_early"):
         return None
     advice = f"to train it further, raise max_epoch={config.max_epoch} or max_steps={config.max_steps}"
-    advice = "it stopped early" if result.get("stopped_early") else advice
-    print(f"{path.parents[1]} has finished with {steps} steps in {epochs} epochs; {advice}")
+    reason = "it stopped early" if result.get("stopped_early") else advice
+    print(f"{path.parents[1]} has finished with {steps} steps in {epochs} epochs; {reason}")
     return result
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
@@ -16,6 +17,7 @@ from clip.evaluation.report import format_score
 from clip.modules.released import read_released
 from clip.utils.errors import UserError, first_line
 from clip.utils.files import atomic_write, display_path
+from clip.utils.settings import user_error
 
 BEST, LAST = "best", "last"
 CHECKPOINTS = "checkpoints"  # folder of a run
@@ -207,31 +209,41 @@ def read_checkpoint(path: Path, seed: int = 0) -> dict[str, Any]:
     return checkpoint
 
 
+class StoredModel(BaseModel, extra="allow"):
+    """Settings of a checkpoint's model that are read before the schema validates them."""
+
+    class_names: list[str] = []
+    plugins: list[str] = []
+    backbone: str = ""
+    prompt_type: str = ""
+    vit: str = ""
+
+
+class StoredRun(BaseModel):
+    """Settings and paths of the run that wrote a checkpoint."""
+
+    settings: dict[str, Any]
+    paths: dict[str, str]
+
+
+class StoredCheckpoint(BaseModel):
+    """Entries of a checkpoint that this project reads."""
+
+    model: StoredModel = Field(alias="model_config")
+    state_dict: dict[str, Any]
+    run: StoredRun = StoredRun(settings={}, paths={})
+    training_config: dict[str, Any] = {}
+
+
 def validate_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Check the types in a checkpoint; raise UserError if they are not those that this project writes."""
-    config, state = checkpoint["model_config"], checkpoint["state_dict"]
-    lists = [config.get(key, []) for key in ("class_names", "plugins")] if isinstance(config, dict) else [None]
-    if not all(isinstance(names, list) for names in lists) or not all(
-        isinstance(name, str)
-        for name in [*config, *sum(lists, []), *(config.get(key, "") for key in ("backbone", "prompt_type", "vit"))]
-    ):
-        raise UserError(f"{path}: its model_config is not a dictionary of settings; give another file")
-    run = checkpoint.get("run", {"settings": {}, "paths": {}})
-    tables = (
-        [run.get("settings"), run.get("paths"), checkpoint.get("training_config", {})]
-        if isinstance(run, dict)
-        else [None]
-    )
-    if not all(isinstance(table, dict) and all(isinstance(key, str) for key in table) for table in tables):
-        raise UserError(f"{path}: its run is not a dictionary of settings and paths; give another file")
-    if not all(isinstance(value, str) for value in run["paths"].values()):
-        raise UserError(f"{path}: its paths are not strings; give another file")
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str)
-        and isinstance(tensor, Tensor)
-        and tensor.layout == torch.strided
-        and tensor.device.type == "cpu"
-        for name, tensor in state.items()
+    try:
+        state = StoredCheckpoint.model_validate(checkpoint).state_dict
+    except ValidationError as error:
+        raise user_error(error, f"{path}: ") from None
+    if not all(
+        isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
+        for tensor in state.values()
     ):
         raise UserError(f"{path}: its state_dict does not map names to tensors; give another file")
 

@@ -1,4 +1,4 @@
-"""Atomic file writes, JSON and YAML without surprises, and readable OS errors."""
+"""Atomic file writes, JSON objects, YAML, and readable OS errors."""
 
 import contextlib
 import errno

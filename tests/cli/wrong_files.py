@@ -56,11 +56,12 @@ def _checkpoints(folder: Path, checkpoint: Path) -> None:
     (folder / "notes.pt").write_text("not a checkpoint")
     torch.save({"weights": torch.zeros(2)}, folder / "other.pt")
     cut(checkpoint, folder / "cut.pt")
-    of_nobody = torch.load(checkpoint, weights_only=True)
-    of_nobody["model_config"] |= {"prompt_type": "fading", "fading.fade": 0.5}
-    torch.save(of_nobody, folder / "fading.pt")
-    for name, value in {"vit": 3, "plugins": [["evil"]], "backbone": ["clip"]}.items():
-        torch.save(of_nobody | {"model_config": of_nobody["model_config"] | {name: value}}, folder / f"{name}.pt")
+    content = torch.load(checkpoint, weights_only=True)
+    config = content["model_config"]
+    changes = {"fading": {"prompt_type": "fading", "fading.fade": 0.5}, "vit": {"vit": 3},
+               "plugins": {"plugins": [["evil"]]}, "backbone": {"backbone": ["clip"]}}  # fmt: skip
+    for name, change in changes.items():
+        torch.save(content | {"model_config": config | change}, folder / f"{name}.pt")
     (folder / "notes.arrow").write_text("no predictions")
 
 

@@ -257,7 +257,9 @@ def draw_figures(
             log = average(log, [*experiment.coordinates, "step"])
             plots[f"{title}: validation during training"] = log, metric, axis, "step", panels, True
     data = average(cases, [axis, "missing case"])
-    plots["Every sample in one missing case"] = data, cases["_metric"].iloc[0], axis, "missing case", [], False
+    others = cases.iloc[0][[name for name in experiment.coordinates if name != axis]].to_dict()  # equal in all rows
+    title = ", ".join(filter(None, ["Every sample in one missing case", place_text(others)]))
+    plots[title] = data, cases["_metric"].iloc[0], axis, "missing case", [], False
     images = {}
     for number, (title, (data, metric, series, along, panels, lines)) in enumerate(plots.items(), start=1):
         paths = [target / f"figure_{number}.svg", target / f"figure_{number}.pdf"]

@@ -91,8 +91,8 @@ class DataSettings(Settings):
     limit_train: Limit | None = setting(
         None, "rows of the training split, or their share as 0.1; stratified, drawn from seed"
     )
-    limit_val: Limit | None = setting(None, "the same of the validation split")
-    limit_test: Limit | None = setting(None, "the same of the test split")
+    limit_val: Limit | None = setting(None, "rows of the validation split, or their share")
+    limit_test: Limit | None = setting(None, "rows of the test split, or their share")
     num_workers: int | None = setting(None, "loader processes; None: one per core, at most eight", ge=0, le=1024)
 
 

@@ -178,8 +178,8 @@ class ArrowDataset(Dataset):
             case = Random(f"{self.simulate}/{int(self.epoch)}/{index}").randrange(len(CASES))
         return case
 
-    def fixed_cases(self) -> list["ArrowDataset"]:
-        """Return copies for each case that a sample may have: one, or one per simulated case of the complete rows."""
+    def with_fixed_cases(self) -> list["ArrowDataset"]:
+        """Return copies without simulated cases: one, or one per case that complete samples may be given."""
         copies = [copy.copy(self) for _ in range(1 if self.simulate is None else len(CASES))]
         for case, dataset in enumerate(copies):
             dataset.set_mask(np.where(self.mask == COMPLETE, case, self.mask))
@@ -210,7 +210,7 @@ class ArrowDataset(Dataset):
 
 
 class EncodedDataset(Dataset):
-    """Features (K, samples, F) in place of the images and texts of the K datasets that ``fixed_cases`` returns."""
+    """Features (K, samples, F) in place of images and texts, of each of the K copies from ``with_fixed_cases``."""
 
     def __init__(self, dataset: ArrowDataset, features: Tensor):
         self.dataset, self.features, self.labels = dataset, features, dataset.sample_labels()

@@ -35,7 +35,7 @@ HEADERS = {
 def create_app(predictor: Predictor, hosts: list[str]) -> "FastAPI":
     """Create the web application, which classifies one request at a time.
 
-    Requests to other host names than ``hosts`` are rejected, against DNS rebinding.
+    Requests under host names other than ``hosts`` are rejected, which prevents DNS rebinding.
     """
     app, limiter = FastAPI(openapi_url=None), CapacityLimiter(1)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BYTES)

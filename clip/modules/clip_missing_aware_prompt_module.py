@@ -96,8 +96,8 @@ class MissingAwarePromptModule(pl.LightningModule):
             return
         for split, dataset in data.datasets.items():
             encoded = []
-            for case in dataset.fixed_cases():
-                batches = tqdm(data.loader(case), desc=f"{split} samples", unit="batch", disable=None)
+            for part in dataset.with_fixed_cases():
+                batches = tqdm(data.loader(part), desc=f"{split} samples", unit="batch", disable=None)
                 with context():
                     features = [self.features(move_data_to_device(batch, self.device)).cpu() for batch in batches]
                 encoded.append(torch.cat(features))

@@ -145,7 +145,7 @@ class PromptedModel(nn.Module, ABC):
         """Compile each block of all towers; they share their code, so that few graphs serve all layers."""
         # Towers, layers and empty batches are variants of one block, and so are training and test.
         torch._dynamo.config.recompile_limit = 64
-        # This analysis does not support dynamic shapes, yet runs on them: an AssertionError on GPUs with torch 2.11.
+        # Inductor's analysis of memory coalescing fails for dynamic shapes: an AssertionError on a GPU with torch 2.11.
         torch._inductor.config.triton.coalesce_tiling_analysis = False
         for name in self.TOWERS:
             for block in self.get_submodule(name).transformer.resblocks:

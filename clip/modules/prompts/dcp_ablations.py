@@ -34,7 +34,7 @@ class DCPSettings(Settings):
     """Settings of DCP; the defaults are the released code's, with dynamic queries that train."""
 
     prompts: Literal["A", "B", "full", "none"] = Field(
-        "full", description="A: correlated; B: and dynamic; full: and common (Figure 3)"
+        "full", description="A: correlated; B: correlated and dynamic; full: all three (Figure 3)"
     )
     formulas: Literal["released", "paper"] = Field("released", description="the released code's or the printed ones")
     dynamic_queries: Literal["trained", "fixed"] = Field(

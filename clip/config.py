@@ -249,7 +249,7 @@ class BaseConfig(*reversed(SECTIONS)):  # reversed: pydantic puts the fields of 
         for short, key in (("test_type", "missing_type"), ("test_ratio", "missing_ratio")):
             if values.get(short) is not None:
                 values[key]["test"] = values[short]
-        values["vit"] = values.get("vit") or PUBLISHED_WEIGHTS.get(values.get("backbone", "clip"))
+        values["vit"] = values.get("vit") or PUBLISHED_WEIGHTS.get(str(values.get("backbone", "clip")))
         return values
 
     @model_validator(mode="after")

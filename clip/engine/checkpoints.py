@@ -214,8 +214,6 @@ class StoredModel(BaseModel, extra="allow"):
 
     class_names: list[str] = []
     plugins: list[str] = []
-    backbone: str = ""
-    prompt_type: str = ""
     vit: str = ""
 
 

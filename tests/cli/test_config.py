@@ -86,11 +86,10 @@ def test_a_settings_file_sets_what_it_holds(name, tmp_path, capsys):
         ("a.json", '{"seed": {"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": ["%s"]}]}}'),
         ("a.json", '{"unfreeze": [{"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": ["%s"]}]}]}'),
         ("a.json", "{\"exp_name\": \"\\u00a0[{'py/reduce': [{'py/function': 'os.mkdir'}, {'py/tuple': ['%s']}]}]\"}"),
-        ("a.yaml", "plugins: no_such_module"),
         ("a.yaml", "exp_name: !!bool maybe"),
         ("a.yaml", "seed: !!python/object/apply:os.mkdir ['%s']"),
         ("a.yaml", "unfreeze: [{py/reduce: [{py/function: os.mkdir}, {py/tuple: ['%s']}]}]"),
-        ("a.yaml", "unfreeze: &names [ln_post]\nlogger: *names"),
+        ("a.yaml", "exp_name: &name mine\ndata_root: *name"),
         ("a.yaml", "batch_size: 8\nbatch_size: 16"),
         ("a.yaml", f"exp_name: '{'-' * 100_000}1'"),
         ("a.pickle", "cos\nmkdir\n(S'%s'\ntR."),
@@ -109,6 +108,18 @@ def test_a_faulty_settings_file_is_one_line_and_runs_nothing(name, content, tmp_
         run.command_line(["run.py", "print_config", "with", str(tmp_path / name)])
     assert re.fullmatch("error: [^\n]+", str(error.value))
     assert not proof.exists()
+
+
+def test_a_settings_file_imports_only_plugins_that_the_command_line_names_too(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_plugin.py").write_text("print('imported')")
+    (tmp_path / "a.yaml").write_text("plugins: my_plugin")
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ["run.py", "print_config", "with", str(tmp_path / "a.yaml")]
+    with pytest.raises(SystemExit):
+        run.command_line(command)
+    assert "imported" not in capsys.readouterr().out
+    run.command_line([*command, "plugins=my_plugin"])
+    assert "imported" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("word", ["data_root=...", "exp_name=1j", "predict.text=b'x'", "sweep.ratios={0.1,0.2}",

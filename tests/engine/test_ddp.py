@@ -158,11 +158,10 @@ def test_few_rows_are_scored_as_by_one_process(clip_folder, tmp_path):
     assert done.returncode == 0, done.stderr
     wanted = json.loads((tmp_path / "1-0.json").read_text())
     assert len(wanted) == len(rows_grid.CELLS) * len(rows_grid.ROWS)
-    for path in tmp_path.glob("[23]-*.json"):
-        processes = int(path.name[0])
+    for path in tmp_path.glob("3-*.json"):
         for cell, scores in json.loads(path.read_text()).items():
             # If the rows do not divide by the processes, training repeats samples, as every DistributedSampler does.
-            known = scores.keys() if int(cell.split()[1]) % processes == 0 else [s for s in scores if s[:4] == "test"]
+            known = scores.keys() if int(cell.split()[1]) % 3 == 0 else [s for s in scores if s[:4] == "test"]
             assert scores.keys() == wanted[cell].keys()
             assert scores["test/rows"] == int(cell.split()[1])
             for name in known:

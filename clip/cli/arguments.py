@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clip.config import as_list
+from clip.missing import SPLITS
 from clip.utils.command_line import flatten, read_value, suggest, to_cli_args
 from clip.utils.errors import UserError, first_line
 from clip.utils.files import parse_yaml
@@ -64,7 +65,7 @@ def check_arguments(
     checked = words[: start + 1]
     for word in words[start + 1 :]:
         if "=" in word:
-            checked.append(_check_setting(word, known))
+            checked += _check_setting(*word.split("=", 1), known)
         elif word in presets:
             checked.append(word)
         else:
@@ -73,25 +74,28 @@ def check_arguments(
     return checked
 
 
-def _check_setting(word: str, known: set[str]) -> str:
-    key, _, text = word.partition("=")
+def _check_setting(key: str, text: str, known: set[str]) -> list[str]:
+    """Return the words for Sacred: one for each entry of a dictionary, and for each split of a value for all splits."""
     if key not in known:
         raise UserError(f"{key!r} is not a setting{suggest(key, known)}; print_config lists all settings")
     value = read_value(key, text)
+    if not isinstance(value, dict) and any(name.startswith(f"{key}.") for name in known):
+        if f"{key}.{SPLITS[0]}" not in known:
+            raise UserError(f"{key}={text:.100} is not valid; {key} is a group of settings: give {key}.NAME=VALUE")
+        value = dict.fromkeys(SPLITS, value)  # a later word may change one of them
+    if isinstance(value, dict) and value:
+        return [word for name, inner in value.items() for word in _check_setting(f"{key}.{name}", repr(inner), known)]
     if not _is_plain(value):
-        raise UserError(f"{key}={text:.100} is not valid; give a number, a string, a list or a dictionary")
+        raise UserError(f"{key}={text:.100} is not valid; give a number, a string or a list")
     if key == "seed" and not (type(value) is int and 0 <= value < 2**32):  # Sacred seeds before the schema validates
         raise UserError(f"seed={text:.100} is not valid; it must be an integer from 0 to {2**32 - 1}")
-    return f"{key}={value!r}"  # a literal: of a plain string, Sacred strips spaces and parses what is left
+    return [f"{key}={value!r}"]  # a literal: of a plain string, Sacred strips spaces and parses what is left
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value consists of types that Sacred accepts in settings."""
+    """Return whether a value consists of types that settings have; Sacred runs code in dictionaries ("py/reduce")."""
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
-    if isinstance(value, dict):
-        # Sacred decodes values with jsonpickle, which runs what is under a key such as "py/reduce".
-        return all(isinstance(key, str) and key.isidentifier() and _is_plain(inner) for key, inner in value.items())
     if type(value) is int:
         return abs(value) < LARGEST_INT
     return value is None or isinstance(value, str | bool | float)

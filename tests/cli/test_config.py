@@ -133,6 +133,14 @@ def test_values_of_types_that_no_setting_has_are_one_line(word):
     assert word.partition("=")[0] in str(error.value)
 
 
+def test_the_later_of_two_missing_rates_counts(capsys):
+    order = {"missing_ratio=0.3 missing_ratio.test=0.5": "{'train': 0.3, 'val': 0.3, 'test': 0.5}",
+             "missing_ratio.test=0.5 missing_ratio=0.3": "0.3 "}  # fmt: skip
+    for words, shown in order.items():
+        run.command_line(["run.py", "print_config", "with", *words.split()])
+        assert f"*missing_ratio = {shown}" in capsys.readouterr().out
+
+
 def test_help_takes_a_command_and_names_an_unknown_one(capsys):
     run.command_line(["run.py", "help", "predict"])
     assert "predict.image = ''" in capsys.readouterr().out

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from clip.utils.command_line import format_command
 from clip.utils.errors import UserError
-from clip.utils.files import describe_os_error
+from clip.utils.files import describe_os_error, expand_home
 from clip.utils.images import square
 from vilt.utils.image_pool import ImagePool
 
@@ -50,7 +50,7 @@ def integer(minimum: int, text: str) -> int:
 
 def path(text: str) -> Path:
     """Parse a path, with ~ for the home folder."""
-    return Path(os.path.expanduser(text))
+    return Path(expand_home(text))
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -119,4 +119,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # of paths and names that its encoding lacks
     main()

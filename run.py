@@ -176,6 +176,7 @@ def command_line(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # of paths and names that its encoding lacks
     try:
         command_line(sys.argv)
         sys.stdout.flush()

@@ -4,13 +4,13 @@
 """
 
 import logging
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from sacred import SETTINGS, Experiment
 
 from clip.missing import MISSING_TYPES, SPLITS
+from clip.utils.files import expand_home
 from clip.utils.settings import Settings
 
 SETTINGS.CAPTURE_MODE = "no"  # capturing the output would break the progress bars
@@ -46,16 +46,12 @@ def _file_name(value: str) -> str:
     return value
 
 
-def _expand_home(value: str) -> str:
-    return str(Path(value).expanduser()) if value.startswith("~") else value
-
-
 MissingType = Literal[MISSING_TYPES]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Limit = Count | Annotated[float, Field(gt=0, le=1)]  # rows, or their share
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-FolderPath = Annotated[str, AfterValidator(_expand_home)]
+FolderPath = Annotated[str, AfterValidator(expand_home)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 PerSplit = BeforeValidator(_one_per_split)
 Split = Literal[SPLITS]
@@ -249,7 +245,8 @@ class BaseConfig(*reversed(SECTIONS)):  # reversed: pydantic puts the fields of 
         for short, key in (("test_type", "missing_type"), ("test_ratio", "missing_ratio")):
             if values.get(short) is not None:
                 values[key]["test"] = values[short]
-        values["vit"] = values.get("vit") or PUBLISHED_WEIGHTS.get(str(values.get("backbone", "clip")))
+        if values.get("vit") in (None, ""):
+            values["vit"] = PUBLISHED_WEIGHTS.get(str(values.get("backbone", "clip")))
         return values
 
     @model_validator(mode="after")

@@ -56,11 +56,13 @@ def check_arguments(
     for word in words[:start]:
         if word.startswith("-") and word.partition("=")[0] not in SACRED_OPTIONS:
             raise UserError(f"{word!r} is not an option; settings are words: {EXAMPLE}")
-    command = next((word for word in words[:start] if not word.startswith("-")), None)
-    if command is not None and command not in commands and "-F" not in words and "--file_storage" not in words:
-        if "=" in command or command in presets:
-            raise UserError(f"{command!r} must follow 'with': python run.py with {command}")
-        raise UserError(f"{command!r} is not a command{suggest(command, commands)}; to train: {EXAMPLE}")
+    given = [word for word in words[:start] if not word.startswith("-")]
+    if {"-F", "--file_storage"} & set(words):  # whose folder is one of them
+        given = []
+    if given and given[0] not in commands and "=" not in given[0] and given[0] not in presets:
+        raise UserError(f"{given[0]!r} is not a command{suggest(given[0], commands)}; to train: {EXAMPLE}")
+    if misplaced := [word for word in given if word not in commands] or given[1:]:
+        raise UserError(f"{misplaced[0]!r} must follow 'with', and one command precede it: {EXAMPLE}")
     known = {*defaults, *flatten(defaults)}
     checked = words[: start + 1]
     for word in words[start + 1 :]:

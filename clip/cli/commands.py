@@ -97,6 +97,9 @@ def train(config: Config) -> dict[str, Any]:
     if config.fast_dev_run:
         return {}
 
+    if trainer.is_global_zero and best.best_model_path and not Path(best.best_model_path).exists():
+        raise UserError(f"{best.best_model_path} was removed during training; train again")
+
     scores = dict.fromkeys([module.task.headline, "epoch", "step"]) | best.scores
     result = {
         "folder": str(folder),

@@ -111,7 +111,7 @@ class ArrowDataset(Dataset):
             raise UserError(f"{self.place}: row {row} has the label {labels[row].tolist()}; allowed: {allowed}")
         if self.multilabel:
             return labels.float()
-        return labels.argmax(1) if one_hot else labels.long()
+        return labels.int().argmax(1) if one_hot else labels.long()
 
     def _select_samples(self) -> tuple[np.ndarray, np.ndarray]:
         rows = np.arange(self.num_rows)

@@ -11,18 +11,18 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from clip.datamodules.datamodule import STOP_SIGNALS
+from clip.datamodules.datamodule import SIGNAL_EXIT, STOP_SIGNALS
 from clip.engine.checkpoints import CHECKPOINT_NAME, CHECKPOINTS, LAST
 from clip.utils.files import display_path
 
 MAX_SIGINTS = 3
-SIGNAL_EXIT = 128  # exit code of a process ended by a signal: this plus its number
 
 
 class GracefulStop(Callback):
     """On SIGTERM, Ctrl-C and other signals, save a mid-epoch checkpoint between two optimiser steps and exit.
 
-    The signals are ``STOP_SIGNALS``. The third Ctrl-C exits at once.
+    The signals are ``STOP_SIGNALS``, without those that the process ignores, as under nohup. The third Ctrl-C exits
+    at once.
 
     Args:
         folder: folder of the run.
@@ -32,20 +32,21 @@ class GracefulStop(Callback):
 
     def __init__(self, folder: Path, per_gpu_batchsize: int, max_steps: int | None = None):
         self.folder, self.per_gpu_batchsize, self.max_steps = folder, per_gpu_batchsize, max_steps
+        self.signals = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         self.received: int | None = None
         self.sigint_count = 0
         self.restored: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Install the signal handlers in place of Lightning's and restore the training metrics."""
-        for number in STOP_SIGNALS:
+        for number in self.signals:
             signal.signal(number, self._on_signal)
         if self.restored:
             module.load_metric_states(self.restored[trainer.global_rank])
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Restore the default signal handlers."""
-        for number in STOP_SIGNALS:
+        for number in self.signals:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

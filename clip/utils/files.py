@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,14 @@ def atomic_write_all(*paths: Path) -> Iterator[dict[Path, Path]]:
             path.unlink(missing_ok=True)
 
 
+def expand_home(path: str) -> str:
+    """Replace ~ or ~user at the start of a path by the home folder; raise ValueError if there is none."""
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise ValueError("there is no such home folder; give a full path")
+    return expanded
+
+
 def display_path(path: str | Path) -> str:
     """Return a path as messages show it: relative to the working directory if it lies below it."""
     absolute = Path(path).absolute()
@@ -126,6 +135,13 @@ class _YAMLLoader(yaml.SafeLoader):
         if len(mapping) < len(node.value):
             raise yaml.YAMLError(f"duplicate key in the mapping at line {node.start_mark.line + 1}")
         return mapping
+
+
+_YAMLLoader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
+# A float of YAML 1.2, such as 1e-3, which is a string in YAML 1.1
+_YAMLLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("+-0123456789")
+)
 
 
 def parse_yaml(text: str) -> Any:

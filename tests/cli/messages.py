@@ -68,6 +68,9 @@ VALUES = rows(
     ("'dcp.prompts=[\"A\"]'", r"dcp\.prompts=\['A'\]"),
     ("dcp.reduction=0", r"dcp\.reduction=0"),
     ("dcp=full dcp.generator=fc", "dcp=full"),
+    ("vit=[]", r"vit=\[\]"),
+    ("log_dir=~no_such_user/runs", "log_dir='~no_such_user/runs'"),
+    ("num_nodes=2", "num_nodes=2"),
     ("coop.per_case=1", r"coop\.per_case=1"),
     ("coop=yes", "coop=yes"),
     ("dept.weight=2", r"dept\.weight=2"),
@@ -153,6 +156,7 @@ OTHERS = [
     Row("--data_root datasets", "", "'--data_root'"),
     Row("data_root=datasets", "", "'data_root=datasets'"),
     Row("sweeep", "", "'sweeep'.*'sweep'"),
+    Row("sweep predict", "load_path=x", "'predict'"),
     *rows(
         "sweep",
         ("", "load_path="),

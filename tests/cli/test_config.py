@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,14 @@ def test_a_settings_file_sets_what_it_holds(name, tmp_path, capsys):
     assert "'train': 0.1, 'val': 0.7" in shown
 
 
+def test_numbers_and_dates_in_yaml_are_read_as_they_are_written(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("learning_rate: 1e-2\nexp_name: 2024-01-01")
+    run.command_line(["run.py", "print_config", "with", str(tmp_path / "a.yaml")])
+    shown = capsys.readouterr().out
+    assert "*learning_rate = 0.01 " in shown
+    assert "*exp_name = '2024-01-01' " in shown
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -154,6 +163,7 @@ def close_output():
     reader, writer = os.pipe()
     os.close(reader)
     os.dup2(writer, 1)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  the fork's would seek, as in a file
 
 
 def test_a_closed_pipe_is_quiet():

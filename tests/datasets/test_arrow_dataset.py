@@ -144,7 +144,7 @@ def test_a_text_is_tokenised_once_for_all_workers(tmp_path):
 
 def test_integer_and_one_hot_labels(tmp_path):
     one_hot = [[1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]]
-    for labels in ([0, 2, 1, 0], [0.0, 2.0, 1.0, 0.0], one_hot):
+    for labels in ([0, 2, 1, 0], [0.0, 2.0, 1.0, 0.0], one_hot, [[*map(bool, row)] for row in one_hot]):
         dataset = open_dataset(write(tmp_path / "a.arrow", labels=labels), multilabel=False)
         assert dataset.labels.tolist() == [0, 2, 1, 0]
         assert dataset[1]["label"].dtype == torch.int64

@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
+import sys
 import time
 
 import pandas as pd
@@ -16,6 +18,7 @@ import run
 from clip.datasets.arrow_dataset import fingerprint
 from clip.engine.checkpoints import find_checkpoint
 from clip.modules.clip_missing_aware_prompt_module import MissingAwarePromptModule
+from tests import forked
 from tests.conftest import shell
 
 
@@ -138,6 +141,43 @@ def test_non_finite_loss_stops_with_its_samples_and_keeps_the_last_checkpoint(tr
     name, last = checkpoint(tmp_path / "run", "last")
     assert name.startswith("epoch-00-")
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
+
+
+def test_a_run_that_ignores_a_signal_goes_on(settings, tmp_path):
+    """As under nohup when the terminal is closed."""
+    done = forked.start("with", "task_finetune_mmimdb", *settings, "max_epoch=1", f"log_dir={tmp_path}",
+                        before=hang_up_while_training).wait()  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "best val" in done.stdout
+
+
+def hang_up_while_training():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    action = At((0, 2), lambda _: os.kill(os.getpid(), signal.SIGHUP))
+    MissingAwarePromptModule.configure_callbacks = lambda _: [action]
+
+
+def stop_before_the_test():
+    MissingAwarePromptModule.on_test_start = stop
+    sys.stdout.reconfigure(encoding="ascii")
+
+
+def test_a_stopped_test_has_the_exit_code_of_its_signal(train, settings, tmp_path):
+    run_folder = tmp_path / "実験"
+    assert train(run_folder, "max_steps=1") == 0
+    done = forked.start("with", "task_finetune_mmimdb", *settings, "test_only=True", f"load_path={run_folder}",
+                        before=stop_before_the_test).wait()  # fmt: skip
+    assert done.returncode == 128 + signal.SIGTERM
+    assert re.search("^error: [^\n]*SIGTERM\n$", done.stderr, re.MULTILINE), done.stderr
+    assert "run folder" in done.stdout
+
+
+def test_a_best_checkpoint_that_was_removed_is_named(train, tmp_path):
+    remove = At((1, 5), lambda _: find_checkpoint(str(tmp_path / "run"), "best").unlink())
+    message = train("run", "max_epoch=2", "val_check_interval=1.0", "learning_rate=1e-30", callback=remove)
+    assert message.startswith("error: ")
+    assert "best.pt" in message
+    assert not list((tmp_path / "run").rglob("metrics.json"))
 
 
 def test_killed_loader_worker_is_one_line_and_leaves_no_other(train):

@@ -112,9 +112,9 @@ def test_words_for_empty_cells_make_a_modality_missing(tmp_path, word):
     assert [len(image) > 0 for image in table(tmp_path / "train.arrow")["image"].to_pylist()] == [True, False]
 
 
-@pytest.mark.parametrize("form", ["['Drama', 'Comedy']", '["Drama", "Comedy"]', "Drama|Comedy"])
+@pytest.mark.parametrize("form", ["['Drama', 'Comedy']", '["Drama", "Comedy"]', "['Drama' 'Comedy']", "Drama|Comedy"])
 def test_lists_as_text_are_several_labels(tmp_path, form):
-    single = form.replace("Comedy", "").replace(", ''", "").replace(', ""', "")
+    single = form.replace("Comedy", "").replace(", ''", "").replace(" ''", "").replace(', ""', "")
     rows = labelled(form, single, form, single)
     writer.make_arrow(write_manifest(tmp_path / "m.csv", rows), tmp_path)
     assert label_metadata(tmp_path / "train.arrow") == (["Comedy", "Drama"], "multilabel")
@@ -137,10 +137,11 @@ def test_a_name_may_have_commas_and_many_classes_of_one_row_are_warned_of(tmp_pa
 def test_class_names_are_escaped_on_the_terminal_but_not_in_the_files(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     names = ["a\x1b[2J", "日本"]
-    report = convert("manifest", write_manifest(tmp_path / "m.jsonl", labelled(*names, names[0])), tmp_path)
+    target = tmp_path / "映画"
+    report = convert("manifest", write_manifest(tmp_path / "m.jsonl", labelled(*names, names[0])), target)
     assert "a\\x1b[2J" in report
     assert "\\u65e5\\u672c" in report
-    assert label_metadata(tmp_path / "train.arrow")[0] == names
+    assert label_metadata(target / "train.arrow")[0] == names
 
 
 def test_images_in_a_parquet_file_as_hugging_face_stores_them(tmp_path):

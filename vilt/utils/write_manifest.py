@@ -125,11 +125,12 @@ def _find_skips(root: Path, entries: Sequence[Entry]) -> dict[int, Skip]:
                 find_image(root.parent, entry.image)
             except UserError as error:
                 skips[entry.number] = Skip(str(error), entry.name)
-                lost.append(entry.image)
+                lost.append((entry.image, error))
     if 2 * len(lost) > num_paths:  # they are wrong in the same way
+        image, reason = lost[0]
         raise UserError(
-            f"{root}: {len(lost)} of {num_paths} images were not found, such as {lost[0]!r:.200}, looked for at "
-            f"{str(root.parent / lost[0])!r:.200}; write paths relative to the folder of the manifest"
+            f"{root}: {len(lost)} of {num_paths} images were not found, such as {image!r:.200}, looked for at "
+            f"{str(root.parent / image)!r:.200} ({reason}); write paths relative to the folder of the manifest"
         )
     return skips
 
@@ -187,8 +188,9 @@ def _read_entry(place: str, number: int, row: dict[str, Any], is_csv: bool) -> E
     if is_csv and label and SEPARATOR in label:
         label = [name for name in label.split(SEPARATOR) if name.strip()]
     elif isinstance(label, str) and re.fullmatch(r"\s*\[.*\]\s*", label, re.DOTALL):
+        label = re.sub(r"""(['"])\s+(['"])""", r"\1, \2", label.strip())  # as NumPy prints it, without commas
         try:
-            label = ast.literal_eval(label.strip())  # a list as Python or JSON prints it
+            label = ast.literal_eval(label)  # a list as Python or JSON prints it
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise UserError(f"{place} has the label {label!r:.60}; {LABEL_FORM}") from None
     multilabel = isinstance(label, list)

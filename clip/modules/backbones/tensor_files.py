@@ -28,7 +28,7 @@ def find_folder(vit: str, files: Sequence[str], published: Mapping[str, str], we
     ``vit`` is a file, a folder, a key of ``published`` (name -> Hugging Face id) or a Hugging Face id. The small
     ``files`` are downloaded where they exist, and the first of the ``weights`` that exists.
     """
-    path = Path(vit).expanduser()
+    path = Path(vit)
     if path.exists():
         return path.parent if path.is_file() else path
     repository = published.get(vit, vit)
@@ -50,7 +50,7 @@ def find_folder(vit: str, files: Sequence[str], published: Mapping[str, str], we
 
 def find_weights(vit: str, files: Sequence[str], published: Mapping[str, str]) -> Path:
     """Return the weight file of a backbone; arguments as in ``find_folder``."""
-    if (path := Path(vit).expanduser()).is_file():
+    if (path := Path(vit)).is_file():
         return path
     folder = find_folder(vit, files, published, WEIGHT_FILES)
     found = next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)

@@ -149,7 +149,7 @@ def parse_yaml(text: str) -> Any:
     try:
         return yaml.load(text, _YAMLLoader)  # noqa: S506  a safe loader
     except (yaml.YAMLError, LookupError, AttributeError, ArithmeticError) as error:  # such as "!!bool maybe"
-        raise ValueError(f"it is not valid YAML: {error}") from None
+        raise ValueError(f"it is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def describe_os_error(error: OSError) -> str:

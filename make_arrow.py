@@ -119,5 +119,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # of paths and names that its encoding lacks
+    sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding does not have
     main()

@@ -245,7 +245,7 @@ class BaseConfig(*reversed(SECTIONS)):  # reversed: pydantic puts the fields of 
         for short, key in (("test_type", "missing_type"), ("test_ratio", "missing_ratio")):
             if values.get(short) is not None:
                 values[key]["test"] = values[short]
-        if values.get("vit") in (None, ""):
+        if values.get("vit") in (None, ""):  # str: the backbone is not validated yet
             values["vit"] = PUBLISHED_WEIGHTS.get(str(values.get("backbone", "clip")))
         return values
 

@@ -4,6 +4,7 @@ Settings files after ``with`` are read here as plain data; Sacred would unpickle
 """
 
 import json
+import math
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
@@ -53,21 +54,13 @@ def check_arguments(
     ``words`` are ``sys.argv[1:]``, expanded by ``expand_files``, and ``defaults`` the nested settings.
     """
     start = words.index("with") if "with" in words else len(words)
-    for word in words[:start]:
-        if word.startswith("-") and word.partition("=")[0] not in SACRED_OPTIONS:
-            raise UserError(f"{word!r} is not an option; settings are words: {EXAMPLE}")
-    given = [word for word in words[:start] if not word.startswith("-")]
-    if {"-F", "--file_storage"} & set(words):  # whose folder is one of them
-        given = []
-    if given and given[0] not in commands and "=" not in given[0] and given[0] not in presets:
-        raise UserError(f"{given[0]!r} is not a command{suggest(given[0], commands)}; to train: {EXAMPLE}")
-    if misplaced := [word for word in given if word not in commands] or given[1:]:
-        raise UserError(f"{misplaced[0]!r} must follow 'with', and one command precede it: {EXAMPLE}")
+    _check_command(words[:start], commands, presets)
     known = {*defaults, *flatten(defaults)}
     checked = words[: start + 1]
     for word in words[start + 1 :]:
         if "=" in word:
-            checked += _check_setting(*word.split("=", 1), known)
+            key, _, text = word.partition("=")
+            checked += _check_setting(key, read_value(key, text), known)
         elif word in presets:
             checked.append(word)
         else:
@@ -76,31 +69,53 @@ def check_arguments(
     return checked
 
 
-def _check_setting(key: str, text: str, known: set[str]) -> list[str]:
+def _check_command(words: list[str], commands: Container[str], presets: Container[str]) -> None:
+    """Check the words before ``with``: at most one command, and options of Sacred."""
+    for word in words:
+        if word.startswith("-") and word.partition("=")[0] not in SACRED_OPTIONS:
+            raise UserError(f"{word!r} is not an option; settings are words: {EXAMPLE}")
+    if {"-F", "--file_storage"} & set(words):  # one of the words is its folder
+        return
+    given = [word for word in words if not word.startswith("-")]
+    for word in given:
+        if "=" in word or word in presets:
+            raise UserError(f"{word!r} must follow 'with': {EXAMPLE}")
+        if word not in commands:
+            raise UserError(f"{word!r} is not a command{suggest(word, commands)}; to train: {EXAMPLE}")
+    if given[1:]:
+        raise UserError(f"{given[0]!r} and {given[1]!r} are two commands; give one")
+
+
+def _check_setting(key: str, value: Any, known: set[str]) -> list[str]:
     """Return the words for Sacred: one for each entry of a dictionary, and for each split of a value for all splits."""
     if key not in known:
         raise UserError(f"{key!r} is not a setting{suggest(key, known)}; print_config lists all settings")
-    value = read_value(key, text)
-    if not isinstance(value, dict) and any(name.startswith(f"{key}.") for name in known):
-        if f"{key}.{SPLITS[0]}" not in known:
-            raise UserError(f"{key}={text:.100} is not valid; {key} is a group of settings: give {key}.NAME=VALUE")
-        value = dict.fromkeys(SPLITS, value)  # a later word may change one of them
-    if isinstance(value, dict) and value:
-        return [word for name, inner in value.items() for word in _check_setting(f"{key}.{name}", repr(inner), known)]
+    if any(name.startswith(f"{key}.") for name in known):
+        if f"{key}.{SPLITS[0]}" in known and not isinstance(value, dict):
+            value = dict.fromkeys(SPLITS, value)  # a later word may change one of them
+        if not isinstance(value, dict):
+            raise UserError(f"{key}={value!r:.100} is not valid; {key} is a group of settings: give {key}.NAME=VALUE")
+        return [word for name, inner in value.items() for word in _check_setting(f"{key}.{name}", inner, known)]
     if not _is_plain(value):
-        raise UserError(f"{key}={text:.100} is not valid; give a number, a string or a list")
+        raise UserError(f"{key}={value!r:.100} is not valid; give a number, a string or a list")
     if key == "seed" and not (type(value) is int and 0 <= value < 2**32):  # Sacred seeds before the schema validates
-        raise UserError(f"seed={text:.100} is not valid; it must be an integer from 0 to {2**32 - 1}")
+        raise UserError(f"seed={value!r:.100} is not valid; it must be an integer from 0 to {2**32 - 1}")
     return [f"{key}={value!r}"]  # a literal: of a plain string, Sacred strips spaces and parses what is left
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value consists of types that settings have; Sacred runs code in dictionaries ("py/reduce")."""
+    """Return whether a value consists of types that a setting can have.
+
+    Dictionaries are not among them: Sacred decodes values with jsonpickle, which runs what is under a key such as
+    "py/reduce".
+    """
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
-    if type(value) is int:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
         return abs(value) < LARGEST_INT
-    return value is None or isinstance(value, str | bool | float)
+    return value is None or isinstance(value, str)
 
 
 def _read_settings_file(path: Path) -> dict[str, Any]:

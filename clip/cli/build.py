@@ -214,8 +214,8 @@ def stated_task(name: str, model_config: dict[str, Any]) -> tuple[Task, dict[str
 
 def choose_single_device(config: Config, command: str) -> dict[str, Any]:
     """Return the device of a command; raise UserError if it was started in several processes or on several GPUs."""
-    device = choose_device(config.num_gpus, config.num_nodes, config.precision)
-    if world_size(device) > 1:
+    device = choose_device(config.num_gpus, 1, config.precision)
+    if world_size(device) * config.num_nodes > 1:
         raise UserError(f"{command} runs in one process; give num_gpus=1 num_nodes=1 and start it without torchrun")
     return device
 

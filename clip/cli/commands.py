@@ -98,7 +98,7 @@ def train(config: Config) -> dict[str, Any]:
         return {}
 
     if trainer.is_global_zero and best.best_model_path and not Path(best.best_model_path).exists():
-        raise UserError(f"{best.best_model_path} was removed during training; train again")
+        raise UserError(f"{best.best_model_path} no longer exists; train again")
 
     scores = dict.fromkeys([module.task.headline, "epoch", "step"]) | best.scores
     result = {

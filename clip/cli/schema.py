@@ -94,4 +94,4 @@ def config_from_sacred(values: dict[str, Any], updates: dict[str, Any]) -> Confi
     """Validate Sacred's ``_config`` and note what a preset or the user (``updates``, of the command line) set."""
     defaults, flat = flatten(DEFAULTS), flatten(values)
     overrides = {key for key in flat if key != "__doc__" and flat[key] != defaults.get(key)}
-    return make_config(values, overrides | set(updates) | set(flatten(updates)))
+    return make_config(values, overrides | set(flatten(updates)))

@@ -31,7 +31,6 @@ from clip.utils.errors import UserError
 MAX_WORKERS = 8
 # Signals that end a run gracefully (clip.engine.callbacks); schedulers send one of them before preemption.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-SIGNAL_EXIT = 128  # exit code of a process ended by a signal: this plus its number
 STAGES = {"fit": ("train", "val"), "test": ("test",)}
 
 

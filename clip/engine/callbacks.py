@@ -2,6 +2,7 @@
 
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -10,12 +11,25 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from clip.datamodules.datamodule import SIGNAL_EXIT, STOP_SIGNALS
+from clip.datamodules.datamodule import STOP_SIGNALS
 from clip.engine.checkpoints import CHECKPOINT_NAME, CHECKPOINTS, LAST
 from clip.utils.files import display_path
 
 MAX_SIGINTS = 3
+SIGNAL_EXIT = 128  # exit code of a process ended by a signal: this plus its number
+
+
+class ReportedStop(Callback):
+    """Report a signal that Lightning handles, and exit with 143 on SIGTERM, where Lightning would exit with 0."""
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Set the exit code; Lightning cleans up and raises the exception again."""
+        if isinstance(exception, SIGTERMException | KeyboardInterrupt):
+            print("error: interrupted", file=sys.stderr)
+        if isinstance(exception, SIGTERMException):
+            exception.code = SIGNAL_EXIT + signal.SIGTERM
 
 
 class GracefulStop(Callback):

@@ -1,10 +1,8 @@
 """Choose devices and micro-batch size, and create Lightning's Trainer."""
 
 import os
-import signal
 import sys
 import time
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -21,7 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from clip.datamodules.datamodule import SIGNAL_EXIT
+from clip.engine.callbacks import ReportedStop
 from clip.engine.checkpoints import AtomicCheckpointIO
 from clip.evaluation.report import format_score
 from clip.modules.prompted_model import PromptedModel
@@ -43,6 +41,8 @@ def choose_device(num_gpus: int, num_nodes: int, precision: str) -> dict[str, An
     available = torch.cuda.device_count()
     if num_gpus > available > 0:
         raise UserError(f"num_gpus={num_gpus}, but this machine has {available}; give at most {available}")
+    if num_nodes > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & os.environ.keys():
+        raise UserError(f"num_nodes={num_nodes} needs processes that torchrun or srun starts on each machine")
     if num_gpus and available:
         chosen = "bf16" if precision == "auto" else precision
         device = {"accelerator": "gpu", "devices": num_gpus, "num_nodes": num_nodes, "precision": PRECISIONS[chosen]}
@@ -50,8 +50,6 @@ def choose_device(num_gpus: int, num_nodes: int, precision: str) -> dict[str, An
         chosen = "bf16" if precision == "bf16" and has_native_bf16() else "32"
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if TorchElasticEnvironment.detect() else 1
         device = {"accelerator": "cpu", "devices": local, "num_nodes": num_nodes, "precision": PRECISIONS[chosen]}
-    if num_nodes > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & os.environ.keys():
-        raise UserError(f"num_nodes={num_nodes} needs a process on each machine; start them with torchrun or srun")
     if world_size(device) == 1:  # a launcher may have left variables behind that would silence this process
         for name in RANK_VARIABLES:
             os.environ.pop(name, None)
@@ -122,19 +120,10 @@ class ProgressLines(Callback):
             print(f"epoch {trainer.current_epoch}  step {trainer.global_step}  {done}{values}", flush=True)
 
 
-def exit_on_signal(number: int, frame: FrameType | None) -> None:
-    """Exit with the code of a process that a signal ended, in place of Lightning's 0 or 1."""
-    print(f"error: stopped by {signal.Signals(number).name}", file=sys.stderr)
-    raise SystemExit(SIGNAL_EXIT + number)
-
-
 def make_trainer(
     loggers: list[Logger], device: dict[str, Any], callbacks: list[Callback] = (), **settings: Any
 ) -> pl.Trainer:
     """Return Lightning's Trainer with what all commands share, on the device of ``choose_device``."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # while a run trains, GracefulStop handles them
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, exit_on_signal)
     is_terminal = sys.stdout.isatty()
     progress: list[Callback] = [ProgressBar(REFRESH_RATE) if is_terminal else ProgressLines()]
     processes = world_size(device)
@@ -146,7 +135,7 @@ def make_trainer(
         logger=loggers,
         default_root_dir=loggers[0].log_dir if loggers else None,
         plugins=[AtomicCheckpointIO(), cluster_environment(processes)],
-        callbacks=[*callbacks, *progress],
+        callbacks=[*callbacks, *progress, ReportedStop()],
         enable_checkpointing=bool(callbacks),
         enable_progress_bar=is_terminal,
         enable_model_summary=False,

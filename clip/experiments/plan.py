@@ -145,8 +145,8 @@ def check_only(experiments: Sequence[Experiment], only: Sequence[str]) -> None:
 def print_conflicts(experiment: Experiment, overrides: dict[str, Any]) -> None:
     """Print which of the user's settings have no effect, and which override the base of the file."""
     by_coordinate = {key for run in experiment.runs for key in run.settings}
-    for name in overrides.keys() & (by_coordinate | {key.partition(".")[0] for key in by_coordinate}):
-        print(f"{experiment.name}: {name}={overrides[name]} has no effect where a coordinate sets it")
+    if unused := [f"{k}={v}" for k, v in overrides.items() if {k, k.partition(".")[0]} & by_coordinate]:
+        print(f"{experiment.name}: no effect where a coordinate sets it: {', '.join(unused)}")
     base = flatten(resolve(experiment, None, {}).model_dump())
     ours = {key.partition(".")[0] for key in experiment.base}
     given = flatten(overrides).items()

@@ -68,6 +68,7 @@ def run_once(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # what the log's encoding does not have
     try:
         run_once(Path(sys.argv[1]))
     except (UserError, OSError) as error:

@@ -9,7 +9,7 @@ from pydantic import Field, FiniteFloat, ValidationError
 
 from clip.missing import MISSING_TYPES
 from clip.modules.objectives import Task
-from clip.utils.errors import UserError
+from clip.utils.errors import UserError, first_line
 from clip.utils.files import parse_yaml
 from clip.utils.settings import Settings, user_error
 
@@ -120,9 +120,8 @@ def load_experiment(path: str | Path) -> Experiment:
         raise UserError(f"{path}: {error}") from None
     except OSError:
         raise UserError(f"experiment={path} is not a file; give one or one of {', '.join(available())}") from None
-    # An impossible date, for one, is a ValueError.
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is not a YAML mapping ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{path} is not a YAML mapping ({first_line(error)})") from None
     return experiment
 
 

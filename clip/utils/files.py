@@ -140,7 +140,7 @@ class _YAMLLoader(yaml.SafeLoader):
 _YAMLLoader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
 # A float of YAML 1.2, such as 1e-3, which is a string in YAML 1.1
 _YAMLLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("+-0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$"), list("+-.0123456789")
 )
 
 

@@ -124,11 +124,12 @@ def test_a_settings_file_imports_only_plugins_that_the_command_line_names_too(tm
     (tmp_path / "a.yaml").write_text("plugins: my_plugin")
     monkeypatch.syspath_prepend(tmp_path)
     command = ["run.py", "print_config", "with", str(tmp_path / "a.yaml")]
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="plugins="):
         run.command_line(command)
     assert "imported" not in capsys.readouterr().out
     run.command_line([*command, "plugins=my_plugin"])
     assert "imported" in capsys.readouterr().out
+    del sys.modules["my_plugin"]
 
 
 @pytest.mark.parametrize("word", ["data_root=...", "exp_name=1j", "predict.text=b'x'", "sweep.ratios={0.1,0.2}",
@@ -145,9 +146,12 @@ def test_values_of_types_that_no_setting_has_are_one_line(word):
 def test_the_later_of_two_missing_rates_counts(capsys):
     order = {"missing_ratio=0.3 missing_ratio.test=0.5": "{'train': 0.3, 'val': 0.3, 'test': 0.5}",
              "missing_ratio.test=0.5 missing_ratio=0.3": "0.3 "}  # fmt: skip
+    order["missing_ratio={'test':0.5} dcp={'generator':'fc'}"] = "{'train': 0.7, 'val': 0.7, 'test': 0.5}"
     for words, shown in order.items():
         run.command_line(["run.py", "print_config", "with", *words.split()])
-        assert f"*missing_ratio = {shown}" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert f"*missing_ratio = {shown}" in printed
+    assert "*dcp.generator = 'fc' " in printed
 
 
 def test_help_takes_a_command_and_names_an_unknown_one(capsys):

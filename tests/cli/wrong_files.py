@@ -59,7 +59,7 @@ def _checkpoints(folder: Path, checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
     config = content["model_config"]
     changes = {"fading": {"prompt_type": "fading", "fading.fade": 0.5}, "vit": {"vit": 3},
-               "plugins": {"plugins": [["evil"]]}}  # fmt: skip
+               "plugins": {"plugins": [["evil"]]}, "backbone": {"backbone": ["clip"]}}  # fmt: skip
     for name, change in changes.items():
         torch.save(content | {"model_config": config | change}, folder / f"{name}.pt")
     (folder / "notes.arrow").write_text("no predictions")

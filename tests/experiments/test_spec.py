@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from clip.cli.schema import Config, make_config
+from clip.cli.schema import DEFAULTS, Config, config_from_sacred, make_config
 from clip.experiments.plan import (
     PlannedRun,
     check_only,
@@ -207,6 +207,9 @@ def test_only_what_the_user_set_overrides_the_base():
     settings = {"missing_ratio": {"train": 0.9}, "max_epoch": 20, "reproduce": {"jobs": 3}}
     config = make_config(settings, {"missing_ratio.train", "max_epoch", "reproduce.jobs"})
     assert user_settings(config) == {"missing_ratio.train": 0.9, "max_epoch": 20}
+    config = config_from_sacred(DEFAULTS | {"missing_ratio": {"train": 0.7, "val": 0.7, "test": 0.5}},
+                                {"missing_ratio": {"test": 0.5}})  # fmt: skip
+    assert user_settings(config) == {"missing_ratio.test": 0.5}
     for settings in ({"seed": 1}, {"test_ratio": 0.5}):
         with pytest.raises(UserError, match=next(iter(settings))):
             user_settings(make_config(settings, set(settings)))

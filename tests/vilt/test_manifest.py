@@ -112,6 +112,12 @@ def test_words_for_empty_cells_make_a_modality_missing(tmp_path, word):
     assert [len(image) > 0 for image in table(tmp_path / "train.arrow")["image"].to_pylist()] == [True, False]
 
 
+def test_quotes_within_a_label_are_part_of_it(tmp_path):
+    rows = labelled("""['rock "n" "roll"']""", """['the "A" "B"', 'x']""", "['x']")
+    writer.make_arrow(write_manifest(tmp_path / "m.csv", rows), tmp_path)
+    assert label_metadata(tmp_path / "train.arrow")[0] == ['rock "n" "roll"', 'the "A" "B"', "x"]
+
+
 @pytest.mark.parametrize("form", ["['Drama', 'Comedy']", '["Drama", "Comedy"]', "['Drama' 'Comedy']", "Drama|Comedy"])
 def test_lists_as_text_are_several_labels(tmp_path, form):
     single = form.replace("Comedy", "").replace(", ''", "").replace(" ''", "").replace(', ""', "")

@@ -30,6 +30,7 @@ MAX_SHOWN = 50  # classes in the summary table
 MIN_CLASSES_TO_WARN = 5
 INTEGER = re.compile(r"-?[0-9]{1,18}(\.0)?")
 SEPARATOR = "|"  # between the labels of one csv cell
+QUOTED = r"""'[^']*'|"[^"]*\""""
 LABEL_FORM = "write several labels as a|b in csv, or as a list in jsonl or parquet"
 
 
@@ -188,11 +189,7 @@ def _read_entry(place: str, number: int, row: dict[str, Any], is_csv: bool) -> E
     if is_csv and label and SEPARATOR in label:
         label = [name for name in label.split(SEPARATOR) if name.strip()]
     elif isinstance(label, str) and re.fullmatch(r"\s*\[.*\]\s*", label, re.DOTALL):
-        label = re.sub(r"""(['"])\s+(['"])""", r"\1, \2", label.strip())  # as NumPy prints it, without commas
-        try:
-            label = ast.literal_eval(label)  # a list as Python or JSON prints it
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise UserError(f"{place} has the label {label!r:.60}; {LABEL_FORM}") from None
+        label = _parse_list(place, label)
     multilabel = isinstance(label, list)
     labels = None if label is None else tuple(_class_name(place, one) for one in (label if multilabel else [label]))
     if labels and not all(labels):
@@ -202,6 +199,16 @@ def _read_entry(place: str, number: int, row: dict[str, Any], is_csv: bool) -> E
     image = image.strip() if isinstance(image, str) else image or ""
     text = text if text and text.strip() else ""
     return Entry(number, image, text, labels, multilabel, SPLIT_OF_NAME[row["split"]] if "split" in row else None)
+
+
+def _parse_list(place: str, text: str) -> list[Any]:
+    """Parse a list as Python, JSON or NumPy prints it, the last without commas."""
+    if re.fullmatch(rf"\s*\[\s*({QUOTED})(\s+({QUOTED}))+\s*\]\s*", text):
+        text = f"[{','.join(re.findall(QUOTED, text))}]"
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise UserError(f"{place} has the label {text!r:.60}; {LABEL_FORM}") from None
 
 
 def _class_name(place: str, label: Any) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 from clip.evaluation import bootstrap
 from clip.evaluation.predictions import CasePredictions
 from clip.experiments.spec import CASE_AXES
-from clip.missing.masks import MissingConfig, draw_mask
+from clip.missing.masks import MissingConfig, draw_mask, mask_hash
 from clip.modules.objectives import resolve_task
 
 SPLIT = "test"
@@ -31,41 +31,41 @@ def resamples(samples: int) -> np.ndarray:
 
 
 @functools.cache
-def run_scores(folder: Path, metric: str, kind: str, ratio: float) -> np.ndarray:
-    """Return the score of a run and of its resamples in a test case, (1 + R,)."""
+def run_scores(folder: Path, metric: str, kind: str, ratio: float, missing_table: str) -> np.ndarray:
+    """Return the score of a run and of its resamples in a test case, (1 + R,); ``missing_table`` is its mask's hash."""
     config = json.loads((folder / "plan.json").read_text())["config"]
     predictions = CasePredictions.load(folder / f"{SPLIT}.arrow", config["task"], SPLIT)
     case = MissingConfig({SPLIT: kind}, {SPLIT: ratio}, seed=config["missing_seed"])
-    logits = predictions.select(draw_mask(config["task"], SPLIT, predictions.observed, case))
+    mask = draw_mask(config["task"], SPLIT, predictions.observed, case)
+    assert mask_hash(mask) == missing_table, "the experiment's masks are not those of the default settings"
+    logits = predictions.select(mask)
     task = resolve_task(config["task"], predictions.model_config)
     return bootstrap.resampled(metric, task, logits, predictions.labels, resamples(len(predictions.labels)))
+
+
+def mean_scores(runs: Path, rows: pd.DataFrame, metric: str) -> np.ndarray:
+    """Return the scores of the runs of some rows of scores.csv, averaged over the seeds, in percent, (1 + R,)."""
+    keys = ["run", "test_type", "test_ratio", "missing_table"]
+    scores = [run_scores(runs / run, metric, *case) for run, *case in rows[keys].itertuples(index=False)]
+    return 100 * np.mean(scores, axis=0)
 
 
 def differences(experiment: Path, axis: str, metrics: list[str]) -> pd.DataFrame:
     """Return one row per place, metric and pair of values of an axis, in percent."""
     scores = pd.read_csv(experiment / "scores.csv")
-    scores = scores[scores["split"] == SPLIT]
+    scores, runs, found = scores[scores["split"] == SPLIT], experiment.parent / "runs", []
     axes = [*scores.columns[: scores.columns.get_loc("seed")], *CASE_AXES]
     others = [name for name in axes if name != axis]
-    rows = []
     for place, group in scores.groupby(others, sort=False):
-        at = dict(zip(others, place, strict=True))
-        for metric, (first, second) in itertools.product(metrics, itertools.combinations(group[axis].unique(), 2)):
-            values = {}
-            for name in (first, second):
-                runs = group.loc[group[axis] == name, "run"]
-                folders = [experiment.parent / "runs" / run for run in runs]
-                each = [run_scores(folder, metric, at["test_type"], at["test_ratio"]) for folder in folders]
-                values[name] = np.mean(each, axis=0)
-            gap = 100 * (values[first] - values[second])
-            low, high = bootstrap.interval(gap[1:])
-            rows.append(
-                at
-                | {"metric": metric, "first": first, "second": second, "seeds": len(runs)}
-                | {"score of first": 100 * values[first][0], "score of second": 100 * values[second][0]}
-                | {"difference": gap[0], "low": low, "high": high}
-            )
-    return pd.DataFrame(rows)
+        pairs = itertools.combinations(group.groupby(axis, sort=False), 2)
+        for ((first, ours), (second, theirs)), metric in itertools.product(pairs, metrics):
+            assert set(ours["seed"]) == set(theirs["seed"]), f"{first} and {second} have other seeds"
+            one, other = mean_scores(runs, ours, metric), mean_scores(runs, theirs, metric)
+            low, high = bootstrap.interval((one - other)[1:])
+            row = {"metric": metric, "first": first, "second": second, "seeds": len(ours)}
+            row |= {"score of first": one[0], "score of second": other[0], "difference": one[0] - other[0]}
+            found.append(dict(zip(others, place, strict=True)) | row | {"low": low, "high": high})
+    return pd.DataFrame(found)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,9 @@ def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: lis
     The data has one row per point: panel; series (one colour each); x; mean, std, published and constant_baseline in
     percent, NaN if unknown; and spread, what the standard deviation is taken over.
     """
+    low, high, constant = data["mean"].min(), data["mean"].max(), data["constant_baseline"].max()
+    if too_low := curves and constant < low - 2 * (high - low):  # its line would press the curves together
+        data = data.assign(constant_baseline=math.nan)
     groups, names = list(data.groupby("panel", sort=False)), data["series"].unique().tolist()
     colours = cycle(COLOURS if len(names) <= len(COLOURS) else MANY_COLOURS)
     looks = zip(names, colours, cycle(MARKERS))  # zip stops at the names
@@ -61,6 +64,8 @@ def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: lis
         if curves:
             handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
         handles += _notes(data, curves)
+        if too_low:
+            handles.append(Line2D([], [], linestyle="", label=f"constant answer: {constant:.1f}"))
         ncols = min(5 if columns == 3 else 3, len(handles))
         figure.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False)
         figure.suptitle(title)

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
 
 from clip.evaluation import bootstrap
+from clip.evaluation.figures import draw
 from clip.evaluation.predictions import CasePredictions
 from clip.evaluation.report import title_of
 from clip.experiments.report import average, write_report
@@ -206,6 +207,14 @@ def test_learning_curves_and_the_constant_answer_are_drawn(tmp_path):
     assert all("Macro F1 (%)" in svg for svg in drawn)
     assert "constant answer" in drawn[0]
     assert "published" not in drawn[0]
+
+
+@pytest.mark.parametrize(("constant", "label"), [(79.0, "constant answer<"), (10.0, "constant answer: 10.0<")])
+def test_a_constant_answer_far_below_the_curves_is_a_number_in_the_legend(constant, label, tmp_path):
+    points = pd.DataFrame({"panel": "", "series": "DCP", "x": [0, 70], "mean": [90.0, 80.0], "std": np.nan,
+                           "published": np.nan, "constant_baseline": constant, "spread": ""})  # fmt: skip
+    draw(points, "rate", "accuracy", True, [tmp_path / "figure.svg"])
+    assert label in (tmp_path / "figure.svg").read_text()
 
 
 @pytest.mark.parametrize("name", ["run.json", "result.json"])

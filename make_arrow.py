@@ -119,5 +119,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding does not have
+    sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the encoding cannot represent
     main()

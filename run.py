@@ -176,7 +176,7 @@ def command_line(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding does not have
+    sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the encoding cannot represent
     try:
         command_line(sys.argv)
         sys.stdout.flush()

@@ -36,7 +36,7 @@ def draw(data: pd.DataFrame, x_label: str, metric: str, curves: bool, paths: lis
     percent, NaN if unknown; and spread, what the standard deviation is taken over.
     """
     low, high, constant = data["mean"].min(), data["mean"].max(), data["constant_baseline"].max()
-    if too_low := curves and constant < low - 2 * (high - low):  # its line would press the curves together
+    if too_low := constant < low - 2 * (high - low):  # its line would hide the differences between the series
         data = data.assign(constant_baseline=math.nan)
     groups, names = list(data.groupby("panel", sort=False)), data["series"].unique().tolist()
     colours = cycle(COLOURS if len(names) <= len(COLOURS) else MANY_COLOURS)

@@ -68,7 +68,7 @@ def run_once(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # what the log's encoding does not have
+    sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the encoding cannot represent
     try:
         run_once(Path(sys.argv[1]))
     except (UserError, OSError) as error:

@@ -89,10 +89,10 @@ def atomic_write_all(*paths: Path) -> Iterator[dict[Path, Path]]:
 
 
 def expand_home(path: str) -> str:
-    """Replace ~ or ~user at the start of a path by the home folder; raise ValueError if there is none."""
+    """Replace ~ or ~user at the start of a path by the home folder; raise ValueError if the user is unknown."""
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
-        raise ValueError("there is no such home folder; give a full path")
+        raise ValueError("the user after ~ is unknown; give a full path")
     return expanded
 
 

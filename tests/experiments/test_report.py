@@ -209,11 +209,12 @@ def test_learning_curves_and_the_constant_answer_are_drawn(tmp_path):
     assert "published" not in drawn[0]
 
 
+@pytest.mark.parametrize("curves", [True, False])
 @pytest.mark.parametrize(("constant", "label"), [(79.0, "constant answer<"), (10.0, "constant answer: 10.0<")])
-def test_a_constant_answer_far_below_the_curves_is_a_number_in_the_legend(constant, label, tmp_path):
+def test_a_constant_answer_far_below_the_scores_is_a_number_in_the_legend(constant, label, curves, tmp_path):
     points = pd.DataFrame({"panel": "", "series": "DCP", "x": [0, 70], "mean": [90.0, 80.0], "std": np.nan,
                            "published": np.nan, "constant_baseline": constant, "spread": ""})  # fmt: skip
-    draw(points, "rate", "accuracy", True, [tmp_path / "figure.svg"])
+    draw(points, "rate", "accuracy", curves, [tmp_path / "figure.svg"])
     assert label in (tmp_path / "figure.svg").read_text()
 
 
